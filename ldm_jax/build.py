@@ -1,0 +1,78 @@
+"""Specs to objects: dict(name='ddim', eta=0.5) means Sampler(eta=0.5) of ldm_jax/samplers/ddim.py.
+
+A component's name is its module, so there is no registry to keep and no import for its side effects.
+A name with a dot is any importable module, so an experiment keeps its own part beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+CLASSES = {'schedules': 'Schedule', 'samplers': 'Sampler', 'models': 'Model', 'data': 'Source'}
+
+
+def names(family: str) -> list[str]:
+    """The components of a family ('schedules', 'samplers', 'models', 'data'): its modules with the family's class."""
+    package = importlib.import_module(f'ldm_jax.{family}')
+    found = (info.name for info in pkgutil.iter_modules(package.__path__))
+    return sorted(name for name in found if hasattr(_module(family, name), CLASSES[family]))
+
+
+def build(family: str, spec: Mapping[str, Any]) -> Any:
+    """The object that a spec describes: its 'name' picks the module, the rest are the fields.
+
+    Args:
+        family: 'schedules', 'samplers', 'models' or 'data'.
+        spec: a mapping with 'name'. Lists become tuples, and a 'dtype' string a dtype, so that
+            the object stays hashable.
+
+    Raises:
+        ValueError: no such family, module or field; the message lists what there is.
+    """
+    if family not in CLASSES:
+        raise ValueError(f'No family {family!r}; have {sorted(CLASSES)}.')
+    settings = {key: _setting(key, value) for key, value in spec.items()}
+    name = settings.pop('name', None)
+    if name is None:
+        raise ValueError(f"A {family} spec needs a 'name'; got {dict(spec)}. Have {names(family)}.")
+    try:
+        module = _module(family, name)
+    except ModuleNotFoundError as error:
+        # An import that fails inside the module is that module's own error, not a wrong name.
+        if error.name not in (name, f'ldm_jax.{family}.{name}', name.rpartition('.')[0]):
+            raise
+        raise unknown(f'{family} module', name, names(family)) from None
+    if not hasattr(module, CLASSES[family]):
+        raise unknown(f'{family} module', name, names(family))
+    component = getattr(module, CLASSES[family])
+    fields = [f.name for f in dataclasses.fields(component) if f.init and f.name not in ('parent', 'name')]
+    for key in settings:
+        if key not in fields:
+            raise unknown(f'field of {family}/{name}', key, fields)
+    return component(**settings)
+
+
+def unknown(kind: str, value: str, have: list[str]) -> ValueError:
+    """The error for a name that is not among those there are, with the nearest one where it is near."""
+    near = difflib.get_close_matches(value, have, n=1)
+    hint = f' Did you mean {near[0]!r}?' if near else ''
+    return ValueError(f'No {kind} {value!r}; have {have}.{hint}')
+
+
+def _module(family: str, name: str) -> Any:
+    return importlib.import_module(name if '.' in name else f'ldm_jax.{family}.{name}')
+
+
+def _setting(key: str, value: Any) -> Any:
+    if key == 'dtype' and isinstance(value, str):
+        import jax.numpy as jnp
+
+        return jnp.dtype(value)
+    if isinstance(value, list | tuple):
+        return tuple(_setting('', item) for item in value)
+    return value

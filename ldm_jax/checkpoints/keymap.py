@@ -1,0 +1,247 @@
+"""Checkpoint layouts as invertible tables: torch tensors by key <-> Flax parameters by path.
+
+A rule pairs tensors of a torch file with leaves of a parameter tree through a bijection, so that one table
+imports and exports. The builders below name modules ('mid.block_1.conv1' <-> 'mid_res_0/conv1') and return
+the rules of their tensors:
+
+    conv       weight OIHW <-> kernel HWIO
+    dense      weight [out, in] <-> kernel [in, out]; `window` counts trailing axes of size 1 in torch's tensor,
+               for 1x1 convolutions that are matrices here
+    norm       weight, bias <-> scale, bias
+    embed      weight <-> embedding
+    tensor     as it is
+    fused_qkv  one [3 D, D] tensor <-> three kernels
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ldm_jax import trees
+from ldm_jax.types import PyTree
+
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Tensors of a torch file that correspond to leaves of a parameter tree, and the maps both ways."""
+
+    torch: tuple[str, ...]
+    flax: tuple[str, ...]
+    to_flax: Callable[[Arrays], Arrays]
+    to_torch: Callable[[Arrays], Arrays]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The rules of one kind of file for one model, and the keys that it may hold without use.
+
+    ignore: key -> reason; a key that ends with '*' is a prefix.
+    """
+
+    rules: tuple[Rule, ...]
+    ignore: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def ignored(self, key: str) -> str | None:
+        """Why a key is left unused, or None when it is not to be ignored."""
+        for pattern, reason in self.ignore.items():
+            if key == pattern or (pattern.endswith('*') and key.startswith(pattern[:-1])):
+                return reason
+        return None
+
+
+def import_params(layout: Layout, tensors: Mapping[str, np.ndarray], shapes: PyTree) -> PyTree:
+    """Torch tensors to a parameter tree.
+
+    Args:
+        layout: of the file, for the model.
+        tensors: key -> array. Arrays may be mapped files: they are read one rule at a time.
+        shapes: the model's parameter shapes (`trees.shapes`), which every leaf is checked against.
+
+    Raises:
+        ValueError: a key that is missing, unknown, or of the wrong shape, naming the key, both shapes and the path.
+    """
+    expected = trees.named(shapes)
+    used = {key for rule in layout.rules for key in rule.torch}
+    missing = sorted(used - tensors.keys())
+    extra = sorted(key for key in tensors.keys() - used if layout.ignored(key) is None)
+    if missing or extra:
+        raise ValueError(
+            f'The file does not fit the layout: {_listed(missing)} missing, {_listed(extra)} unknown. '
+            'Is it another model, or another layout of it?'
+        )
+    leaves = {}
+    for rule in layout.rules:
+        inputs = tuple(np.asarray(tensors[key]) for key in rule.torch)
+        try:
+            outputs = rule.to_flax(inputs)
+        except (ValueError, IndexError) as error:
+            shown = {key: array.shape for key, array in zip(rule.torch, inputs, strict=True)}
+            raise ValueError(f'{shown} cannot become {rule.flax}: {error}.') from error
+        for path, array in zip(rule.flax, outputs, strict=True):
+            if path not in expected:
+                raise ValueError(f'The layout maps {rule.torch} to {path}, which the model does not have.')
+            if array.shape != expected[path].shape:
+                raise ValueError(
+                    f'{", ".join(rule.torch)} gives {path} shape {array.shape}; the model needs {expected[path].shape}.'
+                )
+            leaves[path] = array
+    unset = sorted(expected.keys() - leaves.keys())
+    if unset:
+        raise ValueError(f'The layout leaves parameters unset: {_listed(unset)}.')
+    return unflatten(leaves)
+
+
+def export_params(layout: Layout, params: PyTree) -> dict[str, np.ndarray]:
+    """A parameter tree to torch tensors by key, contiguous: the inverse of `import_params`.
+
+    Raises ValueError for a parameter that the layout does not name, or names but is not there.
+    """
+    leaves = trees.named(params)
+    named = {path for rule in layout.rules for path in rule.flax}
+    if named != leaves.keys():
+        raise ValueError(
+            f'The layout does not fit the parameters: {_listed(sorted(named - leaves.keys()))} missing, '
+            f'{_listed(sorted(leaves.keys() - named))} not in the layout.'
+        )
+    tensors = {}
+    for rule in layout.rules:
+        outputs = rule.to_torch(tuple(np.asarray(leaves[path]) for path in rule.flax))
+        tensors.update(zip(rule.torch, map(np.ascontiguousarray, outputs), strict=True))
+    return tensors
+
+
+def unflatten(leaves: Mapping[str, np.ndarray]) -> PyTree:
+    """Leaves by path ('a/b/kernel') to nested dicts: the inverse of `trees.named`."""
+    tree: dict = {}
+    for path, leaf in leaves.items():
+        *folders, name = path.split('/')
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = leaf
+    return tree
+
+
+def prefixed(layout: Layout, torch: str = '', flax: str = '') -> Layout:
+    """The layout with 'first_stage_model.', say, before each torch key, and 'vae/' before each path."""
+    rules = tuple(
+        dataclasses.replace(
+            rule, torch=tuple(torch + key for key in rule.torch), flax=tuple(flax + path for path in rule.flax)
+        )
+        for rule in layout.rules
+    )
+    return Layout(rules, {torch + key: reason for key, reason in layout.ignore.items()})
+
+
+def tensor(torch: str, flax: str) -> list[Rule]:
+    """One tensor that both sides store alike; the names are those of the tensor and the leaf themselves."""
+    return [Rule((torch,), (flax,), _same, _same)]
+
+
+def transposed(torch: str, flax: str) -> list[Rule]:
+    """One matrix that the two sides store transposed; the names are those of the tensor and the leaf themselves."""
+    return [Rule((torch,), (flax,), lambda a: (a[0].T,), lambda a: (a[0].T,))]
+
+
+def conv(torch: str, flax: str, bias: bool = True) -> list[Rule]:
+    """A 2-D convolution."""
+    kernel = Rule(
+        (f'{torch}.weight',),
+        (f'{flax}/kernel',),
+        lambda a: (a[0].transpose(2, 3, 1, 0),),
+        lambda a: (a[0].transpose(3, 2, 0, 1),),
+    )
+    return [kernel, *_bias(torch, flax, bias)]
+
+
+def dense(torch: str, flax: str, bias: bool = True, window: int = 0) -> list[Rule]:
+    """A linear layer, or a convolution of size 1 over `window` axes."""
+    ones = (1,) * window
+
+    def to_flax(arrays):
+        weight = arrays[0]
+        if weight.shape[2:] != ones:
+            raise ValueError(f'expected {2 + window} axes, the last {window} of size 1')
+        return (weight.reshape(weight.shape[:2]).T,)
+
+    def to_torch(arrays):
+        return (arrays[0].T.reshape(*arrays[0].shape[::-1], *ones),)
+
+    return [Rule((f'{torch}.weight',), (f'{flax}/kernel',), to_flax, to_torch), *_bias(torch, flax, bias)]
+
+
+def norm(torch: str, flax: str) -> list[Rule]:
+    """GroupNorm or LayerNorm."""
+    return [*tensor(f'{torch}.weight', f'{flax}/scale'), *tensor(f'{torch}.bias', f'{flax}/bias')]
+
+
+def embed(torch: str, flax: str) -> list[Rule]:
+    """An embedding table."""
+    return tensor(f'{torch}.weight', f'{flax}/embedding')
+
+
+def fused_qkv(
+    weight: str, flax: Sequence[str], num_heads: int, *, bias: str | None = None, head_major: bool, window: int = 0
+) -> list[Rule]:
+    """One [3 D, D] projection as three.
+
+    Args:
+        weight, bias: the fused tensors' keys.
+        flax: the three modules' paths, q, k, v.
+        num_heads: of the attention; matters when head_major.
+        head_major: the rows are q, k, v of the first head, then of the second (guided-diffusion's legacy
+            order); otherwise all q, all k, all v.
+        window: trailing axes of size 1 of the fused weight.
+    """
+
+    def split(array):  # [3 D, ...] -> three [D, ...]
+        if array.shape[0] % (3 * num_heads):
+            raise ValueError(f'{array.shape[0]} rows do not split into q, k, v of {num_heads} heads')
+        rest = array.shape[1:]
+        if head_major:
+            parts = array.reshape(num_heads, 3, -1, *rest).swapaxes(0, 1)
+        else:
+            parts = array.reshape(3, num_heads, -1, *rest)
+        return tuple(part.reshape(-1, *rest) for part in parts)
+
+    def join(parts):
+        rest = parts[0].shape[1:]
+        stacked = np.stack([part.reshape(num_heads, -1, *rest) for part in parts])  # [3, N, K, ...]
+        return (stacked.swapaxes(0, 1) if head_major else stacked).reshape(-1, *rest)
+
+    ones = (1,) * window
+
+    def kernels(arrays):
+        matrix = arrays[0].reshape(arrays[0].shape[:2])
+        return tuple(part.T for part in split(matrix))
+
+    def fused(arrays):
+        joined = join([array.T for array in arrays])
+        return (joined.reshape(*joined.shape, *ones),)
+
+    rules = [Rule((weight,), tuple(f'{path}/kernel' for path in flax), kernels, fused)]
+    if bias is not None:
+        rules.append(
+            Rule((bias,), tuple(f'{path}/bias' for path in flax), lambda a: split(a[0]), lambda a: (join(a),))
+        )
+    return rules
+
+
+def _same(arrays: Arrays) -> Arrays:
+    return arrays
+
+
+def _bias(torch: str, flax: str, bias: bool) -> list[Rule]:
+    return tensor(f'{torch}.bias', f'{flax}/bias') if bias else []
+
+
+def _listed(keys: Sequence[str], most: int = 5) -> str:
+    if not keys:
+        return 'none'
+    more = f' and {len(keys) - most} more' if len(keys) > most else ''
+    return ', '.join(keys[:most]) + more

@@ -1,0 +1,86 @@
+"""Scaled dot-product attention, exact on every backend, and the modules around it.
+
+    out = softmax(q k^T / sqrt(K)) v
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.models import layers
+from ldm_jax.types import Array
+
+
+def dot_product(q: Array, k: Array, v: Array, *, causal: bool = False, backend: str = 'auto') -> Array:
+    """Attention of q [B, L, N, K] over k, v [B, M, N, K] -> [B, L, N, K]."""
+    return jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x [B, L, D] over context [B, M, E], or over x itself -> [B, L, features].
+
+    Heads are contiguous: head n reads columns n * head_width to (n + 1) * head_width of q, k and v.
+    """
+
+    num_heads: int
+    head_width: int
+    features: int
+    qkv_bias: bool = False
+    causal: bool = False
+    zero_init: bool = False  # the output projection, for a residual branch that starts as the identity
+    backend: str = 'auto'
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        context = x if context is None else context
+        width = self.num_heads * self.head_width
+
+        def project(inputs, name):
+            heads = layers.dense(
+                width, axes=('embed', 'heads'), use_bias=self.qkv_bias, dtype=self.dtype, name=name
+            )(inputs)
+            return heads.reshape(*heads.shape[:-1], self.num_heads, self.head_width)
+
+        q, k, v = project(x, 'q'), project(context, 'k'), project(context, 'v')
+        out = dot_product(q, k, v, causal=self.causal, backend=self.backend)
+        out = out.reshape(*out.shape[:-2], width)
+        init = layers.ZEROS if self.zero_init else layers.TORCH_INIT
+        return layers.dense(
+            self.features, axes=('heads', 'embed'), kernel_init=init, dtype=self.dtype, name='out'
+        )(out)
+
+
+class SpatialSelfAttention(nn.Module):
+    """GroupNorm, self-attention over all pixels, added to x [B, H, W, C].
+
+    With one head of full width it is the autoencoders' block (epsilon 1e-6), with several the
+    U-Net's block of unconditional latent diffusion (epsilon 1e-5).
+    """
+
+    num_heads: int
+    epsilon: float
+    num_groups: int = 32
+    zero_init: bool = False
+    backend: str = 'auto'
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        b, h, w, c = x.shape
+        normed = layers.group_norm(
+            epsilon=self.epsilon, num_groups=self.num_groups, dtype=self.dtype, name='norm'
+        )(x)
+        out = Attention(
+            self.num_heads,
+            c // self.num_heads,
+            c,
+            qkv_bias=True,
+            zero_init=self.zero_init,
+            backend=self.backend,
+            dtype=self.dtype,
+            name='attention',
+        )(normed.reshape(b, h * w, c))
+        return x + out.reshape(b, h, w, c)

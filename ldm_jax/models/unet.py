@@ -1,0 +1,215 @@
+"""The denoising U-Net of latent diffusion: one module, whose fields express every published variant.
+
+    x, concat -> conv_in -> down levels -> middle -> up levels, joined with the down path -> conv_out
+
+What a level holds beside its residual blocks is either a transformer that reads a context, or plain
+self-attention (unconditional and image-to-image models), or nothing (depth 0).
+Ref: Rombach et al. 2022, arXiv:2112.10752; Podell et al. 2023, arXiv:2307.01952 (SDXL);
+Dhariwal & Nichol 2021, arXiv:2105.05233 (resblock_updown, scale_shift).
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.models import layers
+from ldm_jax.models.attention import SpatialSelfAttention
+from ldm_jax.models.resnet import Downsample, ResBlock, Upsample
+from ldm_jax.models.transformer import SpatialTransformer
+from ldm_jax.types import Array, Cond
+
+
+class Model(nn.Module):
+    """x [B, h, w, in_channels - concat], t [B], Cond -> [B, h, w, out_channels].
+
+    What the output means (eps, v or x0) is the parameterization's business. Parameters are float32, the
+    output is x's dtype, `dtype` is the compute dtype in between.
+    """
+
+    in_channels: int = 4  # of conv_in: latents, then those of Cond.concat
+    out_channels: int = 4
+    channels: int = 320
+    channel_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+    depth: tuple[int, ...] = (1, 1, 1, 0)  # transformer blocks per attention at each level; 0: no attention
+    mid_depth: int = 1
+    num_heads: int | None = None  # heads of each attention: a fixed count,
+    head_width: int | None = None  # or as many as have this width; exactly one is given
+    context_width: int | None = None  # None: plain self-attention instead of transformers
+    vector_width: int | None = None  # Cond.vector goes through an MLP of its own, and is added to the time
+    num_classes: int | None = None  # Cond.label is looked up, and added to the time
+    cross_attention_only: tuple[bool, ...] = ()  # per level: both attentions read the context
+    scale_shift: bool = False  # residual blocks are modulated by time, not added to
+    resblock_updown: bool = False  # residual blocks change the resolution, not convolutions
+    num_groups: int = 32
+    remat: bool = False  # recompute each block in the backward pass: less memory, a third more time
+    attention_backend: str = 'auto'
+    dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self):
+        super().__post_init__()
+        if (self.num_heads is None) == (self.head_width is None):
+            raise ValueError(
+                f'A U-Net takes either num_heads or head_width; got {self.num_heads} and {self.head_width}.'
+            )
+        if len(self.depth) != len(self.channel_mult):
+            raise ValueError(
+                f'depth {self.depth} must have one entry for each level of channel_mult {self.channel_mult}.'
+            )
+        if self.cross_attention_only and len(self.cross_attention_only) != len(self.channel_mult):
+            raise ValueError(
+                f'cross_attention_only {self.cross_attention_only} must be empty or have one entry for each '
+                f'level of channel_mult {self.channel_mult}.'
+            )
+
+    @property
+    def downscale(self) -> int:
+        """Latent sides must be multiples of this."""
+        return 2 ** (len(self.channel_mult) - 1)
+
+    def inputs(self, batch: int = 1, size: int | None = None) -> tuple:
+        """Shapes of `__call__`'s arguments; size is the latent's side (default 64)."""
+        size = 64 if size is None else size
+
+        def real(*shape):
+            return jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+
+        concat = self.in_channels - self.out_channels
+        cond = Cond(
+            context=None if self.context_width is None else real(77, self.context_width),
+            concat=real(size, size, concat) if concat > 0 else None,
+            vector=None if self.vector_width is None else real(self.vector_width),
+            label=None if self.num_classes is None else jax.ShapeDtypeStruct((batch,), jnp.int32),
+        )
+        return real(size, size, self.in_channels - max(concat, 0)), real(), cond
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array, cond: Cond = Cond()) -> Array:  # noqa: B008 (Cond is frozen)
+        """One evaluation.
+
+        Args:
+            x: noisy latents [B, h, w, C].
+            t: schedule times [B], or [] for the whole batch.
+            cond: with the parts that the fields ask for, and no others.
+
+        Raises:
+            ValueError: a part of cond is missing, not wanted or of the wrong width, the channels do not
+                add up, or a side cannot be halved often enough.
+        """
+        self._check(x, cond)
+        temb = self._time(jnp.broadcast_to(t, x.shape[:1]), cond)
+        h = x if cond.concat is None else jnp.concatenate([x, cond.concat.astype(x.dtype)], axis=-1)
+        context = None if cond.context is None else cond.context.astype(self.dtype)
+
+        h = layers.conv(self.channels, dtype=self.dtype, name='conv_in')(h)
+        skips = [h]
+        last = len(self.channel_mult) - 1
+        for level, mult in enumerate(self.channel_mult):
+            for i in range(self.num_res_blocks):
+                h = self._res_block(self.channels * mult, f'down_{level}_res_{i}')(h, temb)
+                h = self._attend(h, context, level, self.depth[level], f'down_{level}_attn_{i}')
+                skips.append(h)
+            if level < last:
+                if self.resblock_updown:
+                    h = self._res_block(h.shape[-1], f'down_{level}_sample', 'down')(h, temb)
+                else:
+                    h = Downsample((1, 1), self.dtype, name=f'down_{level}_sample')(h)
+                skips.append(h)
+
+        h = self._res_block(h.shape[-1], 'mid_res_0')(h, temb)
+        h = self._attend(h, context, None, self.mid_depth, 'mid_attn')
+        h = self._res_block(h.shape[-1], 'mid_res_1')(h, temb)
+
+        for level, mult in reversed(list(enumerate(self.channel_mult))):
+            for i in range(self.num_res_blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = self._res_block(self.channels * mult, f'up_{level}_res_{i}')(h, temb)
+                h = self._attend(h, context, level, self.depth[level], f'up_{level}_attn_{i}')
+            if level > 0:
+                if self.resblock_updown:
+                    h = self._res_block(h.shape[-1], f'up_{level}_sample', 'up')(h, temb)
+                else:
+                    h = Upsample(self.dtype, name=f'up_{level}_sample')(h)
+
+        h = layers.group_norm(epsilon=1e-5, num_groups=self.num_groups, dtype=self.dtype, name='norm_out')(h)
+        out = layers.conv(self.out_channels, kernel_init=layers.ZEROS, dtype=self.dtype, name='conv_out')
+        return out(nn.silu(h)).astype(x.dtype)
+
+    def _res_block(self, features: int, name: str, resample: str = 'none') -> nn.Module:
+        block = nn.remat(ResBlock) if self.remat else ResBlock
+        return block(
+            features,
+            num_groups=self.num_groups,
+            scale_shift=self.scale_shift,
+            resample=resample,
+            zero_init=True,
+            dtype=self.dtype,
+            name=name,
+        )
+
+    def _attend(self, h: Array, context: Array | None, level: int | None, depth: int, name: str) -> Array:
+        """Attention at a level (None: the middle) of h [B, H, W, C], if there is any."""
+        if depth == 0:
+            return h
+        features = h.shape[-1]
+        heads = self.num_heads or features // self.head_width
+        shared = dict(
+            num_groups=self.num_groups, backend=self.attention_backend, dtype=self.dtype, name=name
+        )
+        if self.context_width is None:
+            block = nn.remat(SpatialSelfAttention) if self.remat else SpatialSelfAttention
+            return block(heads, epsilon=1e-5, zero_init=True, **shared)(h)
+        only = level is not None and bool(self.cross_attention_only) and self.cross_attention_only[level]
+        block = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
+        return block(heads, features // heads, depth, cross_attention_only=only, **shared)(h, context)
+
+    def _time(self, t: Array, cond: Cond) -> Array:
+        """The embedding [B, 4 channels] of time, and of vector or label, that residual blocks read."""
+        width = 4 * self.channels
+
+        def mlp(x, name, axis):
+            x = layers.dense(width, axes=(axis, 'time'), dtype=self.dtype, name=f'{name}_in')(x)
+            return layers.dense(width, axes=('time', 'time'), dtype=self.dtype, name=f'{name}_out')(nn.silu(x))
+
+        temb = mlp(layers.timestep_embedding(t, self.channels, self.dtype), 'time', 'embed')
+        if self.vector_width is not None:
+            temb = temb + mlp(cond.vector.astype(self.dtype), 'vector', 'embed')
+        if self.num_classes is not None:
+            table = layers.embed(
+                self.num_classes, width, axes=('vocab', 'time'), dtype=self.dtype, name='label'
+            )
+            temb = temb + table(cond.label)
+        return temb
+
+    def _check(self, x: Array, cond: Cond) -> None:
+        h, w, latent = x.shape[1:]
+        concat = 0 if cond.concat is None else cond.concat.shape[-1]
+        if latent + concat != self.in_channels:
+            raise ValueError(
+                f'This U-Net takes {self.in_channels} input channels, those of x and of Cond.concat together; '
+                f'got {latent} + {concat}. Pass Cond(concat=[B, {h}, {w}, {self.in_channels - latent}]) '
+                f'or a model with in_channels={latent + concat}.'
+            )
+        if concat and cond.concat.shape[1:3] != (h, w):
+            raise ValueError(
+                f'Cond.concat must have the size of x, {h} x {w}; got {cond.concat.shape[1:3]}. Resize it first.'
+            )
+        if h % self.downscale or w % self.downscale:
+            raise ValueError(
+                f'Latent sides must be multiples of {self.downscale}, so that the U-Net can halve them '
+                f'{len(self.channel_mult) - 1} times; got {h} x {w}. Choose an image size accordingly.'
+            )
+        wanted = {'context': self.context_width, 'vector': self.vector_width, 'label': self.num_classes}
+        for part, width in wanted.items():
+            given = getattr(cond, part)
+            if width is None and given is not None:
+                raise ValueError(f'This U-Net takes no Cond.{part}; got shape {given.shape}. Leave it out.')
+            if width is not None and given is None:
+                raise ValueError(f'This U-Net needs Cond.{part} (width {width}); got None.')
+            if width is not None and part != 'label' and given.shape[-1] != width:
+                raise ValueError(
+                    f'Cond.{part} must be {width} wide for this U-Net; got {given.shape}. '
+                    'Is the encoder the one that the model was trained with?'
+                )

@@ -1,0 +1,121 @@
+"""The KL autoencoder: images to a diagonal Gaussian over latents, latents to images.
+
+First stages (vae, vq, taesd) share two methods: `latents(x, eps=None)` and `decode(z)`. Latents here
+are the network's own; the factor that a diffusion model scales them by belongs to the pipeline.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.models import layers
+from ldm_jax.models.autoencoder import Decoder, Encoder
+from ldm_jax.types import Array
+
+
+class Model(nn.Module):
+    """KL autoencoder for images [B, H, W, C] in [-1, 1] with latents [B, H / f, W / f, z_channels].
+
+    attention_levels: levels (0 = full resolution) with attention after each residual block; the
+    published configs name resolutions at 256 pixels instead: 16 is level 4 there.
+    Ref: Rombach et al. 2022, arXiv:2112.10752; Kingma & Welling 2014, arXiv:1312.6114.
+    """
+
+    z_channels: int = 4
+    image_channels: int = 3
+    channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+    attention_levels: tuple[int, ...] = ()
+    num_groups: int = 32
+    remat: bool = False
+    attention_backend: str = 'auto'
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        shared = dict(
+            channels=self.channels,
+            channel_mult=self.channel_mult,
+            num_res_blocks=self.num_res_blocks,
+            attention_levels=self.attention_levels,
+            num_groups=self.num_groups,
+            remat=self.remat,
+            attention_backend=self.attention_backend,
+            dtype=self.dtype,
+        )
+        self.encoder = Encoder(2 * self.z_channels, **shared)
+        self.decoder = Decoder(self.image_channels, **shared)
+        self.quant_conv = layers.conv(2 * self.z_channels, 1, dtype=self.dtype, name='quant_conv')
+        self.post_quant_conv = layers.conv(self.z_channels, 1, dtype=self.dtype, name='post_quant_conv')
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent along each side."""
+        return 2 ** (len(self.channel_mult) - 1)
+
+    def inputs(self, batch: int = 1, size: int | None = None) -> tuple[jax.ShapeDtypeStruct]:
+        """Shapes of `__call__`'s arguments; size is the image's side in pixels (default 256)."""
+        size = 256 if size is None else size
+        return (jax.ShapeDtypeStruct((batch, size, size, self.image_channels), jnp.float32),)
+
+    def encode(self, x: Array) -> Array:
+        """Images [B, H, W, C] -> moments [B, h, w, 2 Z]: means, then log variances.
+
+        Raises ValueError when the channels are not the model's or a side is not a multiple of downscale.
+        """
+        check_images(x, self.image_channels, self.downscale)
+        return self.quant_conv(self.encoder(x))
+
+    def latents(self, x: Array, eps: Array | None = None) -> Array:
+        """Images to latents [B, h, w, Z]: the posterior's mean, or with noise eps its sample."""
+        return sample(self.encode(x), eps)
+
+    def decode(self, z: Array) -> Array:
+        """Latents [B, h, w, Z] -> images [B, H, W, C], nominally in [-1, 1] (not clipped)."""
+        check_latents(z, self.z_channels)
+        return self.decoder(self.post_quant_conv(z))
+
+    def __call__(self, x: Array, eps: Array | None = None) -> tuple[Array, Array]:
+        """Images -> (reconstruction, moments); with eps the reconstruction is of the posterior's sample."""
+        moments = self.encode(x)
+        return self.decode(sample(moments, eps)), moments
+
+
+def mean_logvar(moments: Array) -> tuple[Array, Array]:
+    """Moments [..., 2 Z] -> means and log variances [..., Z], float32 at least, log variance in [-30, 20]."""
+    mean, logvar = jnp.split(moments.astype(jnp.promote_types(moments.dtype, jnp.float32)), 2, axis=-1)
+    return mean, jnp.clip(logvar, -30.0, 20.0)
+
+
+def sample(moments: Array, eps: Array | None) -> Array:
+    """Latents mean + std eps [..., Z]; the mean when eps is None."""
+    mean, logvar = mean_logvar(moments)
+    return mean if eps is None else mean + jnp.exp(0.5 * logvar) * eps
+
+
+def kl_divergence(moments: Array) -> Array:
+    """KL(posterior || standard normal) in nats, summed over each image: [B, h, w, 2 Z] -> [B]."""
+    mean, logvar = mean_logvar(moments)
+    return 0.5 * jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=(1, 2, 3))
+
+
+def check_images(x: Array, channels: int, multiple: int) -> None:
+    """Raises ValueError unless x is [B, H, W, channels] with sides that are multiples of `multiple`."""
+    if x.ndim != 4 or x.shape[-1] != channels:
+        raise ValueError(
+            f'The first stage takes images [B, H, W, {channels}]; got {x.shape}. Channels come last.'
+        )
+    if x.shape[1] % multiple or x.shape[2] % multiple:
+        h, w = (multiple * max(1, round(side / multiple)) for side in x.shape[1:3])
+        raise ValueError(
+            f'Image sides must be multiples of {multiple}; got {x.shape[1]} x {x.shape[2]}. '
+            f'Resize or pad to {h} x {w}, say.'
+        )
+
+
+def check_latents(z: Array, channels: int) -> None:
+    """Raises ValueError unless z is [B, h, w, channels]."""
+    if z.ndim != 4 or z.shape[-1] != channels:
+        raise ValueError(f'The decoder takes latents [B, h, w, {channels}]; got {z.shape}. Channels come last.')

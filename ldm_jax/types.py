@@ -1,0 +1,61 @@
+"""The values and the interfaces that every layer of the library shares.
+
+Everything is stated in x = alpha x0 + sigma eps, so variance-preserving and variance-exploding
+schedules, EDM, flow matching and zero-terminal-SNR schedules share every sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+from flax import struct
+
+Array = jax.Array
+PyTree = Any
+
+
+@struct.dataclass
+class NoiseLevel:
+    """A point of a noise schedule; its three leaves share one shape: [], [B] or [S]."""
+
+    t: Array  # schedule time, what the network is told (SD: 0 .. 999)
+    alpha: Array  # signal scale, 1 at clean data
+    sigma: Array  # noise scale, 0 at clean data
+
+
+@struct.dataclass
+class Cond:
+    """What a U-Net is told beside x and t; each part is optional, a network says which it wants.
+
+    Text, inpainting, depth, class and size conditioning differ in these data, not in code.
+    """
+
+    context: Array | None = None  # [B, L, D] tokens to attend to: text, class token, image embedding
+    concat: Array | None = None  # [B, h, w, C] channels put behind those of x: mask, depth, low-resolution image
+    vector: Array | None = None  # [B, D] one embedding for the picture: SDXL sizes, unCLIP image embedding
+    label: Array | None = None  # [B] integer class: noise level of the x4 upscaler
+
+
+Denoiser = Callable[[Array, NoiseLevel], Array]  # (x, level) -> x0_hat; params and cond are bound
+
+
+class Schedule(Protocol):
+    """How signal and noise scales depend on time."""
+
+    def level(self, t: Array) -> NoiseLevel: ...
+
+    def time(self, log_snr: Array) -> Array: ...  # inverse of level; log_snr = log(alpha^2 / sigma^2)
+
+
+class Sampler(Protocol):
+    """One step from a noise level to a lower one; knows neither network nor schedule nor loop."""
+
+    order: int  # of convergence on a smooth ODE
+
+    def init(self, x: Array) -> PyTree: ...  # the sampler's memory
+
+    def step(
+        self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, key: Array
+    ) -> tuple[Array, PyTree]: ...

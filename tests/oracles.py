@@ -1,0 +1,57 @@
+"""What tests compare with: random weights for both sides, and the distance between two answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+
+from ldm_jax import trees
+from ldm_jax.checkpoints import keymap
+from ldm_jax.types import PyTree
+
+
+def randomize(module, seed: int = 0) -> None:
+    """Fills a torch module's parameters in place so that every one of them matters to the output.
+
+    Norm scales are around 1; everything else is normal with the variance of its fan-in, biases too, so that no
+    zero-initialised branch hides an error.
+    """
+    import torch
+
+    generator = np.random.default_rng(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            shape = tuple(parameter.shape)
+            fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 16
+            values = generator.standard_normal(shape) / np.sqrt(fan_in)
+            if len(shape) == 1 and name.endswith('weight'):
+                values = 1 + 0.2 * generator.standard_normal(shape)
+            parameter.copy_(torch.from_numpy(values))
+
+
+def tensors(module) -> dict[str, np.ndarray]:
+    """A torch module's state as numpy arrays by key."""
+    return {key: value.detach().numpy() for key, value in module.state_dict().items()}
+
+
+def params_like(model, layout: keymap.Layout, state: Mapping[str, np.ndarray], **inputs) -> PyTree:
+    """Our parameters for the same weights: `inputs` are those of model.inputs."""
+    return keymap.import_params(layout, state, trees.shapes(model, **inputs))
+
+
+def relative_error(ours, theirs) -> float:
+    """Largest difference over the scale (largest absolute value) of the reference."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
+    assert np.isfinite(ours).all()
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """float64 in jax, for as long as the block lasts."""
+    with jax.enable_x64(True):
+        yield
