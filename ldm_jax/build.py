@@ -13,11 +13,17 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-CLASSES = {'schedules': 'Schedule', 'samplers': 'Sampler', 'models': 'Model', 'data': 'Source'}
+CLASSES = {
+    'schedules': 'Schedule',
+    'samplers': 'Sampler',
+    'models': 'Model',
+    'data': 'Source',
+    'training': 'Stage',
+}
 
 
 def names(family: str) -> list[str]:
-    """The components of a family ('schedules', 'samplers', 'models', 'data'): its modules with the family's class."""
+    """The components of a family (a key of CLASSES): its modules with the family's class."""
     package = importlib.import_module(f'ldm_jax.{family}')
     found = (info.name for info in pkgutil.iter_modules(package.__path__))
     return sorted(name for name in found if hasattr(_module(family, name), CLASSES[family]))
@@ -27,7 +33,7 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
     """The object that a spec describes: its 'name' picks the module, the rest are the fields.
 
     Args:
-        family: 'schedules', 'samplers', 'models' or 'data'.
+        family: 'schedules', 'samplers', 'models', 'data' or 'training'.
         spec: a mapping with 'name'. Lists become tuples, and a 'dtype' string a dtype, so that
             the object stays hashable.
 
@@ -44,7 +50,8 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
         module = _module(family, name)
     except ModuleNotFoundError as error:
         # An import that fails inside the module is that module's own error, not a wrong name.
-        if error.name not in (name, f'ldm_jax.{family}.{name}', name.rpartition('.')[0]):
+        wanted = name if '.' in name else f'ldm_jax.{family}.{name}'
+        if not f'{wanted}.'.startswith(f'{error.name}.'):
             raise
         raise unknown(f'{family} module', name, names(family)) from None
     if not hasattr(module, CLASSES[family]):
@@ -55,6 +62,11 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
         if key not in fields:
             raise unknown(f'field of {family}/{name}', key, fields)
     return component(**settings)
+
+
+def parts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The networks that a config names: part -> model, of `config['models']`."""
+    return {part: build('models', spec) for part, spec in config['models'].items()}
 
 
 def unknown(kind: str, value: str, have: list[str]) -> ValueError:

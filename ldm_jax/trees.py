@@ -20,6 +20,9 @@ def init(model: nn.Module, key: Array, batch: int = 1, size: int | None = None) 
         batch, size: of the example input; parameters do not depend on them.
     """
 
+    # XLA takes minutes to compile the Threefry of a few hundred leaves for a CPU, seconds with its own generator.
+    key = jax.random.wrap_key_data(jnp.resize(jax.random.key_data(key), 4), impl='rbg')
+
     def make(key):
         inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), model.inputs(batch, size))
         return nn.meta.unbox(model.init(key, *inputs)['params'])

@@ -5,8 +5,8 @@ imports and exports. The builders below name modules ('mid.block_1.conv1' <-> 'm
 the rules of their tensors:
 
     conv       weight OIHW <-> kernel HWIO
-    dense      weight [out, in] <-> kernel [in, out]; `window` counts trailing axes of size 1 in torch's tensor,
-               for 1x1 convolutions that are matrices here
+    dense      weight [out, in] <-> kernel [in, out]; `window` counts trailing axes of size 1 in torch's
+               tensor, for 1x1 convolutions that are matrices here
     norm       weight, bias <-> scale, bias
     embed      weight <-> embedding
     tensor     as it is
@@ -16,6 +16,7 @@ the rules of their tensors:
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -40,11 +41,19 @@ class Rule:
 class Layout:
     """The rules of one kind of file for one model, and the keys that it may hold without use.
 
+    Each key and each path belongs to one rule; ValueError names one that comes twice.
     ignore: key -> reason; a key that ends with '*' is a prefix.
     """
 
     rules: tuple[Rule, ...]
     ignore: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        for side in ('torch', 'flax'):
+            counts = Counter(name for rule in self.rules for name in getattr(rule, side))
+            twice = sorted(name for name, count in counts.items() if count > 1)
+            if twice:
+                raise ValueError(f'Two rules of a layout name the same {side} side: {_listed(twice)}.')
 
     def ignored(self, key: str) -> str | None:
         """Why a key is left unused, or None when it is not to be ignored."""
@@ -63,7 +72,8 @@ def import_params(layout: Layout, tensors: Mapping[str, np.ndarray], shapes: PyT
         shapes: the model's parameter shapes (`trees.shapes`), which every leaf is checked against.
 
     Raises:
-        ValueError: a key that is missing, unknown, or of the wrong shape, naming the key, both shapes and the path.
+        ValueError: a key that is missing, unknown, or of the wrong shape, naming the key, both shapes and
+            the path.
     """
     expected = trees.named(shapes)
     used = {key for rule in layout.rules for key in rule.torch}
@@ -87,7 +97,8 @@ def import_params(layout: Layout, tensors: Mapping[str, np.ndarray], shapes: PyT
                 raise ValueError(f'The layout maps {rule.torch} to {path}, which the model does not have.')
             if array.shape != expected[path].shape:
                 raise ValueError(
-                    f'{", ".join(rule.torch)} gives {path} shape {array.shape}; the model needs {expected[path].shape}.'
+                    f'{", ".join(rule.torch)} gives {path} shape {array.shape}; '
+                    f'the model needs {expected[path].shape}.'
                 )
             leaves[path] = array
     unset = sorted(expected.keys() - leaves.keys())
@@ -131,7 +142,9 @@ def prefixed(layout: Layout, torch: str = '', flax: str = '') -> Layout:
     """The layout with 'first_stage_model.', say, before each torch key, and 'vae/' before each path."""
     rules = tuple(
         dataclasses.replace(
-            rule, torch=tuple(torch + key for key in rule.torch), flax=tuple(flax + path for path in rule.flax)
+            rule,
+            torch=tuple(torch + key for key in rule.torch),
+            flax=tuple(flax + path for path in rule.flax),
         )
         for rule in layout.rules
     )
@@ -144,7 +157,7 @@ def tensor(torch: str, flax: str) -> list[Rule]:
 
 
 def transposed(torch: str, flax: str) -> list[Rule]:
-    """One matrix that the two sides store transposed; the names are those of the tensor and the leaf themselves."""
+    """One matrix that the two sides store transposed; the names are those of the tensor and the leaf."""
     return [Rule((torch,), (flax,), lambda a: (a[0].T,), lambda a: (a[0].T,))]
 
 
@@ -186,7 +199,13 @@ def embed(torch: str, flax: str) -> list[Rule]:
 
 
 def fused_qkv(
-    weight: str, flax: Sequence[str], num_heads: int, *, bias: str | None = None, head_major: bool, window: int = 0
+    weight: str,
+    flax: Sequence[str],
+    num_heads: int,
+    *,
+    bias: str | None = None,
+    head_major: bool,
+    window: int = 0,
 ) -> list[Rule]:
     """One [3 D, D] projection as three.
 

@@ -1,5 +1,6 @@
-"""Encoder and decoder of the KL and VQ first stages.
+"""Encoder and decoder of the KL and VQ first stages, and the checks that all first stages make.
 
+First stages (vae, vq, taesd) share `encode(x)`, `latents(x, eps=None)`, `decode(z)` and `downscale`.
 Ref: Esser et al. 2021, arXiv:2012.09841; Rombach et al. 2022, arXiv:2112.10752, appendix G.
 """
 
@@ -74,6 +75,53 @@ class Decoder(nn.Module):
             if level > 0:
                 h = Upsample(self.dtype, name=f'up_{level}_sample')(h)
         return _out(self, h)
+
+
+def halves(model: nn.Module, encoder_channels: int) -> tuple[Encoder, Decoder]:
+    """Encoder (to encoder_channels) and decoder of a first stage, from its fields of the same names.
+
+    Raises ValueError when attention_levels names a level that channel_mult does not have.
+    """
+    levels = len(model.channel_mult)
+    if not set(model.attention_levels) <= set(range(levels)):
+        raise ValueError(
+            f'attention_levels {model.attention_levels} must lie in 0 .. {levels - 1}, the levels of '
+            f'channel_mult {model.channel_mult}; level 0 is the full resolution.'
+        )
+    shared = dict(
+        channels=model.channels,
+        channel_mult=model.channel_mult,
+        num_res_blocks=model.num_res_blocks,
+        attention_levels=model.attention_levels,
+        mid_attention=model.mid_attention,
+        num_groups=model.num_groups,
+        remat=model.remat,
+        attention_backend=model.attention_backend,
+        dtype=model.dtype,
+    )
+    return Encoder(encoder_channels, **shared), Decoder(model.image_channels, **shared)
+
+
+def check_images(x: Array, channels: int, multiple: int) -> None:
+    """Raises ValueError unless x is [B, H, W, channels] with sides that are multiples of `multiple`."""
+    if x.ndim != 4 or x.shape[-1] != channels:
+        raise ValueError(
+            f'The first stage takes images [B, H, W, {channels}]; got {x.shape}. Channels come last.'
+        )
+    if x.shape[1] % multiple or x.shape[2] % multiple:
+        h, w = (multiple * max(1, round(side / multiple)) for side in x.shape[1:3])
+        raise ValueError(
+            f'Image sides must be multiples of {multiple}; got {x.shape[1]} x {x.shape[2]}. '
+            f'Resize or pad to {h} x {w}, say.'
+        )
+
+
+def check_latents(z: Array, channels: int) -> None:
+    """Raises ValueError unless z is [B, h, w, channels]."""
+    if z.ndim != 4 or z.shape[-1] != channels:
+        raise ValueError(
+            f'The first stage has latents [B, h, w, {channels}]; got {z.shape}. Channels come last.'
+        )
 
 
 def _blocks(half: Encoder | Decoder) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:

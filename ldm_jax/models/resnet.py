@@ -40,18 +40,19 @@ class ResBlock(nn.Module):
             h, x = (nn.avg_pool(a, (2, 2), strides=(2, 2)) for a in (h, x))
         h = layers.conv(self.features, dtype=self.dtype, name='conv1')(h)
 
-        scale = None
-        if temb is not None:
+        if temb is None:
+            h = norm('norm2')(h)
+        else:
             width = 2 * self.features if self.scale_shift else self.features
-            time = layers.dense(width, axes=('time', 'conv_out'), dtype=self.dtype, name='time')(nn.silu(temb))
+            time = layers.dense(width, axes=('time', 'conv_out'), dtype=self.dtype, name='time')(
+                nn.silu(temb)
+            )
             time = time[:, None, None, :]
             if self.scale_shift:
                 scale, shift = jnp.split(time, 2, axis=-1)
+                h = norm('norm2')(h) * (1 + scale) + shift
             else:
-                h = h + time
-        h = norm('norm2')(h)
-        if scale is not None:
-            h = h * (1 + scale) + shift
+                h = norm('norm2')(h + time)
         init = layers.ZEROS if self.zero_init else layers.TORCH_INIT
         h = layers.conv(self.features, kernel_init=init, dtype=self.dtype, name='conv2')(nn.silu(h))
         if x.shape[-1] != self.features:

@@ -54,20 +54,43 @@ class Model(nn.Module):
             raise ValueError(
                 f'A U-Net takes either num_heads or head_width; got {self.num_heads} and {self.head_width}.'
             )
-        if len(self.depth) != len(self.channel_mult):
+        levels = len(self.channel_mult)
+        if len(self.depth) != levels:
             raise ValueError(
                 f'depth {self.depth} must have one entry for each level of channel_mult {self.channel_mult}.'
             )
-        if self.cross_attention_only and len(self.cross_attention_only) != len(self.channel_mult):
+        if self.context_width is None and max(*self.depth, self.mid_depth) > 1:
             raise ValueError(
-                f'cross_attention_only {self.cross_attention_only} must be empty or have one entry for each '
-                f'level of channel_mult {self.channel_mult}.'
+                f'Plain self-attention comes once: without context_width, depth {self.depth} and mid_depth '
+                f'{self.mid_depth} must be 0 or 1.'
             )
+        if self.cross_attention_only and (
+            self.context_width is None or len(self.cross_attention_only) != levels
+        ):
+            raise ValueError(
+                f'cross_attention_only {self.cross_attention_only} needs context_width, and one entry for '
+                f'each level of channel_mult {self.channel_mult}; or leave it empty.'
+            )
+        for mult, depth in zip(
+            (*self.channel_mult, self.channel_mult[-1]), (*self.depth, self.mid_depth), strict=True
+        ):
+            features = self.channels * mult
+            if features % self.num_groups:
+                raise ValueError(f'{features} channels do not split into num_groups={self.num_groups}.')
+            if depth and features % (self.num_heads or self.head_width):
+                raise ValueError(
+                    f'Attention over {features} channels does not split into num_heads={self.num_heads} or '
+                    f'head_width={self.head_width}.'
+                )
 
     @property
     def downscale(self) -> int:
         """Latent sides must be multiples of this."""
         return 2 ** (len(self.channel_mult) - 1)
+
+    def heads(self, features: int) -> int:
+        """How many heads attention over this many channels has."""
+        return self.num_heads or features // self.head_width
 
     def inputs(self, batch: int = 1, size: int | None = None) -> tuple:
         """Shapes of `__call__`'s arguments; size is the latent's side (default 64)."""
@@ -95,7 +118,7 @@ class Model(nn.Module):
             cond: with the parts that the fields ask for, and no others.
 
         Raises:
-            ValueError: a part of cond is missing, not wanted or of the wrong width, the channels do not
+            ValueError: a part of cond is missing, not wanted or of the wrong shape, the channels do not
                 add up, or a side cannot be halved often enough.
         """
         self._check(x, cond)
@@ -154,10 +177,8 @@ class Model(nn.Module):
         if depth == 0:
             return h
         features = h.shape[-1]
-        heads = self.num_heads or features // self.head_width
-        shared = dict(
-            num_groups=self.num_groups, backend=self.attention_backend, dtype=self.dtype, name=name
-        )
+        heads = self.heads(features)
+        shared = dict(num_groups=self.num_groups, backend=self.attention_backend, dtype=self.dtype, name=name)
         if self.context_width is None:
             block = nn.remat(SpatialSelfAttention) if self.remat else SpatialSelfAttention
             return block(heads, epsilon=1e-5, zero_init=True, **shared)(h)
@@ -171,7 +192,9 @@ class Model(nn.Module):
 
         def mlp(x, name, axis):
             x = layers.dense(width, axes=(axis, 'time'), dtype=self.dtype, name=f'{name}_in')(x)
-            return layers.dense(width, axes=('time', 'time'), dtype=self.dtype, name=f'{name}_out')(nn.silu(x))
+            return layers.dense(width, axes=('time', 'time'), dtype=self.dtype, name=f'{name}_out')(
+                nn.silu(x)
+            )
 
         temb = mlp(layers.timestep_embedding(t, self.channels, self.dtype), 'time', 'embed')
         if self.vector_width is not None:
@@ -184,21 +207,29 @@ class Model(nn.Module):
         return temb
 
     def _check(self, x: Array, cond: Cond) -> None:
-        h, w, latent = x.shape[1:]
+        b, h, w, latent = x.shape
+        for part, axes in {'context': 'BLD', 'concat': 'BhwC', 'vector': 'BD', 'label': 'B'}.items():
+            given = getattr(cond, part)
+            if given is not None and (len(given.shape) != len(axes) or given.shape[0] != b):
+                raise ValueError(
+                    f'Cond.{part} must be [{", ".join(axes)}] with B = {b}, as in x; got shape {given.shape}.'
+                )
         concat = 0 if cond.concat is None else cond.concat.shape[-1]
         if latent + concat != self.in_channels:
+            wanted = self.in_channels - latent
+            remedy = f'pass Cond(concat=[B, {h}, {w}, {wanted}])' if wanted > 0 else 'leave Cond.concat out'
             raise ValueError(
-                f'This U-Net takes {self.in_channels} input channels, those of x and of Cond.concat together; '
-                f'got {latent} + {concat}. Pass Cond(concat=[B, {h}, {w}, {self.in_channels - latent}]) '
-                f'or a model with in_channels={latent + concat}.'
+                f'This U-Net takes {self.in_channels} channels, those of x and of Cond.concat together; '
+                f'got {latent} + {concat}. Either {remedy}, or build it with in_channels={latent + concat}.'
             )
         if concat and cond.concat.shape[1:3] != (h, w):
             raise ValueError(
-                f'Cond.concat must have the size of x, {h} x {w}; got {cond.concat.shape[1:3]}. Resize it first.'
+                f'Cond.concat must have the size of x, {h} x {w}; got {cond.concat.shape[1:3]}. '
+                'Resize it first.'
             )
         if h % self.downscale or w % self.downscale:
             raise ValueError(
-                f'Latent sides must be multiples of {self.downscale}, so that the U-Net can halve them '
+                f'Latent sides must be multiples of {self.downscale}, so that this U-Net can halve them '
                 f'{len(self.channel_mult) - 1} times; got {h} x {w}. Choose an image size accordingly.'
             )
         wanted = {'context': self.context_width, 'vector': self.vector_width, 'label': self.num_classes}
@@ -207,7 +238,8 @@ class Model(nn.Module):
             if width is None and given is not None:
                 raise ValueError(f'This U-Net takes no Cond.{part}; got shape {given.shape}. Leave it out.')
             if width is not None and given is None:
-                raise ValueError(f'This U-Net needs Cond.{part} (width {width}); got None.')
+                kind = 'integers below' if part == 'label' else 'width'
+                raise ValueError(f'This U-Net needs Cond.{part} ({kind} {width}); got None.')
             if width is not None and part != 'label' and given.shape[-1] != width:
                 raise ValueError(
                     f'Cond.{part} must be {width} wide for this U-Net; got {given.shape}. '

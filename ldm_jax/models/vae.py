@@ -1,7 +1,6 @@
 """The KL autoencoder: images to a diagonal Gaussian over latents, latents to images.
 
-First stages (vae, vq, taesd) share two methods: `latents(x, eps=None)` and `decode(z)`. Latents here
-are the network's own; the factor that a diffusion model scales them by belongs to the pipeline.
+Latents here are the network's own; the factor that a diffusion model scales them by belongs to the pipeline.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax.models import layers
-from ldm_jax.models.autoencoder import Decoder, Encoder
+from ldm_jax.models.autoencoder import check_images, check_latents, halves
 from ldm_jax.types import Array
 
 
@@ -19,7 +18,8 @@ class Model(nn.Module):
     """KL autoencoder for images [B, H, W, C] in [-1, 1] with latents [B, H / f, W / f, z_channels].
 
     attention_levels: levels (0 = full resolution) with attention after each residual block; the
-    published configs name resolutions at 256 pixels instead: 16 is level 4 there.
+    published configs name resolutions at 256 pixels instead: 16 is level 4 there. mid_attention: one
+    more, between the encoder's last level and the decoder's first, which is there without any of those.
     Ref: Rombach et al. 2022, arXiv:2112.10752; Kingma & Welling 2014, arXiv:1312.6114.
     """
 
@@ -29,24 +29,14 @@ class Model(nn.Module):
     channel_mult: tuple[int, ...] = (1, 2, 4, 4)
     num_res_blocks: int = 2
     attention_levels: tuple[int, ...] = ()
+    mid_attention: bool = True
     num_groups: int = 32
     remat: bool = False
     attention_backend: str = 'auto'
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        shared = dict(
-            channels=self.channels,
-            channel_mult=self.channel_mult,
-            num_res_blocks=self.num_res_blocks,
-            attention_levels=self.attention_levels,
-            num_groups=self.num_groups,
-            remat=self.remat,
-            attention_backend=self.attention_backend,
-            dtype=self.dtype,
-        )
-        self.encoder = Encoder(2 * self.z_channels, **shared)
-        self.decoder = Decoder(self.image_channels, **shared)
+        self.encoder, self.decoder = halves(self, 2 * self.z_channels)
         self.quant_conv = layers.conv(2 * self.z_channels, 1, dtype=self.dtype, name='quant_conv')
         self.post_quant_conv = layers.conv(self.z_channels, 1, dtype=self.dtype, name='post_quant_conv')
 
@@ -99,23 +89,3 @@ def kl_divergence(moments: Array) -> Array:
     """KL(posterior || standard normal) in nats, summed over each image: [B, h, w, 2 Z] -> [B]."""
     mean, logvar = mean_logvar(moments)
     return 0.5 * jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=(1, 2, 3))
-
-
-def check_images(x: Array, channels: int, multiple: int) -> None:
-    """Raises ValueError unless x is [B, H, W, channels] with sides that are multiples of `multiple`."""
-    if x.ndim != 4 or x.shape[-1] != channels:
-        raise ValueError(
-            f'The first stage takes images [B, H, W, {channels}]; got {x.shape}. Channels come last.'
-        )
-    if x.shape[1] % multiple or x.shape[2] % multiple:
-        h, w = (multiple * max(1, round(side / multiple)) for side in x.shape[1:3])
-        raise ValueError(
-            f'Image sides must be multiples of {multiple}; got {x.shape[1]} x {x.shape[2]}. '
-            f'Resize or pad to {h} x {w}, say.'
-        )
-
-
-def check_latents(z: Array, channels: int) -> None:
-    """Raises ValueError unless z is [B, h, w, channels]."""
-    if z.ndim != 4 or z.shape[-1] != channels:
-        raise ValueError(f'The decoder takes latents [B, h, w, {channels}]; got {z.shape}. Channels come last.')

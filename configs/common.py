@@ -1,0 +1,197 @@
+"""What the named configs share: networks, schedules and tokenizers that more than one of them is made of.
+
+Each function returns a fresh spec; keyword arguments replace or add fields, so that a config says only what
+is its own.
+"""
+
+from typing import Any
+
+Spec = dict[str, Any]
+
+
+def sd1_unet(context_width: int = 768, **fields: Any) -> Spec:
+    """Stable Diffusion 1: 8 heads everywhere; CLIP ViT-L/14, 768 wide, is the context."""
+    return dict(
+        name='unet',
+        channels=320,
+        channel_mult=(1, 2, 4, 4),
+        depth=(1, 1, 1, 0),
+        num_heads=8,
+        context_width=context_width,
+        **fields,
+    )
+
+
+def sd2_unet(**fields: Any) -> Spec:
+    """Stable Diffusion 2: heads of width 64, OpenCLIP ViT-H/14 as context."""
+    return dict(
+        name='unet',
+        channels=320,
+        channel_mult=(1, 2, 4, 4),
+        depth=(1, 1, 1, 0),
+        head_width=64,
+        context_width=1024,
+        **fields,
+    )
+
+
+def sdxl_unet(**fields: Any) -> Spec:
+    """SDXL base: no attention at full latent resolution, ten transformer blocks at the lowest."""
+    return dict(
+        name='unet',
+        channels=320,
+        channel_mult=(1, 2, 4),
+        depth=(0, 2, 10),
+        mid_depth=10,
+        head_width=64,
+        context_width=2048,
+        vector_width=2816,  # pooled text 1280, and 6 x 256 for original size, crop and target size
+        **fields,
+    )
+
+
+def unconditional_vq_f4() -> Spec:
+    """The models of CelebA-HQ, FFHQ and LSUN bedrooms: plain self-attention from half resolution down."""
+    return dict(
+        models=dict(
+            unet=dict(
+                name='unet',
+                in_channels=3,
+                out_channels=3,
+                channels=224,
+                channel_mult=(1, 2, 3, 4),
+                depth=(0, 1, 1, 1),
+                head_width=32,
+            ),
+            first_stage=vq_f4(),
+        ),
+        schedule=scaled_linear(0.0015, 0.0195),
+        parameterization='eps',
+        loss='l2',
+        latent_scale=1.0,
+        latent_size=64,
+        image_size=256,
+    )
+
+
+def semantic_synthesis(image_size: int) -> Spec:
+    """Landscapes from 182 classes; the classes' map is rescaled and put behind the latents.
+
+    The published settings ask for attention at downsamplings 8, 16 and 32, which three levels never
+    reach: it is in the middle block only.
+    """
+    return dict(
+        models=dict(
+            unet=dict(
+                name='unet',
+                in_channels=6,
+                out_channels=3,
+                channels=128,
+                channel_mult=(1, 4, 8),
+                depth=(0, 0, 0),
+                num_heads=8,
+            ),
+            first_stage=vq_f4(),
+            rescaler=dict(name='spatial_rescaler', num_stages=2, in_channels=182, out_channels=3),
+        ),
+        schedule=scaled_linear(0.0015, 0.0205),
+        parameterization='eps',
+        loss='l1',
+        latent_scale=1.0,
+        latent_size=image_size // 4,
+        image_size=image_size,
+    )
+
+
+def kl_f4(z_channels: int = 3) -> Spec:
+    return dict(name='vae', z_channels=z_channels, channel_mult=(1, 2, 4))
+
+
+def kl_f8() -> Spec:
+    """Also the first stage of Stable Diffusion 1 and 2 and of SDXL, with weights of their own."""
+    return dict(name='vae', z_channels=4, channel_mult=(1, 2, 4, 4))
+
+
+def kl_f16() -> Spec:
+    return dict(name='vae', z_channels=16, channel_mult=(1, 1, 2, 2, 4), attention_levels=(4,))
+
+
+def kl_f32() -> Spec:
+    return dict(name='vae', z_channels=64, channel_mult=(1, 1, 2, 2, 4, 4), attention_levels=(4, 5))
+
+
+def vq_f4(mid_attention: bool = True) -> Spec:
+    return dict(name='vq', num_codes=8192, z_channels=3, channel_mult=(1, 2, 4), mid_attention=mid_attention)
+
+
+def vq_f8(num_codes: int = 16384) -> Spec:
+    return dict(
+        name='vq', num_codes=num_codes, z_channels=4, channel_mult=(1, 2, 2, 4), attention_levels=(3,)
+    )
+
+
+def vq_f16() -> Spec:
+    return dict(name='vq', num_codes=16384, z_channels=8, channel_mult=(1, 1, 2, 2, 4), attention_levels=(4,))
+
+
+def clip_l_text(**fields: Any) -> Spec:
+    """OpenAI's CLIP ViT-L/14."""
+    return dict(name='clip_text', width=768, num_layers=12, num_heads=12, activation='quick_gelu', **fields)
+
+
+def open_clip_h_text() -> Spec:
+    """OpenCLIP ViT-H/14 as Stable Diffusion 2 uses it: 23 of 24 layers, then the final norm."""
+    return dict(name='clip_text', width=1024, num_layers=23, num_heads=16, activation='gelu')
+
+
+def open_clip_bigg_text() -> Spec:
+    """OpenCLIP ViT-bigG/14 as SDXL uses it: the last layer but one without norm, and the projected vector."""
+    return dict(
+        name='clip_text',
+        width=1280,
+        num_layers=32,
+        num_heads=20,
+        activation='gelu',
+        projection_width=1280,
+        output_layer=-2,
+        final_norm=False,
+    )
+
+
+def clip_l_vision() -> Spec:
+    """OpenAI's CLIP ViT-L/14."""
+    return dict(
+        name='clip_vision',
+        width=1024,
+        num_layers=24,
+        num_heads=16,
+        activation='quick_gelu',
+        projection_width=768,
+    )
+
+
+def open_clip_h_vision() -> Spec:
+    """OpenCLIP ViT-H/14."""
+    return dict(
+        name='clip_vision',
+        width=1280,
+        num_layers=32,
+        num_heads=16,
+        activation='gelu',
+        projection_width=1024,
+    )
+
+
+def clip_tokenizer(pad_id: int) -> Spec:
+    """pad_id: 49407, the end token, in OpenAI's family; 0 in OpenCLIP's."""
+    return dict(name='clip', context_length=77, pad_id=pad_id)
+
+
+def bert_tokenizer() -> Spec:
+    """bert-base-uncased's 30522 word pieces; the padding is never masked."""
+    return dict(name='bert', context_length=77, pad_id=0)
+
+
+def scaled_linear(beta_start: float, beta_end: float) -> Spec:
+    """The noise of 1000 training steps, linear in the square root of beta."""
+    return dict(name='scaled_linear', beta_start=beta_start, beta_end=beta_end, num_train_steps=1000)

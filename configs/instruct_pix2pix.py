@@ -1,0 +1,29 @@
+"""InstructPix2Pix: an instruction and an image to the edited 512 x 512 image.
+
+unet 859,532,484, first_stage 83,653,863, text_encoder 123,060,480 parameters.
+Channels behind the latents: those of the image 4, not scaled by latent_scale. Trained at 256 x 256.
+Ref: Brooks et al. 2023, arXiv:2211.09800; timbrooks/instruct-pix2pix.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    return ConfigDict(
+        dict(
+            models=dict(
+                unet=common.sd1_unet(in_channels=8),
+                first_stage=common.kl_f8(),
+                text_encoder=common.clip_l_text(),
+            ),
+            tokenizer=common.clip_tokenizer(pad_id=49407),
+            schedule=common.scaled_linear(0.00085, 0.012),
+            parameterization='eps',
+            loss='l2',
+            latent_scale=0.18215,
+            latent_size=64,
+            image_size=512,
+        )
+    )

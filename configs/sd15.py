@@ -1,0 +1,27 @@
+"""Stable Diffusion 1.1 to 1.5: text to 512 x 512 images.
+
+unet 859,520,964, first_stage 83,653,863, text_encoder 123,060,480 parameters;
+401.6 GMACs for one evaluation of the U-Net.
+Ref: Rombach et al. 2022, arXiv:2112.10752; stable-diffusion-v1-5/stable-diffusion-v1-5.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    return ConfigDict(
+        dict(
+            models=dict(
+                unet=common.sd1_unet(), first_stage=common.kl_f8(), text_encoder=common.clip_l_text()
+            ),
+            tokenizer=common.clip_tokenizer(pad_id=49407),
+            schedule=common.scaled_linear(0.00085, 0.012),
+            parameterization='eps',
+            loss='l2',
+            latent_scale=0.18215,
+            latent_size=64,
+            image_size=512,
+        )
+    )

@@ -1,0 +1,55 @@
+"""All three stages in under a minute on a CPU, on coloured shapes that need no data file: the wiring, not a model.
+
+    python tools/train.py --config configs/tiny.py:first_stage --workdir runs/tiny/first_stage
+    python tools/train.py --config configs/tiny.py:contrastive --workdir runs/tiny/contrastive
+    python tools/train.py --config configs/tiny.py:latent_diffusion --workdir runs/tiny/latent_diffusion
+    python tools/sample.py --model runs/tiny/latent_diffusion/model --prompt "a red circle"
+"""
+
+from ml_collections import ConfigDict
+
+STAGES = dict(
+    first_stage=dict(
+        stage=dict(name='first_stage', image_size=16),
+        models=dict(
+            first_stage=dict(name='vae', channels=8, channel_mult=(1, 1), num_res_blocks=1, num_groups=4),
+        ),
+    ),
+    contrastive=dict(
+        stage=dict(name='contrastive'),
+        models=dict(
+            text_encoder=dict(
+                name='clip_text', context_length=8, width=16, num_layers=1, num_heads=2, projection_width=16
+            ),
+            image_encoder=dict(
+                name='clip_vision', image_size=16, patch_size=8, width=16, num_layers=1, num_heads=2, projection_width=16
+            ),
+        ),
+        tokenizer=dict(context_length=8),
+    ),
+    latent_diffusion=dict(
+        stage=dict(name='latent_diffusion', latent_size=8, parameterization='v'),
+        models=dict(
+            unet=dict(
+                name='unet', channels=8, channel_mult=(1, 1), num_res_blocks=1, depth=(0, 1), num_heads=2,
+                context_width=16, num_groups=4,
+            ),
+        ),
+        pretrained=dict(
+            first_stage='runs/tiny/first_stage/model', text_encoder='runs/tiny/contrastive/model'
+        ),
+        schedule=dict(name='scaled_linear'),
+    ),
+)
+
+
+def get_config(arg: str = 'first_stage') -> ConfigDict:
+    """The config of one stage: first_stage, contrastive or latent_diffusion."""
+    return ConfigDict(
+        dict(
+            **STAGES[arg],
+            data=dict(name='synthetic', image_size=16),
+            optimizer=dict(lr=2e-3, warmup_steps=5),
+            run=dict(num_steps=60, batch_size=12, log_every=20, save_every=30),
+        )
+    )

@@ -1,0 +1,117 @@
+"""The loop around a training step: data in, metrics and pictures out, checkpoints that resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+import time
+from typing import Protocol
+
+import jax
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+
+from ldm_jax import pictures, trees
+from ldm_jax.data import pipeline
+from ldm_jax.progress import progress
+from ldm_jax.training.state import TrainState, create
+from ldm_jax.training.step import train_step
+from ldm_jax.types import Array, PyTree
+
+
+class Trained(Protocol):
+    """What is trained and on what: class Stage of first_stage, contrastive and latent_diffusion."""
+
+    def init(self, key: Array) -> PyTree: ...
+
+    def prepare(self, source: pipeline.Examples) -> pipeline.Examples: ...
+
+    def draw(self, key: Array, batch: PyTree) -> PyTree: ...
+
+    def loss(self, params: PyTree, batch: PyTree, draws: PyTree) -> tuple[Array, dict[str, Array]]: ...
+
+    def picture(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array: ...  # [R, C, H, W, 3]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The settings of a run that are neither model nor data."""
+
+    num_steps: int
+    batch_size: int
+    seed: int = 0
+    ema_decay: float = 0.999
+    log_every: int = 50
+    save_every: int = 1000
+
+    def __post_init__(self):
+        for field in ('num_steps', 'batch_size', 'log_every', 'save_every'):
+            if getattr(self, field) < 1:
+                raise ValueError(f'{field} must be at least 1; got {getattr(self, field)}.')
+
+
+def train(
+    stage: Trained, source: pipeline.Examples, tx: optax.GradientTransformation, workdir: str, run: Run
+) -> TrainState:
+    """Trains to run.num_steps, from the newest checkpoint of workdir if there is one; returns the last state.
+
+    workdir/checkpoints holds the two newest states, workdir/metrics.jsonl a JSON object a line,
+    workdir/pictures what the averaged parameters make of a batch. A run that was stopped and started again
+    goes through the same states as one that was not.
+    """
+    root = pathlib.Path(workdir).absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    key = jax.random.key(run.seed)
+    state = create(stage.init(jax.random.fold_in(key, 0)), tx)
+    print(f'{trees.count(state.params):,} parameters, {len(source):,} examples', flush=True)
+    step = jax.jit(
+        functools.partial(
+            train_step, draw=stage.draw, loss=stage.loss, tx=tx, ema_decay=run.ema_decay
+        ),
+        donate_argnums=0,
+    )
+    options = ocp.CheckpointManagerOptions(max_to_keep=2)
+    draw_picture = jax.jit(lambda params, batch: stage.picture(params, batch, stage.draw(key, batch)))
+    with ocp.CheckpointManager(root / 'checkpoints', options=options) as manager:
+        if manager.latest_step() is not None:
+            state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
+            print(f'resumed at step {int(state.step)}', flush=True)
+        first = int(state.step)
+        batches = pipeline.batches(stage.prepare(source), run.batch_size, run.seed, start=first)
+        steps = zip(range(first, run.num_steps), batches, strict=False)
+        with open(root / 'metrics.jsonl', 'a') as log:
+            window = _Window()
+            for n, batch in progress(steps, run.num_steps, 'training', done=first):
+                state, metrics = step(state, batch, key)
+                window.add(metrics)
+                if (n + 1) % run.log_every == 0 or n + 1 == run.num_steps:
+                    record = {'step': n + 1, **window.close(run.batch_size)}
+                    log.write(json.dumps(record) + '\n')
+                    log.flush()
+                    print(' '.join(f'{name} {value:.6g}' for name, value in record.items()), flush=True)
+                if (n + 1) % run.save_every == 0 or n + 1 == run.num_steps:
+                    manager.save(n + 1, args=ocp.args.StandardSave(state))
+                    shown = jax.tree.map(lambda a: a[:16], batch)
+                    rows = np.asarray(draw_picture(state.ema_params, shown))
+                    (root / 'pictures').mkdir(exist_ok=True)
+                    pictures.save_png(root / 'pictures' / f'{n + 1:07}.png', pictures.contact_sheet(rows), scale=2)
+    return state
+
+
+class _Window:
+    """Metrics since the last log line. The device is asked once per window, so that steps overlap."""
+
+    def __init__(self):
+        self.start, self.metrics = time.monotonic(), []
+
+    def add(self, metrics: dict[str, Array]) -> None:
+        self.metrics.append(metrics)
+
+    def close(self, batch_size: int) -> dict[str, float]:
+        values = {name: float(np.mean([m[name] for m in self.metrics])) for name in self.metrics[0]}
+        values['images_per_second'] = batch_size * len(self.metrics) / (time.monotonic() - self.start)
+        self.__init__()
+        return values

@@ -1,0 +1,44 @@
+"""Installs ldm_jax: the base holds what sampling needs, extras the rest."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+VERSION = re.search(r"__version__ = '(.+)'", pathlib.Path('ldm_jax/__init__.py').read_text())[1]
+
+TRAIN = ['grain>=0.2.18', 'tensorflow-datasets>=4.9.10', 'importlib_resources>=6.5', 'array-record>=0.8.3']
+
+setup(
+    name='ldm_jax',
+    version=VERSION,
+    description='Stable Diffusion and latent diffusion research in JAX and Flax',
+    long_description=pathlib.Path('README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.11',
+    packages=find_packages(include=['ldm_jax', 'ldm_jax.*', 'configs']),
+    package_data={'ldm_jax': ['text/*.gz', 'text/*.LICENSE', 'weights/**']},
+    install_requires=[
+        'absl-py>=2.1',
+        'flax>=0.12.8',
+        'ftfy>=6.3.1',
+        'huggingface_hub>=2.0',
+        'jax>=0.10.2',
+        'ml-collections>=1.1.0',
+        'numpy>=2.4',
+        'optax>=0.2.8',
+        'orbax-checkpoint>=0.12.8',
+        'pillow>=12.0',
+        'safetensors>=0.8.0',
+        'tokenizers>=0.23',
+        'tqdm>=4.67',
+        'transformers>=5.23',
+    ],
+    extras_require={
+        'train': TRAIN,
+        'test': [*TRAIN, 'diffusers>=0.42', 'hypothesis>=6.150', 'pytest>=9.0', 'pytest-xdist>=3.8', 'ruff>=0.15', 'torch>=2.13'],
+        'cuda': ['jax[cuda12]>=0.10.2'],
+        'tpu': ['jax[tpu]>=0.10.2'],
+    },
+)

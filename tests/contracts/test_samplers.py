@@ -1,0 +1,66 @@
+"""What every sampler must do, with denoisers whose answers are known in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax import build
+from ldm_jax.diffusion.sampling import sample
+from ldm_jax.schedules.scaled_linear import Schedule
+from tests import oracles
+
+NAMES = build.names('samplers')
+MEAN, STD = 0.4, 0.7  # of one-dimensional Gaussian data
+
+
+def gaussian_denoiser(x, level):
+    """The best x0_hat for data drawn from N(MEAN, STD^2)."""
+    gain = level.alpha * STD**2 / (level.alpha**2 * STD**2 + level.sigma**2)
+    return MEAN + gain * (x - level.alpha * MEAN)
+
+
+def gaussian_flow(x, here, there):
+    """Where the probability-flow ODE takes x exactly: the same quantile of the marginal at the lower level."""
+
+    def spread(level):
+        return jnp.sqrt(level.alpha**2 * STD**2 + level.sigma**2)
+
+    return there.alpha * MEAN + spread(there) / spread(here) * (x - here.alpha * MEAN)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_perfect_denoiser_keeps_alpha_x0_plus_sigma_unit_noise(name):  # deterministic or not
+    x0, eps = 0.3, jax.random.normal(jax.random.key(0), (64, 256))
+    levels = Schedule().level(jnp.linspace(900, 200, 6))
+    x = levels.alpha[0] * x0 + levels.sigma[0] * eps
+    sampler = build.build('samplers', dict(name=name))
+    out = sample(sampler, lambda x, level: jnp.full_like(x, x0), x, levels, jax.random.key(1))
+    noise = (out - levels.alpha[-1] * x0) / levels.sigma[-1]
+    assert abs(noise.mean()) < 0.03
+    assert abs(noise.std() - 1) < 0.03
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_errors_shrink_at_the_declared_order(name):
+    with oracles.float64():
+        sampler = build.build('samplers', dict(name=name))
+        x = jnp.linspace(-2, 2, 9)
+        errors = []
+        for steps in (40, 80, 160):
+            levels = Schedule().level(jnp.linspace(999.0, 300.0, steps + 1))
+            out = sample(sampler, gaussian_denoiser, x, levels, jax.random.key(0))
+            exact = gaussian_flow(x, jax.tree.map(lambda a: a[0], levels), jax.tree.map(lambda a: a[-1], levels))
+            errors.append(float(jnp.abs(out - exact).max()))
+        orders = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+        np.testing.assert_allclose(orders, sampler.order, atol=0.2)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_last_step_to_clean_data_is_the_denoisers_answer_and_finite(name):
+    level = Schedule().level(jnp.array([500.0, 20.0]))
+    clean = jax.tree.map(lambda a, end: jnp.append(a, end), level, type(level)(t=0.0, alpha=1.0, sigma=0.0))
+    out = sample(
+        build.build('samplers', dict(name=name)), lambda x, level: 0.25 + 0 * x, jnp.ones((2, 3)), clean, jax.random.key(0)
+    )
+    np.testing.assert_allclose(out, 0.25, atol=1e-6)

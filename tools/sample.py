@@ -1,0 +1,98 @@
+"""Makes pictures from prompts.
+
+    python tools/sample.py --prompt "a red apple, noto style" [--num_images 4 --seed 1 --guidance_scale 4]
+
+Writes one PNG for each image, with its prompt, seed and settings as text in the file, and for several
+images a contact sheet with a row for each prompt.
+"""
+
+import argparse
+import importlib.resources
+import json
+import pathlib
+import sys
+import time
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--prompt', required=True, nargs='+', help='what the picture should show; one or several')
+    parser.add_argument('--negative_prompt', default='', help='what it should not show')
+    parser.add_argument('--model', default='emoji32', help='a shipped model (emoji32) or a directory that training wrote')
+    parser.add_argument('--out', default='samples', help='folder for the PNG files')
+    parser.add_argument('--num_images', type=int, default=4, help='for each prompt')
+    parser.add_argument('--seed', type=int, default=0, help='image i is made from (seed, i), whatever --num_images is')
+    parser.add_argument('--num_steps', type=int, default=30)
+    parser.add_argument('--guidance_scale', type=float, default=4.0, help='1 is no guidance')
+    parser.add_argument('--eta', type=float, default=0.0, help='0 is DDIM, deterministic; 1 is DDPM')
+    parser.add_argument('--grid', default='trailing', help='spacing of the steps: trailing or leading')
+    parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'], help='of the computation')
+    parser.add_argument('--scale', type=int, default=8, help='each pixel becomes this many, each way, in the files')
+    args = parser.parse_args()
+    for name in ('num_images', 'num_steps', 'scale'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} must be at least 1; got {getattr(args, name)}.')
+    return args
+
+
+def main(args):
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from ldm_jax import pictures
+    from ldm_jax.checkpoints import store
+    from ldm_jax.pipelines import text_to_image
+    from ldm_jax.progress import progress
+    from ldm_jax.text.tokenizer import Tokenizer
+
+    settings, params = store.load_model(find(args.model))
+    pipeline = text_to_image.from_settings(
+        settings,
+        sampler=dict(name='ddim', eta=args.eta),
+        num_steps=args.num_steps,
+        grid=args.grid,
+        dtype=args.dtype,
+    )
+    tokenize = Tokenizer(**settings['tokenizer'])
+    rows = [tokenize([prompt] * args.num_images) for prompt in args.prompt]
+    null_tokens = tokenize([args.negative_prompt] * args.num_images)
+    rest = (null_tokens, jax.random.key(args.seed), jnp.float32(args.guidance_scale))
+
+    start = time.monotonic()
+    compiled = jax.jit(pipeline).lower(params, rows[0], *rest).compile()
+    print(f'compiled in {time.monotonic() - start:.1f} s', flush=True)
+    start = time.monotonic()
+    images = np.stack([compiled(params, tokens, *rest) for tokens in progress(rows, len(rows), 'sampling')])
+    print(f'{images[..., 0, 0, 0].size} images of {args.num_steps} steps in {time.monotonic() - start:.1f} s', flush=True)
+
+    out = pathlib.Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    for prompt, row in zip(args.prompt, images, strict=True):
+        for i, image in enumerate(row):
+            text = {'prompt': prompt, 'settings': json.dumps(vars(args) | {'prompt': prompt, 'image': i})}
+            path = out / f'{file_name(prompt)}_{args.seed}_{i}.png'
+            pictures.save_png(path, image, text, args.scale)
+            print(path)
+    if images[..., 0, 0, 0].size > 1:
+        path = out / f'{file_name(args.prompt[0])}_{args.seed}.png'
+        pictures.save_png(path, pictures.contact_sheet(images), {'prompt': ' | '.join(args.prompt)}, args.scale)
+        print(path)
+
+
+def file_name(prompt):
+    """The prompt's letters and digits, for the name of a file."""
+    return ''.join(c if c.isalnum() else '_' for c in prompt.lower())[:60].strip('_') or 'image'
+
+
+def find(model):
+    """The directory of a shipped model's name; anything else is a path already."""
+    shipped = importlib.resources.files('ldm_jax') / 'weights' / model
+    return str(shipped) if shipped.is_dir() else model
+
+
+if __name__ == '__main__':
+    try:
+        main(parse())
+    except (FileNotFoundError, ValueError) as error:  # what the user can mend; the message says how
+        sys.exit(f'error: {error}')

@@ -1,0 +1,84 @@
+"""Trains a stage by its config; run again with the same workdir, it resumes.
+
+    python tools/train.py --config configs/emoji_vae.py --workdir runs/emoji_vae [--config.run.num_steps=100]
+
+workdir gets checkpoints/, metrics.jsonl, pictures/ and, at the end, model/ for sampling or the next stage.
+"""
+
+import json
+import pathlib
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'What to train: a file of configs/.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, metrics, pictures and the model go.')
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f'No positional arguments are taken; got {argv[1:]}.')
+    from ldm_jax.build import build
+    from ldm_jax.checkpoints import store
+    from ldm_jax.data import pipeline
+    from ldm_jax.training import loop, optimizer
+
+    logging.set_verbosity(logging.WARNING)  # Orbax tells each of its thoughts at INFO
+    config = CONFIG.value
+    check_same_settings(pathlib.Path(WORKDIR.value), config)
+    run = loop.Run(**config.run)
+    source = build('data', config.data)
+    stage, settings = assemble(config)
+    tx = optimizer.adamw(num_steps=run.num_steps, **config.optimizer)
+    state = loop.train(stage, source, tx, WORKDIR.value, run)
+    examples = pipeline.in_order(stage.prepare(source), run.batch_size)
+    measured, params = stage.export(state.ema_params, examples)
+    path = pathlib.Path(WORKDIR.value) / 'model'
+    store.save_model(path, settings | measured, params, **config.get('export', {}))
+    print(f'model written to {path}')
+
+
+def assemble(config):
+    """The stage of a config, and the settings that its exported model will carry."""
+    from ldm_jax.build import build
+    from ldm_jax.checkpoints import store
+    from ldm_jax.text.tokenizer import Tokenizer
+
+    settings, fields, frozen = {}, {}, {}
+    for part, path in config.get('pretrained', {}).items():
+        loaded, params = store.load_model(path, [part])
+        settings |= {key: value for key, value in loaded.items() if key == part or not isinstance(value, dict)}
+        settings |= {key: loaded[key] for key in ('tokenizer',) if key in loaded}
+        frozen |= params
+    settings |= {key: json.loads(config[key].to_json()) for key in ('schedule', 'tokenizer') if key in config}
+    settings |= json.loads(config.models.to_json())
+    fields |= {part: build('models', settings[part]) for part in [*config.models, *frozen]}
+    if 'schedule' in settings:
+        fields['schedule'] = build('schedules', settings['schedule'])
+    if 'tokenizer' in settings:
+        fields['tokenizer'] = Tokenizer(**settings['tokenizer'])
+    if frozen:
+        fields |= {'frozen': frozen, 'latent_scale': settings['latent_scale']}
+    return build('training', {**config.stage, **fields}), settings
+
+
+def check_same_settings(workdir, config):
+    """Writes the config into a new workdir; raises ValueError when an old one was started with another config."""
+    path = workdir / 'config.json'
+    new = json.loads(config.to_json())
+    if not path.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(new, indent=2) + '\n')
+        return
+    old = json.loads(path.read_text())
+    changed = {key: (old.get(key), new.get(key)) for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    if changed:
+        raise ValueError(
+            f'{workdir} was started with other settings (old, new): {changed}. Choose another --workdir, or give '
+            'the old settings to resume.'
+        )
+
+
+if __name__ == '__main__':
+    app.run(main)
