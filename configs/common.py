@@ -189,7 +189,7 @@ def clip_tokenizer(pad_id: int) -> Spec:
 
 def bert_tokenizer() -> Spec:
     """bert-base-uncased's 30522 word pieces; the padding is never masked."""
-    return dict(name='bert', context_length=77, pad_id=0)
+    return dict(name='bert', context_length=77)
 
 
 def scaled_linear(beta_start: float, beta_end: float) -> Spec:

@@ -18,7 +18,7 @@ def get_config(arg: str = '') -> ConfigDict:
                     name='clip_vision', image_size=32, patch_size=8, width=128, num_layers=3, num_heads=4, projection_width=128
                 ),
             ),
-            tokenizer=dict(context_length=24),
+            tokenizer=dict(name='clip', context_length=24),
             data=dict(
                 name='image_folder',
                 path='../shared/data/emoji64.zip',

@@ -31,7 +31,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 select=dict(split=('train',), group=('food-drink', 'animals-nature')),
             ),
             optimizer=dict(lr=1e-3, warmup_steps=200, final_lr=1e-5),
-            run=dict(num_steps=6000, batch_size=64, ema_decay=0.9995),
+            run=dict(num_steps=5000, batch_size=32, save_every=500),
             export=dict(dtype='float16'),
         )
     )

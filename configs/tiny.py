@@ -25,7 +25,7 @@ STAGES = dict(
                 name='clip_vision', image_size=16, patch_size=8, width=16, num_layers=1, num_heads=2, projection_width=16
             ),
         ),
-        tokenizer=dict(context_length=8),
+        tokenizer=dict(name='clip', context_length=8),
     ),
     latent_diffusion=dict(
         stage=dict(name='latent_diffusion', latent_size=8, parameterization='v'),

@@ -17,6 +17,7 @@ CLASSES = {
     'schedules': 'Schedule',
     'samplers': 'Sampler',
     'models': 'Model',
+    'text': 'Tokenizer',
     'data': 'Source',
     'training': 'Stage',
 }
@@ -33,7 +34,7 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
     """The object that a spec describes: its 'name' picks the module, the rest are the fields.
 
     Args:
-        family: 'schedules', 'samplers', 'models', 'data' or 'training'.
+        family: a key of CLASSES: 'schedules', 'samplers', 'models', 'text', 'data' or 'training'.
         spec: a mapping with 'name'. Lists become tuples, and a 'dtype' string a dtype, so that
             the object stays hashable.
 

@@ -6,10 +6,11 @@ schedules, EDM, flow matching and zero-terminal-SNR schedules share every sample
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 from flax import struct
 
 Array = jax.Array
@@ -47,6 +48,14 @@ class Schedule(Protocol):
     def level(self, t: Array) -> NoiseLevel: ...
 
     def time(self, log_snr: Array) -> Array: ...  # inverse of level; log_snr = log(alpha^2 / sigma^2)
+
+
+class Tokenizer(Protocol):
+    """Texts to rows of ids."""
+
+    context_length: int  # ids in a row, those that start, end and fill it included
+
+    def __call__(self, texts: str | Sequence[str]) -> np.ndarray: ...  # int32 [B, context_length]
 
 
 class Sampler(Protocol):

@@ -65,7 +65,7 @@ def test_sampling_imports_neither_torch_nor_tensorflow():
         'import sys; sys.path.insert(0, "tools"); import sample\n'
         'from ldm_jax.checkpoints import store\n'
         'from ldm_jax.pipelines import text_to_image\n'
-        'from ldm_jax.text import tokenizer; tokenizer.Tokenizer()("a red apple")\n'
+        'from ldm_jax.text import clip; clip.Tokenizer()("a red apple")\n'
         'import orbax.checkpoint.v1'
     )
     assert 'jax' in loaded

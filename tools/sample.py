@@ -41,10 +41,10 @@ def main(args):
     import numpy as np
 
     from ldm_jax import pictures
+    from ldm_jax.build import build
     from ldm_jax.checkpoints import store
     from ldm_jax.pipelines import text_to_image
     from ldm_jax.progress import progress
-    from ldm_jax.text.tokenizer import Tokenizer
 
     settings, params = store.load_model(find(args.model))
     pipeline = text_to_image.from_settings(
@@ -54,7 +54,7 @@ def main(args):
         grid=args.grid,
         dtype=args.dtype,
     )
-    tokenize = Tokenizer(**settings['tokenizer'])
+    tokenize = build('text', settings['tokenizer'])
     rows = [tokenize([prompt] * args.num_images) for prompt in args.prompt]
     null_tokens = tokenize([args.negative_prompt] * args.num_images)
     rest = (null_tokens, jax.random.key(args.seed), jnp.float32(args.guidance_scale))

@@ -43,7 +43,6 @@ def assemble(config):
     """The stage of a config, and the settings that its exported model will carry."""
     from ldm_jax.build import build
     from ldm_jax.checkpoints import store
-    from ldm_jax.text.tokenizer import Tokenizer
 
     settings, fields, frozen = {}, {}, {}
     for part, path in config.get('pretrained', {}).items():
@@ -57,7 +56,7 @@ def assemble(config):
     if 'schedule' in settings:
         fields['schedule'] = build('schedules', settings['schedule'])
     if 'tokenizer' in settings:
-        fields['tokenizer'] = Tokenizer(**settings['tokenizer'])
+        fields['tokenizer'] = build('text', settings['tokenizer'])
     if frozen:
         fields |= {'frozen': frozen, 'latent_scale': settings['latent_scale']}
     return build('training', {**config.stage, **fields}), settings

@@ -14,8 +14,7 @@ import numpy as np
 from ldm_jax import pictures, trees
 from ldm_jax.data import pipeline
 from ldm_jax.models import clip, clip_vision
-from ldm_jax.text.tokenizer import Tokenizer
-from ldm_jax.types import Array, PyTree
+from ldm_jax.types import Array, PyTree, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Stage:
 
     text_encoder: nn.Module  # models/clip_text.py
     image_encoder: nn.Module  # models/clip_vision.py
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer  # of ldm_jax/text
 
     @property
     def model(self) -> nn.Module:

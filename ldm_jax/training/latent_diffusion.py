@@ -19,9 +19,8 @@ from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.denoiser import denoiser
 from ldm_jax.diffusion.process import add_noise
 from ldm_jax.models import vae
-from ldm_jax.text.tokenizer import Tokenizer
 from ldm_jax.progress import progress
-from ldm_jax.types import Array, Cond, PyTree, Schedule
+from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
 
 
 @struct.dataclass
@@ -46,7 +45,7 @@ class Stage:
     first_stage: nn.Module
     text_encoder: nn.Module
     frozen: Mapping[str, PyTree]  # parameters of 'first_stage' and 'text_encoder'
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer  # of ldm_jax/text
     schedule: Schedule
     parameterization: str
     latent_scale: float

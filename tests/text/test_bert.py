@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from ldm_jax.text.wordpiece import Tokenizer
+from ldm_jax.text.bert import Tokenizer
 
 huggingface_hub = pytest.importorskip('huggingface_hub')
 transformers = pytest.importorskip('transformers')
