@@ -43,7 +43,9 @@ Denoiser = Callable[[Array, NoiseLevel], Array]  # (x, level) -> x0_hat; params 
 
 
 class Schedule(Protocol):
-    """How signal and noise scales depend on time."""
+    """How signal and noise scales depend on time, 0 .. num_train_steps - 1."""
+
+    num_train_steps: int
 
     def level(self, t: Array) -> NoiseLevel: ...
 

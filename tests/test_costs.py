@@ -117,10 +117,17 @@ def test_loops_of_unknown_length_are_refused():
     assert macs(lambda x: jax.lax.while_loop(lambda a: a.sum() < 1, lambda a: a + 1, x)) == 0
 
 
-def test_peak_bytes_of_a_chain():
-    def peak(function):
-        return costs.cost(Calls(function), (real(8, 8),)).peak_bytes
+def test_kernels_are_refused():
+    kernel = jax.ffi.ffi_call('kernel', jax.ShapeDtypeStruct((4, 4), jnp.float32))
+    with pytest.raises(ValueError, match='kernel through ffi_call'):
+        macs(kernel)
 
+
+def peak(function):
+    return costs.cost(Calls(function), (real(8, 8),)).peak_bytes
+
+
+def test_peak_bytes_of_a_chain():
     matrix = 4 * 64
     assert peak(lambda x: x + 1) == matrix
     assert peak(lambda x: ((x + 1) * 2) - 3) == 2 * matrix  # an operand and the result
@@ -128,6 +135,17 @@ def test_peak_bytes_of_a_chain():
     assert peak(lambda x: jnp.sin(x + 1) + (x + 1)) == 3 * matrix  # the sum is alive while its sine is added
     # A loop holds what it has stacked, and one step's values.
     assert peak(lambda x: jax.lax.map(lambda row: row + 1, x)) == matrix + 4 * 8
+
+
+def test_where_platforms_differ_the_cpu_is_counted():
+    def both(x):
+        return jax.lax.platform_dependent(x, tpu=lambda a: a @ a @ a, cpu=lambda a: a @ a, default=jnp.sin)
+
+    def neither(x):
+        return jax.lax.platform_dependent(x, tpu=lambda a: a @ a @ a, default=lambda a: jnp.sin(a) @ a)
+
+    assert macs(both) == macs(neither) == 64
+    assert (peak(both), peak(neither)) == (4 * 64 + 4, 2 * 4 * 64 + 4)  # and the platform's number
 
 
 def small_unet(**fields):
@@ -143,13 +161,13 @@ def small_unet(**fields):
     )
 
 
-def test_costs_scale_with_the_batch_and_ignore_rematerialisation():
+def test_costs_scale_with_the_batch_and_ignore_how_they_are_computed():
     model = small_unet()
     one, two = (costs.cost(model, model.inputs(batch, 8)) for batch in (1, 2))
     assert two.macs == 2 * one.macs
     assert two.params == one.params
-    remat = small_unet(remat=True)
-    again = costs.cost(remat, remat.inputs(1, 8))
+    other = small_unet(remat=True, attention_backend='chunked')
+    again = costs.cost(other, other.inputs(1, 8))
     assert [(row.path, row.params, row.macs) for row in again.layers] == [
         (row.path, row.params, row.macs) for row in one.layers
     ]

@@ -23,7 +23,7 @@ JSON = flags.DEFINE_bool('json', False, 'Prints JSON instead of tables.')
 def main(argv):
     if len(argv) > 1 or LIST.value == (MODEL.value is not None):
         raise app.UsageError('Give --model NAME or --list, and nothing else without a flag.')
-    os.environ['JAX_PLATFORMS'] = 'cpu'  # needs no accelerator, whose fused kernels hide their products
+    os.environ['JAX_PLATFORMS'] = 'cpu'  # tracing needs no accelerator
     gc.disable()  # a third of the time of tracing, which leaves little to collect
     try:
         list_configs() if LIST.value else show(MODEL.value)

@@ -56,7 +56,7 @@ class TextToImage:
         cond = guidance.pair(encode(null_tokens), encode(tokens))
         predict = denoiser(network, parameterization.named(self.parameterization), cond)
         denoise = guidance.classifier_free(predict, guidance_scale)
-        levels = grids.named(self.grid)(self.schedule, self.num_steps, self.schedule.num_train_steps)
+        levels = grids.named(self.grid)(self.schedule, self.num_steps)
         noise_key, sampler_key = jax.random.split(key)
         x = levels.sigma[0] * self.noise(noise_key, len(tokens))
         latents = sample(self.sampler, denoise, x, levels, sampler_key)

@@ -108,6 +108,7 @@ def test_bfloat16_is_finite_and_near(variables):
         assert oracles.relative_error(ours, exact) < 0.05
 
 
+@pytest.mark.slow
 def test_remat_changes_neither_outputs_nor_gradients(variables):
     def value_and_grad(model):
         def loss(params):

@@ -1,6 +1,6 @@
 """The U-Net: parity with diffusers and with the original code, its errors, precision, remat, logical axes.
 
-What each fixture of the original code holds is said in fixtures/README.md.
+What each fixture of the original code holds is said in fixtures/README_unet.md.
 """
 
 import contextlib
@@ -17,18 +17,15 @@ from ldm_jax.checkpoints.layouts import compvis_unet, diffusers_unet
 from ldm_jax.models import layers, unet
 from ldm_jax.types import Cond
 from tests import oracles
+from tests.models.test_resnet import QUICK
 
 torch = pytest.importorskip('torch')
 diffusers = pytest.importorskip('diffusers')
 
 FIXTURES = Path(__file__).parent / 'fixtures'
 
-# These tests spend their time compiling: without LLVM's optimisations it is a third.
-QUICK = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
-
 TINY = dict(channels=16, channel_mult=(1, 2), num_res_blocks=1, depth=(1, 0), num_groups=4)
 POOLED, SINUSOIDS = 8, 4  # SDXL's vector: a pooled text embedding, then so many sinusoids of each size
-DEEP = dict(TINY, channel_mult=(1, 2, 2), depth=(0, 1, 2), mid_depth=2)
 
 # family -> fields of the model, what its file's layout is told, what its diffusers config has besides.
 FAMILIES = {
@@ -85,7 +82,15 @@ FAMILIES = {
         ),
     ),
     'sdxl_refiner': (
-        dict(DEEP, depth=(0, 2, 0), head_width=8, context_width=12, vector_width=POOLED + 5 * SINUSOIDS),
+        dict(
+            TINY,
+            channel_mult=(1, 2, 2),
+            depth=(0, 2, 0),
+            mid_depth=2,
+            head_width=8,
+            context_width=12,
+            vector_width=POOLED + 5 * SINUSOIDS,
+        ),
         dict(linear_projection=True),
         dict(
             addition_embed_type='text_time',
@@ -95,7 +100,7 @@ FAMILIES = {
         ),
     ),
     'unconditional': (
-        dict(DEEP, in_channels=3, out_channels=3, depth=(0, 1, 1), mid_depth=1, head_width=8),
+        dict(TINY, in_channels=3, out_channels=3, channel_mult=(1, 2, 2), depth=(0, 1, 1), head_width=8),
         dict(),
         dict(),
     ),
@@ -482,7 +487,20 @@ def test_output_has_the_dtype_of_x(params, inputs, dtype):
     assert output.shape == x.shape
 
 
-@pytest.mark.parametrize('context_width', [6, pytest.param(None, marks=pytest.mark.slow)])
+def test_remat_covers_every_block(params, inputs):
+    def blocks(remat):
+        model = SMALL.clone(remat=remat)
+        steps = jax.make_jaxpr(lambda *inputs: model.apply({'params': params}, *inputs))(*inputs).eqns
+        return sum('remat' in step.primitive.name for step in steps)
+
+    assert blocks(False) == 0
+    assert (
+        blocks(True) == 5 + 4
+    )  # residual blocks and attention: 1 each down, 2 and 1 in the middle, 2 each up
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('context_width', [6, None])
 def test_remat_changes_neither_output_nor_gradients(context_width):
     model = SMALL.clone(context_width=context_width)
     params, inputs = fill(model), trees.cast(draw(model), jnp.float32)
@@ -491,9 +509,6 @@ def test_remat_changes_neither_output_nor_gradients(context_width):
         def loss(params):
             return jnp.mean(model.clone(remat=remat).apply({'params': params}, *inputs) ** 2)
 
-        blocks = 5 + 4  # residual blocks and attention: 1 each down, 2 and 1 in the middle, 2 each up
-        steps = [step.primitive.name for step in jax.make_jaxpr(loss)(params).eqns]
-        assert sum('remat' in step for step in steps) == (blocks if remat else 0)
         loss, gradients = jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)(params)
         return float(loss), trees.named(gradients)
 

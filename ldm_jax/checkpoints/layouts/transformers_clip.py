@@ -23,13 +23,16 @@ def layout(model: clip_text.Model | clip_vision.Model | clip.Model, nested: bool
 
     Args:
         model: the tower, or the pair.
-        nested: keys of a tower begin with 'text_model.' or 'vision_model.'. Files of a tower without its
-            projection that transformers 5.6 or a later version wrote lack that level.
+        nested: keys of a tower's file begin with 'text_model.' or 'vision_model.'. That level is missing where
+            transformers since 5.6 wrote a tower without its projection, never in the pair's file.
     """
     if isinstance(model, clip.Model):
-        text, vision = prefixed(_text(model.text, nested), flax='text/'), _vision(model.vision, nested)
-        vision = prefixed(vision, flax='vision/')
-        rules = (*text.rules, *vision.rules, *tensor('logit_scale', 'logit_scale'))
+        text, vision = _text(model.text, nested=True), _vision(model.vision, nested=True)
+        rules = (
+            *prefixed(text, flax='text/').rules,
+            *prefixed(vision, flax='vision/').rules,
+            *tensor('logit_scale', 'logit_scale'),
+        )
         return Layout(rules, text.ignore | vision.ignore)
     if isinstance(model, clip_text.Model):
         tower = _text(model, nested)

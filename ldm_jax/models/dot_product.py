@@ -1,0 +1,240 @@
+"""Scaled dot-product attention, exact on every backend: out = softmax(q k^T / sqrt(K)) v.
+
+Four ways to the same numbers, which differ in what they keep of the score matrix [B, N, L, M]:
+
+    naive    all of it. The fastest where it is small, and the reference for the others.
+    chunked  a block of rows at a time, computed again for the gradient: L and M may be long. Plain XLA, any platform.
+    cudnn    nothing: cuDNN's fused kernel on NVIDIA GPUs, float16 and bfloat16.
+    tpu      nothing: JAX's fused kernel for TPUs.
+
+'auto' takes the fused kernel where there is one for the platform, type and width, naive for short sequences,
+chunked for the rest. It asks for the platform when a program is lowered, not when it is traced, so that one
+compiled ahead of time for a TPU is the one that runs there.
+
+Scores and softmax are float32 at least whatever the type of q, k and v. naive and chunked can be differentiated
+any number of times in both modes, the kernels once in reverse mode.
+Ref: Vaswani et al. 2017, arXiv:1706.03762; Rabe & Staats 2021, arXiv:2112.05682 (row blocks, computed again for
+the gradient); Dao et al. 2022, arXiv:2205.14135 (the kernels).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+from ldm_jax import build
+from ldm_jax.types import Array
+
+BACKENDS = ('auto', 'naive', 'chunked', 'cudnn', 'tpu')
+
+# Up to this many scores (B N L M; 8 MB in float32) 'auto' is naive: on a CPU the passes over the scores then stay
+# in the cache, and chunked would cost its loops (1.2 to 1.7 times the time at 64 to 1024 tokens over 77 keys).
+SHORT = 2**21
+# Scores in flight in chunked. CPU: 256 rows of 4096 keys, 4 MB; half and twice that are as fast within 5 %.
+CPU_BLOCK = 2**20
+# Elsewhere all heads go together, so that a batch or heads sharded over a mesh stay where they are; 256 MB in
+# float32 over all devices bounds the memory and leaves long matrices to multiply.
+BLOCK = 2**26
+
+
+def dot_product(q: Array, k: Array, v: Array, *, causal: bool = False, backend: str = 'auto') -> Array:
+    """Attention of q [B, L, N, K] over k and v [B, M, N, K] -> [B, L, N, K] in q's type.
+
+    Args:
+        causal: query i sees keys 0 to i only, also where L is not M.
+        backend: one of BACKENDS, described at the head of this module.
+
+    Raises:
+        ValueError: shapes that do not belong together, an unknown backend, or one that this process cannot run.
+    """
+    if not q.ndim == k.ndim == v.ndim == 4 or k.shape != v.shape or _without(1, q) != _without(1, k):
+        raise ValueError(
+            'Attention takes q [B, L, N, K] and k, v [B, M, N, K] (batch, tokens, heads, width); '
+            f'got {q.shape}, {k.shape} and {v.shape}. Split the heads off the last axis first.'
+        )
+    if backend not in BACKENDS:
+        raise build.unknown('attention backend', backend, list(BACKENDS))
+    if backend == 'auto':
+        return _auto(q, k, v, causal)
+    missing = {'cudnn': _no_cudnn, 'tpu': _no_tpu}.get(backend, lambda: None)()
+    if missing:
+        raise ValueError(
+            f"Attention backend {backend!r} {missing}. Use 'auto', which takes it where it can, or one of "
+            "['naive', 'chunked'], which run anywhere."
+        )
+    return {'naive': naive, 'chunked': chunked, 'cudnn': cudnn, 'tpu': tpu}[backend](q, k, v, causal)
+
+
+def naive(q: Array, k: Array, v: Array, causal: bool) -> Array:
+    """All scores at once; differentiated, it keeps them."""
+    return jnp.swapaxes(_attend(*_heads_first(q, k, v), causal), 1, 2)
+
+
+def chunked(q: Array, k: Array, v: Array, causal: bool) -> Array:
+    """At most BLOCK scores (CPU_BLOCK on a CPU) at once, forward and backward, or one row per head."""
+    # A CPU goes through the heads one by one: the block of scores stays in its cache.
+    heads_first = _heads_first(q, k, v)
+    out = lax.platform_dependent(
+        *heads_first, cpu=partial(_in_groups, causal=causal), default=partial(_in_rows, BLOCK, causal=causal)
+    )
+    return jnp.swapaxes(out, 1, 2)
+
+
+def cudnn(q: Array, k: Array, v: Array, causal: bool) -> Array:
+    """cuDNN's kernel; it raises NotImplementedError for types and widths that it does not have."""
+    return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation='cudnn')
+
+
+def tpu(q: Array, k: Array, v: Array, causal: bool) -> Array:
+    """The Pallas kernel, on tokens padded to whole blocks and widths above 128 to multiples of 128."""
+    from jax.experimental.pallas.ops.tpu import flash_attention  # lazily: it takes a second to import
+
+    batch, length, _, width = q.shape
+    keys = k.shape[1]
+    rows, padded_length = _tpu_block(length)
+    columns, padded_keys = _tpu_block(keys)
+    padded_width = width if width <= 128 else 128 * math.ceil(width / 128)
+
+    def prepare(x, tokens):
+        pad = ((0, 0), (0, tokens - x.shape[1]), (0, 0), (0, padded_width - width))
+        return jnp.swapaxes(jnp.pad(x, pad), 1, 2)
+
+    segments = None
+    if padded_keys > keys:  # only tokens of one segment see each other: padding is in one of its own
+        segments = flash_attention.SegmentIds(
+            q=jnp.zeros((batch, padded_length), jnp.int32),
+            kv=jnp.broadcast_to((jnp.arange(padded_keys) >= keys).astype(jnp.int32), (batch, padded_keys)),
+        )
+    out = flash_attention.flash_attention(
+        prepare(q, padded_length),
+        prepare(k, padded_keys),
+        prepare(v, padded_keys),
+        segment_ids=segments,
+        causal=causal,
+        sm_scale=width**-0.5,
+        block_sizes=flash_attention.BlockSizes(
+            block_b=1,
+            block_q=rows,
+            block_k_major=columns,
+            block_k=columns,
+            block_q_major_dkv=rows,
+            block_k_major_dkv=columns,
+            block_k_dkv=columns,
+            block_q_dkv=rows,
+            block_k_major_dq=columns,
+            block_k_dq=columns,
+            block_q_dq=rows,
+        ),
+    )
+    return jnp.swapaxes(out, 1, 2)[:, :length, :, :width]
+
+
+def _auto(q: Array, k: Array, v: Array, causal: bool) -> Array:
+    batch, length, heads, width = q.shape
+    kernels = {}
+    if _no_cudnn() is None and q.dtype in (jnp.float16, jnp.bfloat16) and width % 8 == 0 and width <= 128:
+        kernels['cuda'] = partial(cudnn, causal=causal)
+    if batch * length * heads * k.shape[1] > SHORT:
+        others = partial(chunked, causal=causal)
+        if min(length, k.shape[1]) >= 1024 and _one_program_per_device():
+            kernels['tpu'] = partial(tpu, causal=causal)
+    else:
+        others = partial(naive, causal=causal)
+    return lax.platform_dependent(q, k, v, default=others, **kernels) if kernels else others(q, k, v)
+
+
+def _attend(q: Array, k: Array, v: Array, causal: bool, first: Array | int = 0) -> Array:
+    """Attention of q [..., L, K], whose rows are numbers first and up, over k, v [..., K, M] -> [..., L, K].
+
+    k and v come with tokens last: then their gradients are products q^T ds and g^T p, where XLA's CPU multiplies
+    twice as fast as in ds^T q and p^T g.
+    """
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    scores = jnp.einsum('...lk,...km->...lm', q, k, preferred_element_type=wide)
+    if causal:
+        row = first + lax.broadcasted_iota(jnp.int32, scores.shape[-2:], 0)
+        scores = jnp.where(lax.broadcasted_iota(jnp.int32, scores.shape[-2:], 1) <= row, scores, -jnp.inf)
+    # Softmax does not change with the peak, so its gradient is zero; dividing by the sum after the product with v
+    # saves a pass over the scores.
+    peak = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp((scores - peak) * q.shape[-1] ** -0.5)
+    out = jnp.einsum('...lm,...km->...lk', weights.astype(v.dtype), v, preferred_element_type=wide)
+    out = checkpoint_name(out, 'attention_product')
+    return (out / jnp.sum(weights, axis=-1, keepdims=True)).astype(q.dtype)
+
+
+def _heads_first(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
+    """q [B, N, L, K], k and v [B, N, K, M]. One copy here is cheaper than matrices with gaps between their rows."""
+    return jnp.swapaxes(q, 1, 2), jnp.moveaxis(k, 1, 3), jnp.moveaxis(v, 1, 3)
+
+
+def _in_groups(q: Array, k: Array, v: Array, causal: bool) -> Array:
+    """_in_rows for as many heads at a time as CPU_BLOCK holds."""
+    batch, heads, length, _ = q.shape
+    fit = max(1, CPU_BLOCK // (length * k.shape[-1]))
+    group = max(size for size in range(1, fit + 1) if batch * heads % size == 0)
+    grouped = [x.reshape(-1, group, *x.shape[2:]) for x in (q, k, v)]
+    return lax.map(lambda qkv: _in_rows(CPU_BLOCK, *qkv, causal=causal), grouped).reshape(q.shape)
+
+
+def _in_rows(block: int, q: Array, k: Array, v: Array, causal: bool) -> Array:
+    """_attend for as many rows of all the heads in q [..., L, K] at a time as fit a block of scores."""
+    *lead, length, width = q.shape
+    rows = max(1, block // (math.prod(lead) * k.shape[-1]))
+    steps = math.ceil(length / rows)
+    rows = math.ceil(length / steps)
+    # Backward, the weights are computed again and their product with v is kept: it is no larger than q.
+    attend = jax.checkpoint(
+        partial(_attend, causal=causal),
+        policy=jax.checkpoint_policies.save_only_these_names('attention_product'),
+    )
+    if steps == 1:
+        return attend(q, k, v)
+    q = jnp.pad(q, [(0, 0)] * len(lead) + [(0, steps * rows - length), (0, 0)])
+    q = jnp.moveaxis(q.reshape(*lead, steps, rows, width), -3, 0)
+    out = lax.map(lambda x: attend(x[0], k, v, first=x[1]), (q, rows * jnp.arange(steps)))
+    return jnp.moveaxis(out, 0, -3).reshape(*lead, steps * rows, width)[..., :length, :]
+
+
+def _tpu_block(tokens: int) -> tuple[int, int]:
+    """The block that tokens are cut into, a multiple of the 128 lanes and at most 512, and their padded number."""
+    blocks = math.ceil(tokens / 512)
+    block = 128 * math.ceil(tokens / (128 * blocks))
+    return block, blocks * block
+
+
+def _no_cudnn() -> str | None:
+    """Why this process has no cuDNN attention, or None where it has."""
+    device = jax.devices()[0]
+    if 'cuda' not in device.client.platform_version:
+        return f'needs an NVIDIA GPU, and this process runs on {jax.default_backend()!r}'
+    if float(device.compute_capability) < 8.0:
+        return f'needs compute capability 8.0, and this {device.device_kind} has {device.compute_capability}'
+    return None
+
+
+def _no_tpu() -> str | None:
+    """Why this process has no TPU kernel, or None where it has."""
+    platform = jax.default_backend()
+    return None if platform == 'tpu' else f'needs a TPU, and this process runs on {platform!r}'
+
+
+def _one_program_per_device() -> bool:
+    """Whether XLA has nothing to partition here: inside pmap or shard_map, or with a single TPU.
+
+    It cannot partition a Pallas kernel, nor does JAX's custom_partitioning work on TPUs (jax-ml/jax#38196); under
+    jit over a mesh, chunked takes the kernel's place.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return jax.default_backend() == 'tpu' and jax.device_count() == 1
+    return mesh.are_all_axes_manual
+
+
+def _without(axis: int, x: Array) -> tuple[int, ...]:
+    return (*x.shape[:axis], *x.shape[axis + 1 :])
