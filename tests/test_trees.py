@@ -9,13 +9,13 @@ from jax.sharding import PartitionSpec
 from ldm_jax import trees
 from ldm_jax.build import build
 
-SPEC = dict(name='vae', channels=8, channel_mult=(1, 2), num_res_blocks=1, num_groups=4)
+SPEC = dict(name='clip_text', vocab_size=50, context_length=6, width=8, num_layers=1, num_heads=2)
 
 
 def test_shapes_are_those_of_fresh_parameters():
     model = build('models', SPEC)
-    shapes = trees.shapes(model, size=8)
-    params = trees.init(model, jax.random.key(0), size=8)
+    shapes = trees.shapes(model)
+    params = trees.init(model, jax.random.key(0))
     assert jax.tree.map(lambda a: (a.shape, a.dtype), params) == jax.tree.map(lambda a: (a.shape, a.dtype), shapes)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
 
@@ -27,10 +27,10 @@ def test_count_and_names():
 
 
 def test_logical_axes_become_shardings_by_rules_alone():
-    axes = trees.logical_axes(build('models', SPEC), size=8)
-    assert axes['encoder']['mid_attn']['attention']['q']['kernel'] == PartitionSpec('embed', 'heads')
+    axes = trees.logical_axes(build('models', SPEC))
+    assert axes['layer_0']['attention']['q']['kernel'] == PartitionSpec('embed', 'heads')
     rules = (('heads', 'tensor'), ('embed', None))
-    mapped = nn.logical_to_mesh_axes(tuple(axes['encoder']['mid_attn']['attention']['q']['kernel']), rules)
+    mapped = nn.logical_to_mesh_axes(tuple(axes['layer_0']['attention']['q']['kernel']), rules)
     assert mapped == PartitionSpec(None, 'tensor')
 
 

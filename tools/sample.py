@@ -7,7 +7,6 @@ images a contact sheet with a row for each prompt.
 """
 
 import argparse
-import importlib.resources
 import json
 import pathlib
 import sys
@@ -46,7 +45,7 @@ def main(args):
     from ldm_jax.pipelines import text_to_image
     from ldm_jax.progress import progress
 
-    settings, params = store.load_model(find(args.model))
+    settings, params = store.load_model(store.find(args.model))
     pipeline = text_to_image.from_settings(
         settings,
         sampler=dict(name='ddim', eta=args.eta),
@@ -83,12 +82,6 @@ def main(args):
 def file_name(prompt):
     """The prompt's letters and digits, for the name of a file."""
     return ''.join(c if c.isalnum() else '_' for c in prompt.lower())[:60].strip('_') or 'image'
-
-
-def find(model):
-    """The directory of a shipped model's name; anything else is a path already."""
-    shipped = importlib.resources.files('ldm_jax') / 'weights' / model
-    return str(shipped) if shipped.is_dir() else model
 
 
 if __name__ == '__main__':

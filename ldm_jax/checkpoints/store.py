@@ -8,6 +8,7 @@ A directory appears under its name only when it is whole.
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 import pathlib
 import shutil
@@ -58,6 +59,12 @@ def save_model(
         target.rename(old)
     partial.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def find(model: str) -> str:
+    """The directory of a model that the package ships ('emoji32'); any other value is a path already."""
+    shipped = importlib.resources.files('ldm_jax') / 'weights' / model
+    return str(shipped) if shipped.is_dir() else model
 
 
 def load_model(path: str, parts: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, PyTree]]:

@@ -37,6 +37,7 @@ BACKENDS = ('auto', 'naive', 'chunked', 'cudnn', 'tpu')
 SHORT = 2**21
 # Scores in flight in chunked. CPU: 256 rows of 4096 keys, 4 MB; half and twice that are as fast within 5 %.
 CPU_BLOCK = 2**20
+CPU_GROUP = 2**18
 # Elsewhere all heads go together, so that a batch or heads sharded over a mesh stay where they are; 256 MB in
 # float32 over all devices bounds the memory and leaves long matrices to multiply.
 BLOCK = 2**26
@@ -174,11 +175,12 @@ def _heads_first(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
 
 
 def _in_groups(q: Array, k: Array, v: Array, causal: bool) -> Array:
-    """_in_rows for as many heads at a time as CPU_BLOCK holds."""
+    """_in_rows for one head at a time, or for as many as CPU_GROUP holds of short ones."""
     batch, heads, length, _ = q.shape
-    fit = max(1, CPU_BLOCK // (length * k.shape[-1]))
+    fit = max(1, CPU_GROUP // (length * k.shape[-1]))
     group = max(size for size in range(1, fit + 1) if batch * heads % size == 0)
-    grouped = [x.reshape(-1, group, *x.shape[2:]) for x in (q, k, v)]
+    lead = (batch * heads,) if group == 1 else (batch * heads // group, group)
+    grouped = [x.reshape(*lead, *x.shape[2:]) for x in (q, k, v)]
     return lax.map(lambda qkv: _in_rows(CPU_BLOCK, *qkv, causal=causal), grouped).reshape(q.shape)
 
 

@@ -129,10 +129,11 @@ class Model(nn.Module):
         h = layers.conv(self.channels, dtype=self.dtype, name='conv_in')(h)
         skips = [h]
         last = len(self.channel_mult) - 1
+        cross_only = self.cross_attention_only or (False,) * len(self.channel_mult)
         for level, mult in enumerate(self.channel_mult):
             for i in range(self.num_res_blocks):
                 h = self._res_block(self.channels * mult, f'down_{level}_res_{i}')(h, temb)
-                h = self._attend(h, context, level, self.depth[level], f'down_{level}_attn_{i}')
+                h = self._attend(h, context, f'down_{level}_attn_{i}', self.depth[level], cross_only[level])
                 skips.append(h)
             if level < last:
                 if self.resblock_updown:
@@ -142,14 +143,14 @@ class Model(nn.Module):
                 skips.append(h)
 
         h = self._res_block(h.shape[-1], 'mid_res_0')(h, temb)
-        h = self._attend(h, context, None, self.mid_depth, 'mid_attn')
+        h = self._attend(h, context, 'mid_attn', self.mid_depth)
         h = self._res_block(h.shape[-1], 'mid_res_1')(h, temb)
 
         for level, mult in reversed(list(enumerate(self.channel_mult))):
             for i in range(self.num_res_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = self._res_block(self.channels * mult, f'up_{level}_res_{i}')(h, temb)
-                h = self._attend(h, context, level, self.depth[level], f'up_{level}_attn_{i}')
+                h = self._attend(h, context, f'up_{level}_attn_{i}', self.depth[level], cross_only[level])
             if level > 0:
                 if self.resblock_updown:
                     h = self._res_block(h.shape[-1], f'up_{level}_sample', 'up')(h, temb)
@@ -172,8 +173,10 @@ class Model(nn.Module):
             name=name,
         )
 
-    def _attend(self, h: Array, context: Array | None, level: int | None, depth: int, name: str) -> Array:
-        """Attention at a level (None: the middle) of h [B, H, W, C], if there is any."""
+    def _attend(
+        self, h: Array, context: Array | None, name: str, depth: int, cross_only: bool = False
+    ) -> Array:
+        """h [B, H, W, C] after attention of this depth; h itself if that is 0."""
         if depth == 0:
             return h
         features = h.shape[-1]
@@ -182,9 +185,8 @@ class Model(nn.Module):
         if self.context_width is None:
             block = nn.remat(SpatialSelfAttention) if self.remat else SpatialSelfAttention
             return block(heads, epsilon=1e-5, zero_init=True, **shared)(h)
-        only = level is not None and bool(self.cross_attention_only) and self.cross_attention_only[level]
         block = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
-        return block(heads, features // heads, depth, cross_attention_only=only, **shared)(h, context)
+        return block(heads, features // heads, depth, cross_attention_only=cross_only, **shared)(h, context)
 
     def _time(self, t: Array, cond: Cond) -> Array:
         """The embedding [B, 4 channels] of time, and of vector or label, that residual blocks read."""

@@ -24,7 +24,7 @@ TEMB = np.random.default_rng(1).standard_normal((2, 12))
 
 
 def assert_parity(module, net, rules, *inputs):
-    """The output is that of a torch module with the same weights, in both dtypes, and they survive the layout.
+    """The output is a torch module's with the same weights, in both dtypes; the layout loses none of them.
 
     rules: from 'net' to 'module'. inputs: [B, H, W, C], which torch is given as [B, C, H, W], or others.
     """

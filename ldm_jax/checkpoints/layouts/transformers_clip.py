@@ -23,8 +23,8 @@ def layout(model: clip_text.Model | clip_vision.Model | clip.Model, nested: bool
 
     Args:
         model: the tower, or the pair.
-        nested: keys of a tower's file begin with 'text_model.' or 'vision_model.'. That level is missing where
-            transformers since 5.6 wrote a tower without its projection, never in the pair's file.
+        nested: keys of a tower's file begin with 'text_model.' or 'vision_model.'. That level is missing
+            where transformers since 5.6 wrote a tower without its projection, never in the pair's file.
     """
     if isinstance(model, clip.Model):
         text, vision = _text(model.text, nested=True), _vision(model.vision, nested=True)
