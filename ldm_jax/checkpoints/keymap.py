@@ -122,7 +122,8 @@ def export_params(layout: Layout, params: PyTree) -> dict[str, np.ndarray]:
     tensors = {}
     for rule in layout.rules:
         outputs = rule.to_torch(tuple(np.asarray(leaves[path]) for path in rule.flax))
-        tensors.update(zip(rule.torch, map(np.ascontiguousarray, outputs), strict=True))
+        # Not ascontiguousarray, which makes a vector of a scalar.
+        tensors.update(zip(rule.torch, (np.asarray(a, order='C') for a in outputs), strict=True))
     return tensors
 
 

@@ -1,21 +1,13 @@
-"""Scaled dot-product attention, exact on every backend, and the modules around it.
-
-    out = softmax(q k^T / sqrt(K)) v
-"""
+"""The modules around dot_product.py: projections, heads, and attention over the pixels of a picture."""
 
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from ldm_jax.models import layers
+from ldm_jax.models.dot_product import dot_product
 from ldm_jax.types import Array
-
-
-def dot_product(q: Array, k: Array, v: Array, *, causal: bool = False, backend: str = 'auto') -> Array:
-    """Attention of q [B, L, N, K] over k, v [B, M, N, K] -> [B, L, N, K]."""
-    return jax.nn.dot_product_attention(q, k, v, is_causal=causal)
 
 
 class Attention(nn.Module):
@@ -29,7 +21,8 @@ class Attention(nn.Module):
     features: int
     qkv_bias: bool = False
     causal: bool = False
-    zero_init: bool = False  # the output projection, for a residual branch that starts as the identity
+    qkv_init: nn.initializers.Initializer = layers.TORCH_INIT
+    out_init: nn.initializers.Initializer = layers.TORCH_INIT  # layers.ZEROS: a residual branch starts as the identity
     backend: str = 'auto'
     dtype: jnp.dtype = jnp.float32
 
@@ -40,16 +33,20 @@ class Attention(nn.Module):
 
         def project(inputs, name):
             heads = layers.dense(
-                width, axes=('embed', 'heads'), use_bias=self.qkv_bias, dtype=self.dtype, name=name
+                width,
+                axes=('embed', 'heads'),
+                use_bias=self.qkv_bias,
+                kernel_init=self.qkv_init,
+                dtype=self.dtype,
+                name=name,
             )(inputs)
             return heads.reshape(*heads.shape[:-1], self.num_heads, self.head_width)
 
         q, k, v = project(x, 'q'), project(context, 'k'), project(context, 'v')
         out = dot_product(q, k, v, causal=self.causal, backend=self.backend)
         out = out.reshape(*out.shape[:-2], width)
-        init = layers.ZEROS if self.zero_init else layers.TORCH_INIT
         return layers.dense(
-            self.features, axes=('heads', 'embed'), kernel_init=init, dtype=self.dtype, name='out'
+            self.features, axes=('heads', 'embed'), kernel_init=self.out_init, dtype=self.dtype, name='out'
         )(out)
 
 
@@ -78,7 +75,7 @@ class SpatialSelfAttention(nn.Module):
             c // self.num_heads,
             c,
             qkv_bias=True,
-            zero_init=self.zero_init,
+            out_init=layers.ZEROS if self.zero_init else layers.TORCH_INIT,
             backend=self.backend,
             dtype=self.dtype,
             name='attention',

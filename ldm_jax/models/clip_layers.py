@@ -51,6 +51,8 @@ class Layer(nn.Module):
             width,
             qkv_bias=self.qkv_bias,
             causal=self.causal,
+            qkv_init=nn.initializers.normal(width**-0.5),
+            out_init=nn.initializers.normal((2 * self.depth * width) ** -0.5),
             backend=self.backend,
             dtype=self.dtype,
             name='attention',

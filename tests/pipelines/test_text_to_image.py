@@ -57,8 +57,10 @@ def params():
 
 @pytest.fixture(scope='module')
 def run(params):
-    def run(tokens=TOKENS, null=NULL, seed=0, scale=3.0, **changes):
-        return np.asarray(jax.jit(pipeline(**changes))(params, tokens, null, jax.random.key(seed), scale))
+    sample = jax.jit(pipeline())
+
+    def run(tokens=TOKENS, null=NULL, seed=0, scale=3.0):
+        return np.asarray(sample(params, tokens, null, jax.random.key(seed), scale))
 
     return run
 
