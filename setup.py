@@ -38,7 +38,15 @@ setup(
     ],
     extras_require={
         'train': TRAIN,
-        'test': [*TRAIN, 'diffusers>=0.42', 'hypothesis>=6.150', 'pytest>=9.0', 'pytest-xdist>=3.8', 'ruff>=0.15', 'torch>=2.13'],
+        'test': [
+            *TRAIN,
+            'diffusers>=0.42',
+            'hypothesis>=6.150',
+            'pytest>=9.0',
+            'pytest-xdist>=3.8',
+            'ruff>=0.15',
+            'torch>=2.13',
+        ],
         'cuda': ['jax[cuda12]>=0.10.2'],
         'tpu': ['jax[tpu]>=0.10.2'],
     },

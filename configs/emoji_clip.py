@@ -1,6 +1,6 @@
 """The text encoder of the emoji model: a small CLIP pair over 32 x 32 pictures and their captions.
 
-    python tools/train.py --config configs/emoji_clip.py --workdir runs/emoji_clip
+python tools/train.py --config configs/emoji_clip.py --workdir runs/emoji_clip
 """
 
 from ml_collections import ConfigDict
@@ -12,10 +12,21 @@ def get_config(arg: str = '') -> ConfigDict:
             stage=dict(name='contrastive'),
             models=dict(
                 text_encoder=dict(
-                    name='clip_text', context_length=24, width=128, num_layers=2, num_heads=4, projection_width=128
+                    name='clip_text',
+                    context_length=24,
+                    width=128,
+                    num_layers=2,
+                    num_heads=4,
+                    projection_width=128,
                 ),
                 image_encoder=dict(
-                    name='clip_vision', image_size=32, patch_size=8, width=128, num_layers=3, num_heads=4, projection_width=128
+                    name='clip_vision',
+                    image_size=32,
+                    patch_size=8,
+                    width=128,
+                    num_layers=3,
+                    num_heads=4,
+                    projection_width=128,
                 ),
             ),
             tokenizer=dict(name='clip', context_length=24),

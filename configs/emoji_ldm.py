@@ -1,6 +1,6 @@
 """The U-Net of the emoji model: text-conditional latent diffusion at 8 x 8 latents, on top of the other two.
 
-    python tools/train.py --config configs/emoji_ldm.py --workdir runs/emoji_ldm
+python tools/train.py --config configs/emoji_ldm.py --workdir runs/emoji_ldm
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """The first stage of the emoji model: a small KL autoencoder for 32 x 32 pictures, f = 4.
 
-    python tools/train.py --config configs/emoji_vae.py --workdir runs/emoji_vae
+python tools/train.py --config configs/emoji_vae.py --workdir runs/emoji_vae
 """
 
 from ml_collections import ConfigDict
@@ -12,10 +12,20 @@ def get_config(arg: str = '') -> ConfigDict:
             stage=dict(name='first_stage', image_size=32, kl_weight=1e-5),
             models=dict(
                 first_stage=dict(
-                    name='vae', z_channels=4, channels=32, channel_mult=(1, 2, 2), num_res_blocks=1, num_groups=16
+                    name='vae',
+                    z_channels=4,
+                    channels=32,
+                    channel_mult=(1, 2, 2),
+                    num_res_blocks=1,
+                    num_groups=16,
                 ),
             ),
-            data=dict(name='image_folder', path='../shared/data/emoji64.zip', image_size=32, select=dict(split=('train',))),
+            data=dict(
+                name='image_folder',
+                path='../shared/data/emoji64.zip',
+                image_size=32,
+                select=dict(split=('train',)),
+            ),
             optimizer=dict(lr=1e-3, warmup_steps=100, final_lr=1e-5),
             run=dict(num_steps=3000, batch_size=16, save_every=500),
             export=dict(dtype='float16'),

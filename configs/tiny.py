@@ -1,9 +1,9 @@
 """All three stages in under a minute on a CPU, on coloured shapes that need no data file: the wiring, not a model.
 
-    python tools/train.py --config configs/tiny.py:first_stage --workdir runs/tiny/first_stage
-    python tools/train.py --config configs/tiny.py:contrastive --workdir runs/tiny/contrastive
-    python tools/train.py --config configs/tiny.py:latent_diffusion --workdir runs/tiny/latent_diffusion
-    python tools/sample.py --model runs/tiny/latent_diffusion/model --prompt "a red circle"
+python tools/train.py --config configs/tiny.py:first_stage --workdir runs/tiny/first_stage
+python tools/train.py --config configs/tiny.py:contrastive --workdir runs/tiny/contrastive
+python tools/train.py --config configs/tiny.py:latent_diffusion --workdir runs/tiny/latent_diffusion
+python tools/sample.py --model runs/tiny/latent_diffusion/model --prompt "a red circle"
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,13 @@ STAGES = dict(
                 name='clip_text', context_length=8, width=16, num_layers=1, num_heads=2, projection_width=16
             ),
             image_encoder=dict(
-                name='clip_vision', image_size=16, patch_size=8, width=16, num_layers=1, num_heads=2, projection_width=16
+                name='clip_vision',
+                image_size=16,
+                patch_size=8,
+                width=16,
+                num_layers=1,
+                num_heads=2,
+                projection_width=16,
             ),
         ),
         tokenizer=dict(name='clip', context_length=8),
@@ -31,8 +37,14 @@ STAGES = dict(
         stage=dict(name='latent_diffusion', latent_size=8, parameterization='v'),
         models=dict(
             unet=dict(
-                name='unet', channels=8, channel_mult=(1, 1), num_res_blocks=1, depth=(0, 1), num_heads=2,
-                context_width=16, num_groups=4,
+                name='unet',
+                channels=8,
+                channel_mult=(1, 1),
+                num_res_blocks=1,
+                depth=(0, 1),
+                num_heads=2,
+                context_width=16,
+                num_groups=4,
             ),
         ),
         pretrained=dict(

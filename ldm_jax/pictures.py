@@ -25,9 +25,7 @@ def contact_sheet(images: np.ndarray, border: int = 1) -> np.ndarray:
     """Rows and columns of images [R, C, H, W, 3] as one [R (H + border) - border, C (W + border) - border, 3]."""
     rows, columns, h, w, channels = images.shape
     white = np.asarray(255 if images.dtype == np.uint8 else 1, images.dtype)
-    padded = np.pad(
-        images, ((0, 0), (0, 0), (0, border), (0, border), (0, 0)), constant_values=white
-    )
+    padded = np.pad(images, ((0, 0), (0, 0), (0, border), (0, border), (0, 0)), constant_values=white)
     sheet = padded.transpose(0, 2, 1, 3, 4).reshape(rows * (h + border), columns * (w + border), channels)
     return sheet[: rows * (h + border) - border, : columns * (w + border) - border]
 

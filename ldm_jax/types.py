@@ -34,7 +34,9 @@ class Cond:
     """
 
     context: Array | None = None  # [B, L, D] tokens to attend to: text, class token, image embedding
-    concat: Array | None = None  # [B, h, w, C] channels put behind those of x: mask, depth, low-resolution image
+    concat: Array | None = (
+        None  # [B, h, w, C] channels put behind those of x: mask, depth, low-resolution image
+    )
     vector: Array | None = None  # [B, D] one embedding for the picture: SDXL sizes, unCLIP image embedding
     label: Array | None = None  # [B] integer class: noise level of the x4 upscaler
 

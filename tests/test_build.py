@@ -17,7 +17,9 @@ def test_a_dotted_name_is_any_importable_module():
 
 
 def test_lists_become_tuples_and_dtypes_are_read_so_that_models_hash():
-    spec = dict(name='unet', channel_mult=[1, 2], depth=[0, 1], num_heads=2, context_width=8, dtype='bfloat16')
+    spec = dict(
+        name='unet', channel_mult=[1, 2], depth=[0, 1], num_heads=2, context_width=8, dtype='bfloat16'
+    )
     model = build.build('models', spec)
     assert model.channel_mult == (1, 2)
     assert model.dtype == 'bfloat16'

@@ -16,7 +16,9 @@ def test_shapes_are_those_of_fresh_parameters():
     model = build('models', SPEC)
     shapes = trees.shapes(model)
     params = trees.init(model, jax.random.key(0))
-    assert jax.tree.map(lambda a: (a.shape, a.dtype), params) == jax.tree.map(lambda a: (a.shape, a.dtype), shapes)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), params) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), shapes
+    )
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
 
 

@@ -175,7 +175,9 @@ def case(name):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--only', default=','.join(CASES), help='rows, separated by commas')
     chosen = parser.parse_args().only.split(',')
     if unknown := set(chosen) - set(CASES):

@@ -14,19 +14,31 @@ import time
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--prompt', required=True, nargs='+', help='what the picture should show; one or several')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--prompt', required=True, nargs='+', help='what the picture should show; one or several'
+    )
     parser.add_argument('--negative_prompt', default='', help='what it should not show')
-    parser.add_argument('--model', default='emoji32', help='a shipped model (emoji32) or a directory that training wrote')
+    parser.add_argument(
+        '--model', default='emoji32', help='a shipped model (emoji32) or a directory that training wrote'
+    )
     parser.add_argument('--out', default='samples', help='folder for the PNG files')
     parser.add_argument('--num_images', type=int, default=4, help='for each prompt')
-    parser.add_argument('--seed', type=int, default=0, help='image i is made from (seed, i), whatever --num_images is')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='image i is made from (seed, i), whatever --num_images is'
+    )
     parser.add_argument('--num_steps', type=int, default=30)
     parser.add_argument('--guidance_scale', type=float, default=4.0, help='1 is no guidance')
     parser.add_argument('--eta', type=float, default=0.0, help='0 is DDIM, deterministic; 1 is DDPM')
     parser.add_argument('--grid', default='trailing', help='spacing of the steps: trailing or leading')
-    parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'], help='of the computation')
-    parser.add_argument('--scale', type=int, default=8, help='each pixel becomes this many, each way, in the files')
+    parser.add_argument(
+        '--dtype', default='float32', choices=['float32', 'bfloat16'], help='of the computation'
+    )
+    parser.add_argument(
+        '--scale', type=int, default=8, help='each pixel becomes this many, each way, in the files'
+    )
     args = parser.parse_args()
     for name in ('num_images', 'num_steps', 'scale'):
         if getattr(args, name) < 1:
@@ -63,7 +75,10 @@ def main(args):
     print(f'compiled in {time.monotonic() - start:.1f} s', flush=True)
     start = time.monotonic()
     images = np.stack([compiled(params, tokens, *rest) for tokens in progress(rows, len(rows), 'sampling')])
-    print(f'{images[..., 0, 0, 0].size} images of {args.num_steps} steps in {time.monotonic() - start:.1f} s', flush=True)
+    print(
+        f'{images[..., 0, 0, 0].size} images of {args.num_steps} steps in {time.monotonic() - start:.1f} s',
+        flush=True,
+    )
 
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -75,7 +90,9 @@ def main(args):
             print(path)
     if images[..., 0, 0, 0].size > 1:
         path = out / f'{file_name(args.prompt[0])}_{args.seed}.png'
-        pictures.save_png(path, pictures.contact_sheet(images), {'prompt': ' | '.join(args.prompt)}, args.scale)
+        pictures.save_png(
+            path, pictures.contact_sheet(images), {'prompt': ' | '.join(args.prompt)}, args.scale
+        )
         print(path)
 
 

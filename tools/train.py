@@ -47,7 +47,9 @@ def assemble(config):
     settings, fields, frozen = {}, {}, {}
     for part, path in config.get('pretrained', {}).items():
         loaded, params = store.load_model(path, [part])
-        settings |= {key: value for key, value in loaded.items() if key == part or not isinstance(value, dict)}
+        settings |= {
+            key: value for key, value in loaded.items() if key == part or not isinstance(value, dict)
+        }
         settings |= {key: loaded[key] for key in ('tokenizer',) if key in loaded}
         frozen |= params
     settings |= {key: json.loads(config[key].to_json()) for key in ('schedule', 'tokenizer') if key in config}
@@ -71,7 +73,9 @@ def check_same_settings(workdir, config):
         path.write_text(json.dumps(new, indent=2) + '\n')
         return
     old = json.loads(path.read_text())
-    changed = {key: (old.get(key), new.get(key)) for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    changed = {
+        key: (old.get(key), new.get(key)) for key in old.keys() | new.keys() if old.get(key) != new.get(key)
+    }
     if changed:
         raise ValueError(
             f'{workdir} was started with other settings (old, new): {changed}. Choose another --workdir, or give '

@@ -50,13 +50,19 @@ def main(args):
     out.mkdir(parents=True, exist_ok=True)
     shown = np.random.default_rng(0).permutation(n)[:16]
     sheet = pictures.contact_sheet(np.stack([real[shown], sampled[shown]]))
-    pictures.save_png(out / 'held_out.png', sheet, {'captions': ' | '.join(map(source.caption, shown))}, scale=2)
+    pictures.save_png(
+        out / 'held_out.png', sheet, {'captions': ' | '.join(map(source.caption, shown))}, scale=2
+    )
     print(out / 'held_out.png')
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', default='emoji32', help='a shipped model or a directory that training wrote')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--model', default='emoji32', help='a shipped model or a directory that training wrote'
+    )
     parser.add_argument('--data', default='../shared/data/emoji64.zip', help='the emoji pack')
     parser.add_argument('--out', default='samples', help='folder for the picture')
     parser.add_argument('--num_steps', type=int, default=30)

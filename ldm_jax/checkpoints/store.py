@@ -41,6 +41,7 @@ def save_model(
     """
     from orbax.checkpoint import v1 as ocp
 
+    text = json.dumps(dict(settings), indent=2) + '\n'  # first, so that what JSON cannot hold fails at once
     target = pathlib.Path(path).absolute()
     partial, old = target.with_name(target.name + '.partial'), target.with_name(target.name + '.old')
     if target.exists() and not (target / SETTINGS).is_file():
@@ -53,8 +54,8 @@ def save_model(
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     for part, tree in params.items():
-        ocp.save_pytree(partial / part, jax.tree.map(np.asarray, trees.cast(tree, jnp.dtype(dtype))))
-    (partial / SETTINGS).write_text(json.dumps(dict(settings), indent=2) + '\n')
+        ocp.save(partial / part, jax.tree.map(np.asarray, trees.cast(tree, jnp.dtype(dtype))))
+    (partial / SETTINGS).write_text(text)
     if target.exists():
         target.rename(old)
     partial.rename(target)
@@ -91,8 +92,8 @@ def load_model(path: str, parts: Sequence[str] | None = None) -> tuple[dict[str,
     for part in have if parts is None else parts:
         if part not in have:
             raise unknown(f'part of {path}', part, have)
-        shapes = ocp.pytree_metadata(directory / part).metadata
+        shapes = ocp.metadata(directory / part).metadata
         # Host arrays of the stored shape, so that a model loads whatever devices wrote it.
         target = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), shapes)
-        params[part] = ocp.load_pytree(directory / part, target)
+        params[part] = ocp.load(directory / part, target)
     return settings, params

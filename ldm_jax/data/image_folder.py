@@ -48,7 +48,9 @@ class Source:
                     f'text is {self.text!r}, select names {sorted(self.select)}.'
                 ) from None
         if not self.rows:
-            raise ValueError(f'{self.path}: none of {len(self._all_rows)} rows matches select={dict(self.select)}.')
+            raise ValueError(
+                f'{self.path}: none of {len(self._all_rows)} rows matches select={dict(self.select)}.'
+            )
 
     @functools.cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -82,7 +84,9 @@ class Source:
 
     def _read(self, name: str) -> bytes:
         if not pathlib.Path(self.path).exists():
-            raise FileNotFoundError(f'No data at {self.path!r}; give --config.data.path the folder or zip file.')
+            raise FileNotFoundError(
+                f'No data at {self.path!r}; give --config.data.path the folder or zip file.'
+            )
         try:
             return self._zip.read(name) if self._zip else (pathlib.Path(self.path) / name).read_bytes()
         except (KeyError, FileNotFoundError):

@@ -45,7 +45,9 @@ def v(level: NoiseLevel) -> Scalings:
 
 def x0(level: NoiseLevel) -> Scalings:
     """F predicts the clean picture itself."""
-    return Scalings(jnp.zeros_like(level.alpha), jnp.ones_like(level.alpha), jnp.ones_like(level.alpha), level.t)
+    return Scalings(
+        jnp.zeros_like(level.alpha), jnp.ones_like(level.alpha), jnp.ones_like(level.alpha), level.t
+    )
 
 
 def named(name: str) -> Parameterization:

@@ -67,9 +67,9 @@ class SpatialTransformer(nn.Module):
     @nn.compact
     def __call__(self, x: Array, context: Array) -> Array:
         b, h, w, c = x.shape
-        tokens = layers.group_norm(
-            epsilon=1e-6, num_groups=self.num_groups, dtype=self.dtype, name='norm'
-        )(x).reshape(b, h * w, c)
+        tokens = layers.group_norm(epsilon=1e-6, num_groups=self.num_groups, dtype=self.dtype, name='norm')(
+            x
+        ).reshape(b, h * w, c)
         tokens = layers.dense(
             self.num_heads * self.head_width, axes=('embed', 'embed'), dtype=self.dtype, name='proj_in'
         )(tokens)

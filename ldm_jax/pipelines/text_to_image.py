@@ -36,7 +36,12 @@ class TextToImage:
     grid: str = 'trailing'
 
     def __call__(
-        self, params: Mapping[str, PyTree], tokens: Array, null_tokens: Array, key: Array, guidance_scale: Array
+        self,
+        params: Mapping[str, PyTree],
+        tokens: Array,
+        null_tokens: Array,
+        key: Array,
+        guidance_scale: Array,
     ) -> Array:
         """Images [B, H, W, 3] in [-1, 1].
 

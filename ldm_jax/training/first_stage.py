@@ -1,6 +1,6 @@
 """Training stage 1: the autoencoder.
 
-    loss = mean |x - x_hat| + kl_weight KL / (pixels x channels)
+loss = mean |x - x_hat| + kl_weight KL / (pixels x channels)
 """
 
 from __future__ import annotations

@@ -74,7 +74,9 @@ class Stage:
             t=jax.random.randint(t, (b,), 0, self.schedule.num_train_steps),
             eps=jax.random.normal(eps, shape),
         )
-        return Draws(jax.random.normal(posterior, shape), noise, jax.random.bernoulli(drop, self.drop_rate, (b,)))
+        return Draws(
+            jax.random.normal(posterior, shape), noise, jax.random.bernoulli(drop, self.drop_rate, (b,))
+        )
 
     def loss(self, params: PyTree, batch: PyTree, draws: Draws) -> tuple[Array, dict[str, Array]]:
         x0 = self.latent_scale * vae.sample(batch['moments'], draws.posterior)

@@ -68,9 +68,7 @@ def train(
     state = create(stage.init(jax.random.fold_in(key, 0)), tx)
     print(f'{trees.count(state.params):,} parameters, {len(source):,} examples', flush=True)
     step = jax.jit(
-        functools.partial(
-            train_step, draw=stage.draw, loss=stage.loss, tx=tx, ema_decay=run.ema_decay
-        ),
+        functools.partial(train_step, draw=stage.draw, loss=stage.loss, tx=tx, ema_decay=run.ema_decay),
         donate_argnums=0,
     )
     options = ocp.CheckpointManagerOptions(max_to_keep=2)
@@ -97,7 +95,9 @@ def train(
                     shown = jax.tree.map(lambda a: a[:16], batch)
                     rows = np.asarray(draw_picture(state.ema_params, shown))
                     (root / 'pictures').mkdir(exist_ok=True)
-                    pictures.save_png(root / 'pictures' / f'{n + 1:07}.png', pictures.contact_sheet(rows), scale=2)
+                    pictures.save_png(
+                        root / 'pictures' / f'{n + 1:07}.png', pictures.contact_sheet(rows), scale=2
+                    )
     return state
 
 

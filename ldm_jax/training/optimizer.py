@@ -25,8 +25,12 @@ def adamw(
     Ref: Loshchilov & Hutter 2019, arXiv:1711.05101.
     """
     if not 0 <= warmup_steps < num_steps:
-        raise ValueError(f'warmup_steps must be at least 0 and below the {num_steps} steps; got {warmup_steps}.')
-    rate = optax.warmup_cosine_decay_schedule(0.0 if warmup_steps else lr, lr, warmup_steps, num_steps, final_lr)
+        raise ValueError(
+            f'warmup_steps must be at least 0 and below the {num_steps} steps; got {warmup_steps}.'
+        )
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0 if warmup_steps else lr, lr, warmup_steps, num_steps, final_lr
+    )
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
         optax.adamw(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=_kernels),

@@ -46,7 +46,9 @@ def test_children_have_names_of_their_own(model):
 
 def test_the_compute_dtype_and_the_attention_backend_are_fields(model):
     changed = model.clone(dtype=jnp.bfloat16) if hasattr(model, 'dtype') else model
-    out = jax.eval_shape(lambda p, *args: changed.apply({'params': p}, *args), trees.shapes(model), *model.inputs())
+    out = jax.eval_shape(
+        lambda p, *args: changed.apply({'params': p}, *args), trees.shapes(model), *model.inputs()
+    )
     floats = [leaf for leaf in jax.tree.leaves(out) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     assert floats
     assert trees.shapes(changed) == trees.shapes(model)  # parameters stay float32

@@ -50,7 +50,9 @@ def test_errors_shrink_at_the_declared_order(name):
         for steps in (40, 80, 160):
             levels = Schedule().level(jnp.linspace(999.0, 300.0, steps + 1))
             out = sample(sampler, gaussian_denoiser, x, levels, jax.random.key(0))
-            exact = gaussian_flow(x, jax.tree.map(lambda a: a[0], levels), jax.tree.map(lambda a: a[-1], levels))
+            exact = gaussian_flow(
+                x, jax.tree.map(lambda a: a[0], levels), jax.tree.map(lambda a: a[-1], levels)
+            )
             errors.append(float(jnp.abs(out - exact).max()))
         orders = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
         np.testing.assert_allclose(orders, sampler.order, atol=0.2)
@@ -61,6 +63,10 @@ def test_the_last_step_to_clean_data_is_the_denoisers_answer_and_finite(name):
     level = Schedule().level(jnp.array([500.0, 20.0]))
     clean = jax.tree.map(lambda a, end: jnp.append(a, end), level, type(level)(t=0.0, alpha=1.0, sigma=0.0))
     out = sample(
-        build.build('samplers', dict(name=name)), lambda x, level: 0.25 + 0 * x, jnp.ones((2, 3)), clean, jax.random.key(0)
+        build.build('samplers', dict(name=name)),
+        lambda x, level: 0.25 + 0 * x,
+        jnp.ones((2, 3)),
+        clean,
+        jax.random.key(0),
     )
     np.testing.assert_allclose(out, 0.25, atol=1e-6)

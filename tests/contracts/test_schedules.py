@@ -16,7 +16,9 @@ def test_time_inverts_level(name):
         schedule = build.build('schedules', dict(name=name))
         t = jnp.linspace(0, schedule.num_train_steps - 1, 137)
         level = schedule.level(t)
-        np.testing.assert_allclose(schedule.time(2 * jnp.log(level.alpha / level.sigma)), t, rtol=1e-8, atol=1e-6)
+        np.testing.assert_allclose(
+            schedule.time(2 * jnp.log(level.alpha / level.sigma)), t, rtol=1e-8, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize('name', NAMES)

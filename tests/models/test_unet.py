@@ -514,9 +514,10 @@ def test_remat_changes_neither_output_nor_gradients(context_width):
 
     (loss, gradients), (loss_again, gradients_again) = loss_and_gradients(False), loss_and_gradients(True)
     assert loss_again == pytest.approx(loss, rel=1e-6)
+    # Of the largest gradient: that of a key's bias is exactly 0, but for rounding.
+    scale = max(np.abs(gradient).max() for gradient in gradients.values())
     for path, gradient in gradients.items():
-        assert np.abs(gradient).max() > 0, path
-        assert oracles.relative_error(gradients_again[path], gradient) < 1e-4, path
+        assert np.abs(gradients_again[path] - gradient).max() < 1e-5 * scale, path
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,10 @@ def params():
         model = build('models', SETTINGS[part])
         shapes = trees.shapes(model) if part == 'text_encoder' else trees.shapes(model, size=8)
         made[part] = jax.tree.map(
-            lambda s: jnp.asarray(rng.standard_normal(s.shape) / np.sqrt(max(1, np.prod(s.shape[:-1]))), s.dtype), shapes
+            lambda s: jnp.asarray(
+                rng.standard_normal(s.shape) / np.sqrt(max(1, np.prod(s.shape[:-1]))), s.dtype
+            ),
+            shapes,
         )
     return made
 
@@ -85,7 +88,9 @@ def test_the_prompt_matters_and_without_guidance_the_negative_one_does_not(run):
 
 
 def test_settings_make_a_hashable_pipeline_in_the_asked_dtype():
-    made = text_to_image.from_settings(SETTINGS, sampler=dict(name='ddim', eta=1.0), num_steps=7, dtype='bfloat16')
+    made = text_to_image.from_settings(
+        SETTINGS, sampler=dict(name='ddim', eta=1.0), num_steps=7, dtype='bfloat16'
+    )
     hash(made)
     assert made.unet.dtype == made.first_stage.dtype == made.text_encoder.dtype == jnp.bfloat16
     assert (made.sampler.eta, made.num_steps, made.latent_size) == (1.0, 7, (8, 4))
@@ -141,9 +146,13 @@ def test_the_whole_pipeline_gives_the_images_of_diffusers():
     ours = pipeline()
     params = {
         'text_encoder': oracles.params_like(
-            ours.text_encoder, transformers_clip.layout(ours.text_encoder, nested=False), oracles.tensors(text)
+            ours.text_encoder,
+            transformers_clip.layout(ours.text_encoder, nested=False),
+            oracles.tensors(text),
         ),
-        'unet': oracles.params_like(ours.unet, diffusers_unet.layout(ours.unet), oracles.tensors(unet), size=8),
+        'unet': oracles.params_like(
+            ours.unet, diffusers_unet.layout(ours.unet), oracles.tensors(unet), size=8
+        ),
         'first_stage': oracles.params_like(
             ours.first_stage, autoencoder.layout(ours.first_stage, 'diffusers'), oracles.tensors(vae), size=8
         ),
@@ -155,7 +164,9 @@ def test_the_whole_pipeline_gives_the_images_of_diffusers():
     with torch.no_grad():
         context, null = (text(torch.from_numpy(ids).long()).last_hidden_state for ids in (TOKENS, NULL))
         scheduler.set_timesteps(4)
-        x = torch.from_numpy(noise.copy()) * float(scheduler.alphas_cumprod[scheduler.timesteps[0]].neg().add(1).sqrt())
+        x = torch.from_numpy(noise.copy()) * float(
+            scheduler.alphas_cumprod[scheduler.timesteps[0]].neg().add(1).sqrt()
+        )
         for t in scheduler.timesteps:
             uncond, cond = unet(torch.cat([x, x]), t, torch.cat([null, context])).sample.chunk(2)
             x = scheduler.step(uncond + 3.0 * (cond - uncond), t, x).prev_sample

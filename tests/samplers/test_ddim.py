@@ -35,7 +35,9 @@ def test_the_trajectory_is_that_of_diffusers(grid, to_clean, steps):
         levels = grids.named(grid)(Schedule(), steps)
         # their table is float32: take ours, so that what differs is the step
         theirs.alphas_cumprod = torch.from_numpy(np.array(Schedule().level(jnp.arange(1000)).alpha ** 2))
-        theirs.final_alpha_cumprod = torch.tensor(1.0 if to_clean else float(theirs.alphas_cumprod[0]), dtype=torch.float64)
+        theirs.final_alpha_cumprod = torch.tensor(
+            1.0 if to_clean else float(theirs.alphas_cumprod[0]), dtype=torch.float64
+        )
         theirs.set_timesteps(steps)
         np.testing.assert_array_equal(levels.t[:-1], theirs.timesteps.numpy())
 
@@ -54,7 +56,9 @@ def test_the_trajectory_is_that_of_diffusers(grid, to_clean, steps):
 def test_deterministic_sampling_ignores_its_key():
     levels = Schedule().level(jnp.linspace(999, 0, 9))
     x = jax.random.normal(jax.random.key(0), (3, 5))
-    first, second = (sample(Sampler(), lambda x, level: jnp.tanh(x), x, levels, jax.random.key(k)) for k in (1, 2))
+    first, second = (
+        sample(Sampler(), lambda x, level: jnp.tanh(x), x, levels, jax.random.key(k)) for k in (1, 2)
+    )
     np.testing.assert_array_equal(first, second)
 
 

@@ -35,7 +35,9 @@ def test_float32_keeps_small_noise_exact():
     np.testing.assert_allclose(level.sigma**2, 0.00085, rtol=1e-5)
 
 
-@pytest.mark.parametrize('fields', [dict(beta_start=0.0), dict(beta_start=0.5, beta_end=0.1), dict(num_train_steps=1)])
+@pytest.mark.parametrize(
+    'fields', [dict(beta_start=0.0), dict(beta_start=0.5, beta_end=0.1), dict(num_train_steps=1)]
+)
 def test_impossible_settings_are_refused(fields):
     with pytest.raises(ValueError, match='must'):
         Schedule(**fields)

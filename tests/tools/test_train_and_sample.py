@@ -27,7 +27,9 @@ def environment():
 
 def train(stage, cwd, *overrides, **kwargs):
     config = f'{ROOT / "configs" / "tiny.py"}:{stage}'
-    return tool('train.py', '--config', config, '--workdir', f'runs/tiny/{stage}', *overrides, cwd=cwd, **kwargs)
+    return tool(
+        'train.py', '--config', config, '--workdir', f'runs/tiny/{stage}', *overrides, cwd=cwd, **kwargs
+    )
 
 
 @pytest.fixture(scope='module')
@@ -49,14 +51,23 @@ def test_a_stage_learns_and_leaves_metrics_pictures_and_a_model(workdir, stage):
     assert (folder / 'pictures' / '0000040.png').is_file()
     settings = json.loads((folder / 'model' / 'settings.json').read_text())
     if stage == 'latent_diffusion':
-        assert settings.keys() >= {'unet', 'first_stage', 'text_encoder', 'tokenizer', 'schedule', 'latent_scale'}
+        assert settings.keys() >= {
+            'unet',
+            'first_stage',
+            'text_encoder',
+            'tokenizer',
+            'schedule',
+            'latent_scale',
+        }
 
 
 @pytest.mark.slow
 def test_training_again_resumes_and_other_settings_are_refused(workdir):
     again = train('first_stage', workdir, '--config.run.num_steps=40')
     assert 'resumed at step 40' in again.stdout
-    other = train('first_stage', workdir, '--config.run.num_steps=40', '--config.run.batch_size=3', check=False)
+    other = train(
+        'first_stage', workdir, '--config.run.num_steps=40', '--config.run.batch_size=3', check=False
+    )
     assert other.returncode != 0
     assert 'batch_size' in other.stderr
     assert '--workdir' in other.stderr
@@ -64,12 +75,24 @@ def test_training_again_resumes_and_other_settings_are_refused(workdir):
 
 @pytest.mark.slow
 def test_a_prompt_becomes_the_same_pictures_each_time(workdir):
-    args = ['--model', 'runs/tiny/latent_diffusion/model', '--prompt', 'a red circle', '--num_steps', 4, '--seed', 3]
+    args = [
+        '--model',
+        'runs/tiny/latent_diffusion/model',
+        '--prompt',
+        'a red circle',
+        '--num_steps',
+        4,
+        '--seed',
+        3,
+    ]
     tool('sample.py', *args, '--out', 'one', '--num_images', 2, cwd=workdir)
     tool('sample.py', *args, '--out', 'two', '--num_images', 1, cwd=workdir)
     names = sorted(path.name for path in (workdir / 'one').iterdir())
     assert names == ['a_red_circle_3.png', 'a_red_circle_3_0.png', 'a_red_circle_3_1.png']
-    with Image.open(workdir / 'one' / 'a_red_circle_3_0.png') as one, Image.open(workdir / 'two' / 'a_red_circle_3_0.png') as two:
+    with (
+        Image.open(workdir / 'one' / 'a_red_circle_3_0.png') as one,
+        Image.open(workdir / 'two' / 'a_red_circle_3_0.png') as two,
+    ):
         assert one.size == (128, 128)
         difference = np.asarray(one, np.int16) - np.asarray(two, np.int16)
         assert np.abs(difference).max() <= 1  # image 0 does not depend on how many there are

@@ -24,7 +24,9 @@ def test_the_rate_rises_then_falls():
     for _ in range(101):
         updates, state = tx.update(gradients, state, PARAMS)
         sizes.append(float(-updates['conv']['kernel'][0]))  # Adam's step on a constant gradient is the rate
-    np.testing.assert_allclose([sizes[0], sizes[10], sizes[55], sizes[100]], [0, 0.1, 0.0505, 0.001], rtol=1e-3, atol=1e-9)
+    np.testing.assert_allclose(
+        [sizes[0], sizes[10], sizes[55], sizes[100]], [0, 0.1, 0.0505, 0.001], rtol=1e-3, atol=1e-9
+    )
 
 
 def test_a_warm_up_longer_than_the_run_is_refused():
