@@ -195,3 +195,18 @@ def bert_tokenizer() -> Spec:
 def scaled_linear(beta_start: float, beta_end: float) -> Spec:
     """The noise of 1000 training steps, linear in the square root of beta."""
     return dict(name='scaled_linear', beta_start=beta_start, beta_end=beta_end, num_train_steps=1000)
+
+
+def emoji(**select: Any) -> Spec:
+    """The emoji pack's training pictures at 32 x 32, captioned 'red apple, noto style'; select narrows them.
+
+    --config.data.path says where the pack is: a zip file or folder with a metadata.jsonl, whose rows have
+    file_name, caption, style, group and split.
+    """
+    return dict(
+        name='image_folder',
+        path='data/emoji64.zip',
+        image_size=32,
+        text=('{caption}, {style} style',),
+        select=dict(split=('train',)) | select,
+    )

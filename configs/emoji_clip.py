@@ -5,6 +5,8 @@ python tools/train.py --config configs/emoji_clip.py --workdir runs/emoji_clip
 
 from ml_collections import ConfigDict
 
+from configs import common
+
 
 def get_config(arg: str = '') -> ConfigDict:
     return ConfigDict(
@@ -30,13 +32,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 ),
             ),
             tokenizer=dict(name='clip', context_length=24),
-            data=dict(
-                name='image_folder',
-                path='../shared/data/emoji64.zip',
-                image_size=32,
-                text='{caption}, {style} style',
-                select=dict(split=('train',), group=('food-drink', 'animals-nature')),
-            ),
+            data=common.emoji(group=('food-drink', 'animals-nature')),
             optimizer=dict(lr=1e-3, warmup_steps=100, final_lr=1e-5, weight_decay=0.1),
             run=dict(num_steps=1000, batch_size=128, save_every=500),
             export=dict(dtype='float16'),

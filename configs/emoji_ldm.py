@@ -1,13 +1,18 @@
 """The U-Net of the emoji model: text-conditional latent diffusion at 8 x 8 latents, on top of the other two.
 
-python tools/train.py --config configs/emoji_ldm.py --workdir runs/emoji_ldm
+The second run trains on from the first with half of the captions as 'a red apple, noto style'.
+
+    python tools/train.py --config configs/emoji_ldm.py --workdir runs/emoji_ldm
+    python tools/train.py --config configs/emoji_ldm.py:articles --workdir runs/emoji_articles
 """
 
 from ml_collections import ConfigDict
 
+from configs import common
+
 
 def get_config(arg: str = '') -> ConfigDict:
-    return ConfigDict(
+    config = ConfigDict(
         dict(
             stage=dict(name='latent_diffusion', latent_size=8, parameterization='v', drop_rate=0.1),
             models=dict(
@@ -23,15 +28,15 @@ def get_config(arg: str = '') -> ConfigDict:
             ),
             pretrained=dict(first_stage='runs/emoji_vae/model', text_encoder='runs/emoji_clip/model'),
             schedule=dict(name='scaled_linear'),
-            data=dict(
-                name='image_folder',
-                path='../shared/data/emoji64.zip',
-                image_size=32,
-                text='{caption}, {style} style',
-                select=dict(split=('train',), group=('food-drink', 'animals-nature')),
-            ),
+            data=common.emoji(group=('food-drink', 'animals-nature')),
             optimizer=dict(lr=1e-3, warmup_steps=200, final_lr=1e-5),
             run=dict(num_steps=5000, batch_size=32, save_every=500),
             export=dict(dtype='float16'),
         )
     )
+    if arg == 'articles':
+        config.initial = 'runs/emoji_ldm/model'
+        config.data.text += tuple(f'a {text}' for text in config.data.text)
+        config.optimizer.lr = 5e-4
+        config.run.num_steps = 1500
+    return config

@@ -5,6 +5,8 @@ python tools/train.py --config configs/emoji_vae.py --workdir runs/emoji_vae
 
 from ml_collections import ConfigDict
 
+from configs import common
+
 
 def get_config(arg: str = '') -> ConfigDict:
     return ConfigDict(
@@ -20,12 +22,7 @@ def get_config(arg: str = '') -> ConfigDict:
                     num_groups=16,
                 ),
             ),
-            data=dict(
-                name='image_folder',
-                path='../shared/data/emoji64.zip',
-                image_size=32,
-                select=dict(split=('train',)),
-            ),
+            data=common.emoji(),
             optimizer=dict(lr=1e-3, warmup_steps=100, final_lr=1e-5),
             run=dict(num_steps=3000, batch_size=16, save_every=500),
             export=dict(dtype='float16'),

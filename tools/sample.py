@@ -1,6 +1,6 @@
 """Makes pictures from prompts.
 
-    python tools/sample.py --prompt "a red apple, noto style" [--num_images 4 --seed 1 --guidance_scale 4]
+    python tools/sample.py --prompt "a red apple, noto style" [--num_images 4 --seed 1 --guidance_scale 3]
 
 Writes one PNG for each image, with its prompt, seed and settings as text in the file, and for several
 images a contact sheet with a row for each prompt.
@@ -30,7 +30,7 @@ def parse():
         '--seed', type=int, default=0, help='image i is made from (seed, i), whatever --num_images is'
     )
     parser.add_argument('--num_steps', type=int, default=30)
-    parser.add_argument('--guidance_scale', type=float, default=4.0, help='1 is no guidance')
+    parser.add_argument('--guidance_scale', type=float, default=2.0, help='1 is no guidance')
     parser.add_argument('--eta', type=float, default=0.0, help='0 is DDIM, deterministic; 1 is DDPM')
     parser.add_argument('--grid', default='trailing', help='spacing of the steps: trailing or leading')
     parser.add_argument(

@@ -31,9 +31,9 @@ def main(argv):
     source = build('data', config.data)
     stage, settings = assemble(config)
     tx = optimizer.adamw(num_steps=run.num_steps, **config.optimizer)
-    state = loop.train(stage, source, tx, WORKDIR.value, run)
-    examples = pipeline.in_order(stage.prepare(source), run.batch_size)
-    measured, params = stage.export(state.ema_params, examples)
+    examples = stage.prepare(source)
+    state = loop.train(stage, examples, tx, WORKDIR.value, run)
+    measured, params = stage.export(state.ema_params, pipeline.in_order(examples, run.batch_size))
     path = pathlib.Path(WORKDIR.value) / 'model'
     store.save_model(path, settings | measured, params, **config.get('export', {}))
     print(f'model written to {path}')
@@ -47,10 +47,7 @@ def assemble(config):
     settings, fields, frozen = {}, {}, {}
     for part, path in config.get('pretrained', {}).items():
         loaded, params = store.load_model(path, [part])
-        settings |= {
-            key: value for key, value in loaded.items() if key == part or not isinstance(value, dict)
-        }
-        settings |= {key: loaded[key] for key in ('tokenizer',) if key in loaded}
+        settings |= {key: loaded[key] for key in (part, 'tokenizer', 'latent_scale') if key in loaded}
         frozen |= params
     settings |= {key: json.loads(config[key].to_json()) for key in ('schedule', 'tokenizer') if key in config}
     settings |= json.loads(config.models.to_json())
@@ -59,6 +56,8 @@ def assemble(config):
         fields['schedule'] = build('schedules', settings['schedule'])
     if 'tokenizer' in settings:
         fields['tokenizer'] = build('text', settings['tokenizer'])
+    if 'initial' in config:
+        fields['initial'] = store.load_model(config.initial, ['unet'])[1]['unet']
     if frozen:
         fields |= {'frozen': frozen, 'latent_scale': settings['latent_scale']}
     return build('training', {**config.stage, **fields}), settings

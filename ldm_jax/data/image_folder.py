@@ -25,7 +25,8 @@ class Source:
         path: a folder, or a zip file, with metadata.jsonl at its top: a JSON object a line, whose
             'file_name' names an image beside it.
         image_size: S; images are resized to it, transparent ones on white.
-        text: a format string over a row's fields, such as '{caption}, {style} style'.
+        text: a format string over a row's fields, such as '{caption}, {style} style'; with several of them
+            each image is there once with each.
         select: field -> allowed values; a row must match them all.
 
     Raises:
@@ -35,13 +36,13 @@ class Source:
 
     path: str
     image_size: int
-    text: str = '{caption}'
+    text: str | tuple[str, ...] = '{caption}'
     select: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for row in self._all_rows:
             try:
-                self.text.format(**row), [row[field] for field in self.select]
+                _ = [text.format(**row) for text in self._texts], [row[field] for field in self.select]
             except KeyError as error:
                 raise ValueError(
                     f'{self.path}: row {row.get("file_name", row)} has no field {error}; it has {sorted(row)}. '
@@ -59,13 +60,14 @@ class Source:
 
     def caption(self, i: int) -> str:
         """The text of example i, without reading its image."""
-        return self.text.format(**self.rows[i])
+        row, text = divmod(i, len(self._texts))
+        return self._texts[text].format(**self.rows[row])
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows) * len(self._texts)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        name = self.rows[i]['file_name']
+        name = self.rows[i // len(self._texts)]['file_name']
         with Image.open(io.BytesIO(self._read(name))) as image:
             rgba = image.convert('RGBA')
         white = Image.new('RGBA', rgba.size, 'white')
@@ -73,6 +75,10 @@ class Source:
         size = (self.image_size, self.image_size)
         rgb = rgb if rgb.size == size else rgb.resize(size, Image.Resampling.LANCZOS)
         return {'image': np.asarray(rgb), 'text': self.caption(i)}
+
+    @property
+    def _texts(self) -> tuple[str, ...]:
+        return (self.text,) if isinstance(self.text, str) else self.text
 
     @functools.cached_property
     def _all_rows(self) -> list[dict[str, Any]]:

@@ -32,14 +32,17 @@ from ldm_jax.types import Array
 
 BACKENDS = ('auto', 'naive', 'chunked', 'cudnn', 'tpu')
 
-# Up to this many scores (B N L M; 8 MB in float32) 'auto' is naive: on a CPU the passes over the scores then stay
-# in the cache, and chunked would cost its loops (1.2 to 1.7 times the time at 64 to 1024 tokens over 77 keys).
-SHORT = 2**21
-# Scores in flight in chunked. CPU: 256 rows of 4096 keys, 4 MB; half and twice that are as fast within 5 %.
+# 'auto' is naive up to this many scores in all (4 MB in float32), and whatever the batch up to so many per head
+# (90 tokens over 90 keys). Measured on a CPU: there chunked takes 1.0 to 1.5 times naive's time, and from
+# 256 tokens over 256 keys and four heads on 0.5 to 0.9 times.
+SHORT = 2**19
+SHORT_HEAD = 2**13
+# Scores that chunked holds at once on a CPU: 256 rows of one head over 4096 keys (4 MB, which stays in the cache;
+# half and twice as many are as fast within 10 %), or several whole heads while they are few.
 CPU_BLOCK = 2**20
 CPU_GROUP = 2**18
-# Elsewhere all heads go together, so that a batch or heads sharded over a mesh stay where they are; 256 MB in
-# float32 over all devices bounds the memory and leaves long matrices to multiply.
+# Elsewhere all heads go together, so that a batch or heads sharded over a mesh stay where they are. Not tuned:
+# 256 MB in float32, over all devices, bounds the memory and leaves long matrices to multiply.
 BLOCK = 2**26
 
 
@@ -73,15 +76,18 @@ def dot_product(q: Array, k: Array, v: Array, *, causal: bool = False, backend: 
 
 def naive(q: Array, k: Array, v: Array, causal: bool) -> Array:
     """All scores at once; differentiated, it keeps them."""
-    return jnp.swapaxes(_attend(*_heads_first(q, k, v), causal), 1, 2)
+    # On a CPU, copies with the heads first are cheaper than products of matrices with gaps between their rows.
+    return jnp.swapaxes(_attend(*(jnp.swapaxes(x, 1, 2) for x in (q, k, v)), causal), 1, 2)
 
 
 def chunked(q: Array, k: Array, v: Array, causal: bool) -> Array:
-    """At most BLOCK scores (CPU_BLOCK on a CPU) at once, forward and backward, or one row per head."""
-    # A CPU goes through the heads one by one: the block of scores stays in its cache.
-    heads_first = _heads_first(q, k, v)
+    """At most BLOCK scores at once (CPU_BLOCK on a CPU), or one row of each head, forward and backward."""
     out = lax.platform_dependent(
-        *heads_first, cpu=partial(_in_groups, causal=causal), default=partial(_in_rows, BLOCK, causal=causal)
+        jnp.swapaxes(q, 1, 2),
+        jnp.moveaxis(k, 1, 3),
+        jnp.moveaxis(v, 1, 3),
+        cpu=partial(_by_heads, causal=causal),
+        default=partial(_by_rows, block=BLOCK, causal=causal),
     )
     return jnp.swapaxes(out, 1, 2)
 
@@ -137,69 +143,63 @@ def tpu(q: Array, k: Array, v: Array, causal: bool) -> Array:
 
 def _auto(q: Array, k: Array, v: Array, causal: bool) -> Array:
     batch, length, heads, width = q.shape
+    keys = k.shape[1]
     kernels = {}
     if _no_cudnn() is None and q.dtype in (jnp.float16, jnp.bfloat16) and width % 8 == 0 and width <= 128:
         kernels['cuda'] = partial(cudnn, causal=causal)
-    if batch * length * heads * k.shape[1] > SHORT:
-        others = partial(chunked, causal=causal)
-        if min(length, k.shape[1]) >= 1024 and _one_program_per_device():
-            kernels['tpu'] = partial(tpu, causal=causal)
-    else:
-        others = partial(naive, causal=causal)
-    return lax.platform_dependent(q, k, v, default=others, **kernels) if kernels else others(q, k, v)
+    short = length * keys <= SHORT_HEAD or batch * heads * length * keys <= SHORT
+    if min(length, keys) >= 1024 and not short and _one_program_per_device():
+        kernels['tpu'] = partial(tpu, causal=causal)
+    plain = partial(naive if short else chunked, causal=causal)
+    return lax.platform_dependent(q, k, v, default=plain, **kernels) if kernels else plain(q, k, v)
 
 
-def _attend(q: Array, k: Array, v: Array, causal: bool, first: Array | int = 0) -> Array:
-    """Attention of q [..., L, K], whose rows are numbers first and up, over k, v [..., K, M] -> [..., L, K].
-
-    k and v come with tokens last: then their gradients are products q^T ds and g^T p, where XLA's CPU multiplies
-    twice as fast as in ds^T q and p^T g.
-    """
+def _attend(q: Array, k: Array, v: Array, causal: bool, first: Array | int = 0, layout: str = 'mk') -> Array:
+    """Attention of q [..., L, K], its first row number `first`, over k, v [..., M, K], or [..., K, M] as 'km'."""
     wide = jnp.promote_types(q.dtype, jnp.float32)
-    scores = jnp.einsum('...lk,...km->...lm', q, k, preferred_element_type=wide)
+    scores = jnp.einsum(f'...lk,...{layout}->...lm', q, k, preferred_element_type=wide)
     if causal:
         row = first + lax.broadcasted_iota(jnp.int32, scores.shape[-2:], 0)
         scores = jnp.where(lax.broadcasted_iota(jnp.int32, scores.shape[-2:], 1) <= row, scores, -jnp.inf)
-    # Softmax does not change with the peak, so its gradient is zero; dividing by the sum after the product with v
-    # saves a pass over the scores.
+    # The peak keeps exp from overflowing and cancels, so it has no gradient. To divide by the sum after the
+    # product with v saves a pass over the scores.
     peak = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp((scores - peak) * q.shape[-1] ** -0.5)
-    out = jnp.einsum('...lm,...km->...lk', weights.astype(v.dtype), v, preferred_element_type=wide)
+    out = jnp.einsum(f'...lm,...{layout}->...lk', weights.astype(v.dtype), v, preferred_element_type=wide)
     out = checkpoint_name(out, 'attention_product')
     return (out / jnp.sum(weights, axis=-1, keepdims=True)).astype(q.dtype)
 
 
-def _heads_first(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
-    """q [B, N, L, K], k and v [B, N, K, M]. One copy here is cheaper than matrices with gaps between their rows."""
-    return jnp.swapaxes(q, 1, 2), jnp.moveaxis(k, 1, 3), jnp.moveaxis(v, 1, 3)
-
-
-def _in_groups(q: Array, k: Array, v: Array, causal: bool) -> Array:
-    """_in_rows for one head at a time, or for as many as CPU_GROUP holds of short ones."""
+def _by_heads(q: Array, k: Array, v: Array, causal: bool) -> Array:
+    """_by_rows for one head of q [B, N, L, K] after the other, or for groups of them while their scores are few."""
     batch, heads, length, _ = q.shape
-    fit = max(1, CPU_GROUP // (length * k.shape[-1]))
+    fit = min(batch * heads, max(1, CPU_GROUP // (length * k.shape[-1])))
     group = max(size for size in range(1, fit + 1) if batch * heads % size == 0)
+    # A group of one has no axis of its own: XLA would turn the gradients' products around (see _by_rows).
     lead = (batch * heads,) if group == 1 else (batch * heads // group, group)
-    grouped = [x.reshape(*lead, *x.shape[2:]) for x in (q, k, v)]
-    return lax.map(lambda qkv: _in_rows(CPU_BLOCK, *qkv, causal=causal), grouped).reshape(q.shape)
+    groups = [x.reshape(*lead, *x.shape[2:]) for x in (q, k, v)]
+    return lax.map(lambda qkv: _by_rows(*qkv, block=CPU_BLOCK, causal=causal), groups).reshape(q.shape)
 
 
-def _in_rows(block: int, q: Array, k: Array, v: Array, causal: bool) -> Array:
-    """_attend for as many rows of all the heads in q [..., L, K] at a time as fit a block of scores."""
+def _by_rows(q: Array, k: Array, v: Array, block: int, causal: bool) -> Array:
+    """_attend for blocks of rows of q [..., L, K], of all heads at once, over k and v [..., K, M].
+
+    k and v have their tokens last because their gradients are then the products q^T ds and g^T p, where XLA
+    multiplies twice as fast on a CPU as in ds^T q and p^T g.
+    """
     *lead, length, width = q.shape
-    rows = max(1, block // (math.prod(lead) * k.shape[-1]))
-    steps = math.ceil(length / rows)
+    steps = math.ceil(length / max(1, block // (math.prod(lead) * k.shape[-1])))
     rows = math.ceil(length / steps)
-    # Backward, the weights are computed again and their product with v is kept: it is no larger than q.
+    # Backward, the weights are computed again; their product with v, no larger than q, is kept.
     attend = jax.checkpoint(
-        partial(_attend, causal=causal),
+        partial(_attend, causal=causal, layout='km'),
         policy=jax.checkpoint_policies.save_only_these_names('attention_product'),
     )
     if steps == 1:
         return attend(q, k, v)
     q = jnp.pad(q, [(0, 0)] * len(lead) + [(0, steps * rows - length), (0, 0)])
-    q = jnp.moveaxis(q.reshape(*lead, steps, rows, width), -3, 0)
-    out = lax.map(lambda x: attend(x[0], k, v, first=x[1]), (q, rows * jnp.arange(steps)))
+    blocks = jnp.moveaxis(q.reshape(*lead, steps, rows, width), -3, 0)
+    out = lax.map(lambda x: attend(x[0], k, v, first=x[1]), (blocks, rows * jnp.arange(steps)))
     return jnp.moveaxis(out, 0, -3).reshape(*lead, steps * rows, width)[..., :length, :]
 
 

@@ -51,8 +51,11 @@ class Stage:
     latent_scale: float
     latent_size: int
     drop_rate: float = 0.1
+    initial: PyTree | None = None  # parameters of a U-Net to train on from; fresh ones by default
 
     def init(self, key: Array) -> PyTree:
+        if self.initial is not None:
+            return jax.tree.map(jnp.asarray, self.initial)
         return trees.init(self.unet, key, size=self.latent_size)
 
     def prepare(self, source: pipeline.Examples, batch_size: int = 64) -> pipeline.Examples:

@@ -27,7 +27,7 @@ class Trained(Protocol):
 
     def init(self, key: Array) -> PyTree: ...
 
-    def prepare(self, source: pipeline.Examples) -> pipeline.Examples: ...
+    def prepare(self, source: pipeline.Examples) -> pipeline.Examples: ...  # as draw and loss want them
 
     def draw(self, key: Array, batch: PyTree) -> PyTree: ...
 
@@ -54,10 +54,11 @@ class Run:
 
 
 def train(
-    stage: Trained, source: pipeline.Examples, tx: optax.GradientTransformation, workdir: str, run: Run
+    stage: Trained, examples: pipeline.Examples, tx: optax.GradientTransformation, workdir: str, run: Run
 ) -> TrainState:
     """Trains to run.num_steps, from the newest checkpoint of workdir if there is one; returns the last state.
 
+    examples are those that stage.prepare has made of a source.
     workdir/checkpoints holds the two newest states, workdir/metrics.jsonl a JSON object a line,
     workdir/pictures what the averaged parameters make of a batch. A run that was stopped and started again
     goes through the same states as one that was not.
@@ -66,7 +67,7 @@ def train(
     root.mkdir(parents=True, exist_ok=True)
     key = jax.random.key(run.seed)
     state = create(stage.init(jax.random.fold_in(key, 0)), tx)
-    print(f'{trees.count(state.params):,} parameters, {len(source):,} examples', flush=True)
+    print(f'{trees.count(state.params):,} parameters, {len(examples):,} examples', flush=True)
     step = jax.jit(
         functools.partial(train_step, draw=stage.draw, loss=stage.loss, tx=tx, ema_decay=run.ema_decay),
         donate_argnums=0,
@@ -78,7 +79,7 @@ def train(
             state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
             print(f'resumed at step {int(state.step)}', flush=True)
         first = int(state.step)
-        batches = pipeline.batches(stage.prepare(source), run.batch_size, run.seed, start=first)
+        batches = pipeline.batches(examples, run.batch_size, run.seed, start=first)
         steps = zip(range(first, run.num_steps), batches, strict=False)
         with open(root / 'metrics.jsonl', 'a') as log:
             window = _Window()

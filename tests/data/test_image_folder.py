@@ -45,6 +45,12 @@ def test_rows_become_images_on_white_with_captions(path):
     np.testing.assert_allclose(images[2, 0, 0], (127, 127, 255), atol=1)
 
 
+def test_several_texts_show_each_image_with_each(path):
+    source = Source(path, image_size=8, text=('{caption}', 'a {caption}'))
+    assert [source[i]['text'] for i in range(len(source))] == ['red', 'a red', 'clear', 'a clear', 'blue', 'a blue']
+    np.testing.assert_array_equal(source[4]['image'], source[5]['image'])
+
+
 def test_select_keeps_the_rows_that_match_every_field(path):
     source = Source(path, image_size=8, select=dict(split=('train',), style=('flat', 'round')))
     assert [row['file_name'] for row in source.rows] == ['a.png']
