@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 VERSION = re.search(r"__version__ = '(.+)'", pathlib.Path('ldm_jax/__init__.py').read_text())[1]
 
-TRAIN = ['grain>=0.2.18', 'tensorflow-datasets>=4.9.10', 'importlib_resources>=6.5', 'array-record>=0.8.3']
+TRAIN = ['grain>=0.2.18', 'tensorflow-datasets>=4.9.10', 'importlib_resources>=7.0', 'array-record>=0.8.6']
 
 setup(
     name='ldm_jax',
@@ -20,31 +20,31 @@ setup(
     packages=find_packages(include=['ldm_jax', 'ldm_jax.*', 'configs']),
     package_data={'ldm_jax': ['text/*.gz', 'text/*.LICENSE', 'weights/**']},
     install_requires=[
-        'absl-py>=2.1',
+        'absl-py>=2.5.1',
         'flax>=0.12.8',
         'ftfy>=6.3.1',
-        'huggingface_hub>=2.0',
+        'huggingface_hub>=2.4',
         'jax>=0.10.2',
         'ml-collections>=1.1.0',
-        'numpy>=2.4',
+        'numpy>=2.4.6',
         'optax>=0.2.8',
         'orbax-checkpoint>=0.12.8',
-        'pillow>=12.0',
+        'pillow>=13.0',
         'safetensors>=0.8.0',
         'regex>=2025.10.22',
         'tokenizers>=0.23.1',
-        'tqdm>=4.67',
+        'tqdm>=4.70',
         'transformers>=5.23',
     ],
     extras_require={
         'train': TRAIN,
         'test': [
             *TRAIN,
-            'diffusers>=0.42',
-            'hypothesis>=6.150',
-            'pytest>=9.0',
+            'diffusers>=0.42.1',
+            'hypothesis>=6.160',
+            'pytest>=9.2',
             'pytest-xdist>=3.8',
-            'ruff>=0.15',
+            'ruff>=0.17',
             'torch>=2.13',
         ],
         'cuda': ['jax[cuda12]>=0.10.2'],

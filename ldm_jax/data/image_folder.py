@@ -11,8 +11,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image
+
+from ldm_jax.data import transforms
 
 METADATA = 'metadata.jsonl'
 
@@ -24,7 +25,7 @@ class Source:
     Args:
         path: a folder, or a zip file, with metadata.jsonl at its top: a JSON object a line, whose
             'file_name' names an image beside it.
-        image_size: S; images are resized to it, transparent ones on white.
+        image_size: S; the middle square of each image is resized to it, on white where it is transparent.
         text: a format string over a row's fields, such as '{caption}, {style} style'; with several of them
             each image is there once with each.
         select: field -> allowed values; a row must match them all.
@@ -69,12 +70,7 @@ class Source:
     def __getitem__(self, i: int) -> dict[str, Any]:
         name = self.rows[i // len(self._texts)]['file_name']
         with Image.open(io.BytesIO(self._read(name))) as image:
-            rgba = image.convert('RGBA')
-        white = Image.new('RGBA', rgba.size, 'white')
-        rgb = Image.alpha_composite(white, rgba).convert('RGB')
-        size = (self.image_size, self.image_size)
-        rgb = rgb if rgb.size == size else rgb.resize(size, Image.Resampling.LANCZOS)
-        return {'image': np.asarray(rgb), 'text': self.caption(i)}
+            return {'image': transforms.square(image, self.image_size), 'text': self.caption(i)}
 
     @property
     def _texts(self) -> tuple[str, ...]:

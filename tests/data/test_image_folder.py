@@ -47,7 +47,14 @@ def test_rows_become_images_on_white_with_captions(path):
 
 def test_several_texts_show_each_image_with_each(path):
     source = Source(path, image_size=8, text=('{caption}', 'a {caption}'))
-    assert [source[i]['text'] for i in range(len(source))] == ['red', 'a red', 'clear', 'a clear', 'blue', 'a blue']
+    assert [source[i]['text'] for i in range(len(source))] == [
+        'red',
+        'a red',
+        'clear',
+        'a clear',
+        'blue',
+        'a blue',
+    ]
     np.testing.assert_array_equal(source[4]['image'], source[5]['image'])
 
 

@@ -1,0 +1,245 @@
+"""Every way to compute attention meets the same float64 oracle; 'auto' takes the way it says; memory stays small."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ldm_jax.models import dot_product as attention
+from ldm_jax.models.attention import Attention
+from tests import oracles
+
+SMALL = [  # B, L, M, N, K, causal: one query, ragged blocks, L on either side of M
+    (2, 1, 77, 3, 8, False),
+    (2, 64, 77, 3, 8, False),
+    (1, 37, 37, 2, 5, True),
+    (1, 53, 20, 1, 5, True),
+    (2, 20, 53, 1, 5, True),
+]
+
+
+def random(*shape, seed=0, scale=1.0):
+    return scale * np.random.default_rng(seed).standard_normal(shape)
+
+
+def operands(b, length, keys, n, width, scale=1.0):
+    """q, k, v and the cotangent of the output."""
+    shapes = [(b, tokens, n, width) for tokens in (length, keys, keys, length)]
+    return [random(*shape, seed=seed, scale=scale) for seed, shape in enumerate(shapes)]
+
+
+def oracle(q, k, v, g, causal=False):
+    """The output and the gradients of q, k and v, by the formulas, in float64."""
+    q, k, v, g = (np.swapaxes(np.asarray(x, np.float64), 1, 2) for x in (q, k, v, g))
+    scale = q.shape[-1] ** -0.5
+    scores = scale * q @ np.swapaxes(k, -1, -2)
+    if causal:
+        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    back = g @ np.swapaxes(v, -1, -2)
+    back = scale * weights * (back - (back * weights).sum(-1, keepdims=True))
+    results = weights @ v, back @ k, np.swapaxes(back, -1, -2) @ q, np.swapaxes(weights, -1, -2) @ g
+    return [np.swapaxes(x, 1, 2) for x in results]
+
+
+def with_gradients(function, q, k, v, g, causal=False):
+    out, pull = jax.vjp(lambda *qkv: function(*qkv, causal), q, k, v)
+    return [out, *pull(g.astype(out.dtype))]
+
+
+def assert_close(ours, theirs, tolerance):
+    for name, a, b in zip(('out', 'dq', 'dk', 'dv'), ours, theirs, strict=True):
+        scale = max(np.abs(b).max(), 1e-30)
+        error = np.abs(np.asarray(a, np.float64) - b).max() / scale
+        assert np.isfinite(np.asarray(a, np.float64)).all(), name
+        assert error < tolerance or np.abs(b).max() < 1e-12, (name, error)
+
+
+@pytest.fixture(params=['naive', 'by_heads', 'by_rows'])
+def plain(request, monkeypatch):
+    """naive and both forms of chunked, with blocks that the small shapes do not divide into."""
+    monkeypatch.setattr(attention, 'CPU_GROUP', 2000)
+    monkeypatch.setattr(attention, 'CPU_BLOCK', 700)
+    monkeypatch.setattr(attention, 'BLOCK', 2000)
+    if request.param == 'by_rows':  # the form that other platforms take
+        monkeypatch.setattr(attention.lax, 'platform_dependent', lambda *x, default, **others: default(*x))
+    return attention.naive if request.param == 'naive' else attention.chunked
+
+
+@pytest.mark.parametrize('case', SMALL, ids=str)
+def test_plain_ways_and_their_gradients_are_exact(plain, case):
+    *shape, causal = case
+    inputs = operands(*shape)
+    with oracles.float64():
+        ours = jax.jit(lambda *x: with_gradients(plain, *x, causal))(*inputs)
+    assert ours[0].dtype == jnp.float64
+    assert_close(ours, oracle(*inputs, causal), 1e-12)
+
+
+def test_plain_ways_are_differentiated_forwards_and_twice(plain):
+    *qkv, g = operands(1, 9, 11, 2, 4)
+    tangents = [random(*x.shape, seed=9) for x in qkv]
+
+    def slope(*qkv):
+        return jax.grad(lambda *x: jnp.sum(g * plain(*x, True)))(*qkv)
+
+    with oracles.float64():
+        _, curvature = jax.jvp(slope, tuple(qkv), tuple(tangents))
+    ahead, behind = (
+        oracle(*(x + step * t for x, t in zip(qkv, tangents, strict=True)), g, True)[1]
+        for step in (1e-5, -1e-5)
+    )
+    assert oracles.relative_error(curvature, (ahead - behind) / 2e-5) < 1e-8
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_logits_in_the_thousands_neither_overflow_nor_lose_the_winner(plain, dtype):
+    # Scores reach 40,000 before scaling; in float16 they would be infinite, in bfloat16 ties.
+    inputs = [jnp.asarray(x, dtype) for x in operands(1, 40, 30, 2, 16, scale=30.0)]
+    ours = jax.jit(lambda *x: with_gradients(plain, *x))(*inputs)
+    assert ours[0].dtype == dtype
+    assert oracles.relative_error(ours[0], oracle(*inputs)[0]) < 4 * jnp.finfo(dtype).eps
+    assert all(jnp.isfinite(x).all() for x in ours)
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_as_exact_as_its_inputs(plain, dtype):
+    inputs = [jnp.asarray(x, dtype) for x in operands(2, 50, 77, 2, 16)]
+    assert_close(with_gradients(plain, *inputs), oracle(*inputs), 4 * jnp.finfo(dtype).eps)
+
+
+def temporary_bytes(function, *shapes):
+    compiled = jax.jit(function).lower(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize('form', ['by_heads', 'by_rows'])
+def test_long_sequences_never_hold_the_score_matrix(form, monkeypatch):
+    if form == 'by_rows':
+        monkeypatch.setattr(attention.lax, 'platform_dependent', lambda *x, default, **others: default(*x))
+        monkeypatch.setattr(attention, 'BLOCK', 2**20)
+    shapes = [(1, 8192, 2, 8)] * 4
+    scores = 4 * 2 * 8192**2  # bytes: 512 MB
+    assert temporary_bytes(lambda *x: attention.chunked(*x, False), *shapes[:3]) < scores / 30
+    assert temporary_bytes(lambda *x: with_gradients(attention.chunked, *x), *shapes) < scores / 20
+    # The measure sees the matrix where there is one.
+    assert temporary_bytes(lambda *x: attention.naive(*x, False), *shapes[:3]) >= scores
+
+
+@pytest.mark.parametrize('transform', ['vmap', 'pmap', 'mesh'])
+def test_vmap_pmap_and_a_mesh_change_nothing(plain, transform):
+    inputs = [jnp.asarray(random(8, 2, 21, 2, 4, seed=seed), jnp.float32) for seed in range(4)]
+
+    def run(*x):
+        return with_gradients(plain, *x, True)
+
+    if transform == 'mesh':  # the batch over eight devices, partitioned by XLA
+        batch = NamedSharding(
+            jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,)), PartitionSpec('data')
+        )
+        merged = [x.reshape(16, 21, 2, 4) for x in inputs]
+        ours = jax.jit(run, in_shardings=batch, out_shardings=batch)(*merged)
+        ours = [x.reshape(8, 2, 21, 2, 4) for x in ours]
+    else:
+        ours = {'vmap': lambda f: jax.jit(jax.vmap(f)), 'pmap': jax.pmap}[transform](run)(*inputs)
+    for i in (0, 7):
+        assert_close([x[i] for x in ours], oracle(*(x[i] for x in inputs), True), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ('length', 'keys', 'width', 'causal'),
+    [(130, 77, 40, False), (150, 140, 160, True)],  # padded queries, keys and, above 128, widths
+)
+def test_the_tpu_kernel_interpreted(length, keys, width, causal):
+    inputs = [jnp.asarray(x, jnp.float32) for x in operands(1, length, keys, 1, width)]
+    with pltpu.force_tpu_interpret_mode():
+        ours = jax.jit(lambda *x: with_gradients(attention.tpu, *x, causal))(*inputs)
+    assert_close(ours, oracle(*inputs, causal), 1e-5)
+
+
+def lowered(platform, *shapes, dtype=jnp.bfloat16, gradient=False, replicas=None):
+    """The program that 'auto' becomes on a platform that is not here; over replicas, as under pmap."""
+
+    def run(*qkv):
+        if gradient:
+            return jax.grad(lambda *x: jnp.sum(attention.dot_product(*x).astype(jnp.float32)), (0, 1, 2))(
+                *qkv
+            )
+        return attention.dot_product(*qkv)
+
+    if replicas:
+        mesh = jax.make_mesh((replicas,), ('data',), axis_types=(AxisType.Auto,))
+        run = jax.shard_map(
+            run, mesh=mesh, in_specs=PartitionSpec('data'), out_specs=PartitionSpec('data'), check_vma=False
+        )
+    inputs = [jax.ShapeDtypeStruct(shape, dtype) for shape in (shapes[0], shapes[-1], shapes[-1])]
+    return jax.jit(run).trace(*inputs).lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_auto_is_naive_for_short_sequences_and_chunked_for_long_ones():
+    assert 'stablehlo.while' not in lowered('cpu', (2, 64, 8, 40), (2, 77, 8, 40))
+    assert 'stablehlo.while' not in lowered('cpu', (512, 64, 8, 40))
+    assert 'stablehlo.while' in lowered('cpu', (2, 1024, 8, 40))
+    assert 'stablehlo.while' in lowered('cuda', (2, 4096, 8, 40), dtype=jnp.float32)
+
+
+@pytest.mark.parametrize('width', [40, 64, 160, 512])
+def test_auto_takes_the_tpu_kernel_inside_a_replica(width):
+    calls = re.findall('tpu_custom_call', lowered('tpu', (8, 1024, 1, width), gradient=True, replicas=8))
+    assert len(calls) == 3  # forward, then the gradients of k and v, and of q
+
+
+def test_auto_leaves_the_tpu_kernel_where_it_cannot_run_or_does_not_pay():
+    assert 'tpu_custom_call' not in lowered('tpu', (8, 4096, 1, 64))  # XLA may have to partition this one
+    assert 'tpu_custom_call' not in lowered('tpu', (8, 4096, 8, 64), (8, 77, 8, 64), replicas=8)
+    assert 'tpu_custom_call' not in lowered('cpu', (8, 4096, 1, 64), replicas=8)
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A process that takes itself for one with an NVIDIA GPU; it can lower programs for it."""
+    kernels = pytest.importorskip('jax._src.cudnn.fused_attention_stablehlo')
+    monkeypatch.setattr(kernels, 'check_cudnn_version', lambda: 91000)
+    monkeypatch.setattr(attention, '_no_cudnn', lambda: None)
+
+
+@pytest.mark.usefixtures('cuda')
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+def test_auto_takes_cudnn_for_half_precision(dtype):
+    assert '__cudnn$fmhaSoftmax' in lowered('cuda', (2, 64, 8, 40), (2, 77, 8, 40), dtype=dtype)
+    assert '__cudnn$fmhaSoftmaxBackward' in lowered('cuda', (2, 4096, 8, 128), dtype=dtype, gradient=True)
+
+
+@pytest.mark.usefixtures('cuda')
+def test_auto_leaves_cudnn_what_it_does_not_have():
+    assert '__cudnn' not in lowered('cuda', (2, 1024, 8, 64), dtype=jnp.float32)  # not cast: exactness first
+    assert '__cudnn' not in lowered('cuda', (1, 1024, 1, 512))
+    assert '__cudnn' not in lowered('cuda', (2, 64, 8, 36))
+    assert '__cudnn' not in lowered('cpu', (2, 64, 8, 40))
+
+
+def test_dot_product_computes_each_backend_that_it_names():
+    inputs = [jnp.asarray(x, jnp.float32) for x in operands(2, 12, 9, 2, 4)]
+    for backend in ('auto', 'naive', 'chunked'):
+        out = attention.dot_product(*inputs[:3], causal=True, backend=backend)
+        assert oracles.relative_error(out, oracle(*inputs, True)[0]) < 1e-6
+
+
+def test_errors_name_the_value_and_the_way_out():
+    q = jnp.ones((1, 8, 2, 4))
+    with pytest.raises(ValueError, match=r"attention backend 'chunk'.*naive.*Did you mean 'chunked'"):
+        Attention(2, 4, 8, backend='chunk').init(jax.random.key(0), jnp.ones((1, 8, 8)))
+    with pytest.raises(
+        ValueError, match=r"'cudnn' needs an NVIDIA GPU, and this process runs on 'cpu'.*'auto'"
+    ):
+        attention.dot_product(q, q, q, backend='cudnn')
+    with pytest.raises(ValueError, match=r"'tpu' needs a TPU, and this process runs on 'cpu'.*'auto'"):
+        attention.dot_product(q, q, q, backend='tpu')
+    for k, v in [(q[:, :, :1], q[:, :, :1]), (q, q[:, :4]), (q[..., :2], q[..., :2]), (q[0], q[0])]:
+        with pytest.raises(ValueError, match=r'takes q \[B, L, N, K\] and k, v'):
+            attention.dot_product(q, k, v)
