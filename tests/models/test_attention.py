@@ -1,5 +1,6 @@
 """Every way to compute attention meets the same float64 oracle; 'auto' takes the way it says; memory stays small."""
 
+import math
 import re
 
 import jax
@@ -16,7 +17,6 @@ from tests import oracles
 SMALL = [  # B, L, M, N, K, causal: one query, ragged blocks, L on either side of M
     (2, 1, 77, 3, 8, False),
     (2, 64, 77, 3, 8, False),
-    (1, 37, 37, 2, 5, True),
     (1, 53, 20, 1, 5, True),
     (2, 20, 53, 1, 5, True),
 ]
@@ -53,22 +53,26 @@ def with_gradients(function, q, k, v, g, causal=False):
 
 
 def assert_close(ours, theirs, tolerance):
-    for name, a, b in zip(('out', 'dq', 'dk', 'dv'), ours, theirs, strict=True):
-        scale = max(np.abs(b).max(), 1e-30)
-        error = np.abs(np.asarray(a, np.float64) - b).max() / scale
-        assert np.isfinite(np.asarray(a, np.float64)).all(), name
-        assert error < tolerance or np.abs(b).max() < 1e-12, (name, error)
+    for name, a, b in zip(('out', 'dq', 'dk', 'dv'), ours, theirs, strict=False):
+        assert oracles.relative_error(a, b) < tolerance, name
+
+
+def as_elsewhere(monkeypatch):
+    """Gives chunked the form that it has on other platforms than the CPU."""
+    monkeypatch.setattr(attention.lax, 'platform_dependent', lambda *x, default, **others: default(*x))
 
 
 @pytest.fixture(params=['naive', 'by_heads', 'by_rows'])
 def plain(request, monkeypatch):
     """naive and both forms of chunked, with blocks that the small shapes do not divide into."""
+    if request.param == 'naive':
+        return attention.naive
     monkeypatch.setattr(attention, 'CPU_GROUP', 2000)
     monkeypatch.setattr(attention, 'CPU_BLOCK', 700)
     monkeypatch.setattr(attention, 'BLOCK', 2000)
-    if request.param == 'by_rows':  # the form that other platforms take
-        monkeypatch.setattr(attention.lax, 'platform_dependent', lambda *x, default, **others: default(*x))
-    return attention.naive if request.param == 'naive' else attention.chunked
+    if request.param == 'by_rows':
+        as_elsewhere(monkeypatch)
+    return attention.chunked
 
 
 @pytest.mark.parametrize('case', SMALL, ids=str)
@@ -97,40 +101,49 @@ def test_plain_ways_are_differentiated_forwards_and_twice(plain):
     assert oracles.relative_error(curvature, (ahead - behind) / 2e-5) < 1e-8
 
 
-@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16, jnp.float16])
-def test_logits_in_the_thousands_neither_overflow_nor_lose_the_winner(plain, dtype):
-    # Scores reach 40,000 before scaling; in float16 they would be infinite, in bfloat16 ties.
-    inputs = [jnp.asarray(x, dtype) for x in operands(1, 40, 30, 2, 16, scale=30.0)]
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_scores_in_the_thousands_do_not_overflow_and_keep_their_order(plain, dtype):
+    # Before scaling they reach 40,000: in bfloat16 they would be ties, in float16 often infinite.
+    inputs = [jnp.asarray(x, dtype) for x in operands(1, 40, 77, 2, 16, scale=30.0)]
     ours = jax.jit(lambda *x: with_gradients(plain, *x))(*inputs)
-    assert ours[0].dtype == dtype
+    assert all(x.dtype == dtype and jnp.isfinite(x.astype(jnp.float32)).all() for x in ours)
     assert oracles.relative_error(ours[0], oracle(*inputs)[0]) < 4 * jnp.finfo(dtype).eps
-    assert all(jnp.isfinite(x).all() for x in ours)
 
 
-@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
-def test_half_precision_is_as_exact_as_its_inputs(plain, dtype):
-    inputs = [jnp.asarray(x, dtype) for x in operands(2, 50, 77, 2, 16)]
-    assert_close(with_gradients(plain, *inputs), oracle(*inputs), 4 * jnp.finfo(dtype).eps)
+def test_bfloat16_loses_its_own_rounding_and_no_more(plain):
+    inputs = [jnp.asarray(x, jnp.bfloat16) for x in operands(1, 40, 77, 2, 16)]
+    ours = jax.jit(lambda *x: with_gradients(plain, *x))(*inputs)
+    assert_close(ours, oracle(*inputs), 2 * jnp.finfo(jnp.bfloat16).eps)
 
 
-def temporary_bytes(function, *shapes):
-    compiled = jax.jit(function).lower(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+def sizes(function, *shapes):
+    """Numbers in the program's largest value, and the bytes that its compiled form holds at once."""
+    program = jax.jit(function).lower(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes))
+    values = re.findall(r'tensor<((?:\d+x)+)f32>', program.as_text())
+    largest = max(math.prod(int(side) for side in value.split('x')[:-1]) for value in values)
+    return largest, program.compile().memory_analysis().temp_size_in_bytes
 
 
 @pytest.mark.parametrize('form', ['by_heads', 'by_rows'])
 def test_long_sequences_never_hold_the_score_matrix(form, monkeypatch):
     if form == 'by_rows':
-        monkeypatch.setattr(attention.lax, 'platform_dependent', lambda *x, default, **others: default(*x))
+        as_elsewhere(monkeypatch)
         monkeypatch.setattr(attention, 'BLOCK', 2**20)
     shapes = [(1, 8192, 2, 8)] * 4
-    scores = 4 * 2 * 8192**2  # bytes: 512 MB
-    assert temporary_bytes(lambda *x: attention.chunked(*x, False), *shapes[:3]) < scores / 30
-    assert temporary_bytes(lambda *x: with_gradients(attention.chunked, *x), *shapes) < scores / 20
-    # The measure sees the matrix where there is one.
-    assert temporary_bytes(lambda *x: attention.naive(*x, False), *shapes[:3]) >= scores
+    scores = 2 * 8192**2  # 512 MB
+    for largest, held in (
+        sizes(lambda *x: attention.chunked(*x, False), *shapes[:3]),
+        sizes(lambda *x: with_gradients(attention.chunked, *x), *shapes),
+    ):
+        assert largest <= 2**20
+        assert held < 4 * scores / 20
+    # Both measures see the matrix where there is one.
+    largest, held = sizes(lambda *x: with_gradients(attention.naive, *x), *shapes)
+    assert largest == scores
+    assert held >= 4 * scores
 
 
+@pytest.mark.parametrize('plain', ['by_heads', 'by_rows'], indirect=True)
 @pytest.mark.parametrize('transform', ['vmap', 'pmap', 'mesh'])
 def test_vmap_pmap_and_a_mesh_change_nothing(plain, transform):
     inputs = [jnp.asarray(random(8, 2, 21, 2, 4, seed=seed), jnp.float32) for seed in range(4)]
@@ -188,7 +201,7 @@ def test_auto_is_naive_for_short_sequences_and_chunked_for_long_ones():
     assert 'stablehlo.while' in lowered('cuda', (2, 4096, 8, 40), dtype=jnp.float32)
 
 
-@pytest.mark.parametrize('width', [40, 64, 160, 512])
+@pytest.mark.parametrize('width', [40, 160])
 def test_auto_takes_the_tpu_kernel_inside_a_replica(width):
     calls = re.findall('tpu_custom_call', lowered('tpu', (8, 1024, 1, width), gradient=True, replicas=8))
     assert len(calls) == 3  # forward, then the gradients of k and v, and of q
