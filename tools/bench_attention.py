@@ -4,7 +4,7 @@
 
 A shape is batch x queries x keys x heads x head width; the default ones are those of Stable Diffusion 1.5 at 512
 pixels with guidance, and of its first stage. Each figure is the median of --repeats runs in milliseconds; the
-ways take turns, so that what else the machine does falls on all of them.
+ways take turns, so that whatever else the machine does falls on all of them.
 """
 
 import statistics
@@ -23,32 +23,22 @@ DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of q, k and v, such as bfloat16
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'Give flags only; got {argv[1:]}.')
-    shapes = [[int(side) for side in shape.split('x')] for shape in SHAPES.value if shape.count('x') == 4]
-    if len(shapes) < len(SHAPES.value):
-        raise app.UsageError(
-            f'--shapes wants batch x queries x keys x heads x width each; got {SHAPES.value}.'
-        )
-    torch = find_torch()
-    for i, shape in enumerate(shapes):
-        times = measure(ways(torch, *shape))
-        if i == 0:
-            print(f'{"ms":26}' + ''.join(f'{name:>12}' for name in times))
-        reference = times.get('torch', next(iter(times.values())))
-        print(f'{SHAPES.value[i]:26}' + ''.join(f'{t:12.2f}' for t in times.values()))
-        print(f'{"":26}' + ''.join(f'{t / reference:11.2f}x' for t in times.values()), flush=True)
-
-
-def find_torch():
     try:
         import torch
     except ModuleNotFoundError:
+        torch = None
         print('torch is not installed: its column is left out.')
-        return None
-    return torch
+    for i, shape in enumerate(SHAPES.value):
+        if shape.count('x') != 4:
+            raise app.UsageError(f'A shape is batch x queries x keys x heads x width; got {shape}.')
+        times = measure(ways(torch, *map(int, shape.split('x'))))
+        if i == 0:
+            print('milliseconds'.ljust(24) + ''.join(name.rjust(14) for name in times))
+        print(shape.ljust(24) + ''.join(f'{value:14.2f}' for value in times.values()), flush=True)
 
 
 def ways(torch, batch, queries, keys, heads, width):
-    """Calls by name; each computes the same attention, waits for it, and with --gradient for its gradients."""
+    """Calls by name; each computes the same attention, with --gradient also its gradients, and waits for it."""
     from functools import partial
 
     import jax
@@ -60,7 +50,7 @@ def ways(torch, batch, queries, keys, heads, width):
     inputs = [draw((batch, tokens, heads, width), np.float32) for tokens in (queries, keys, keys, queries)]
     arrays = [jax.numpy.asarray(x, DTYPE.value) for x in inputs]
 
-    def jax_way(function):
+    def ours(function):
         def run(q, k, v, g):
             out, pull = jax.vjp(function, q, k, v)
             return (out, *pull(g)) if GRADIENT.value else out
@@ -68,23 +58,24 @@ def ways(torch, batch, queries, keys, heads, width):
         compiled = jax.jit(run)
         return lambda: jax.block_until_ready(compiled(*arrays))
 
-    calls = {f'ours {name}': jax_way(partial(dot_product, backend=name)) for name in BACKENDS.value}
-    calls['jax.nn'] = jax_way(jax.nn.dot_product_attention)
-    if torch is not None:
-        tensors = [torch.from_numpy(x).to(getattr(torch, DTYPE.value)) for x in inputs]
+    def theirs():
+        *qkv, g = (torch.tensor(x, dtype=getattr(torch, DTYPE.value)) for x in inputs)
+        qkv = [x.requires_grad_(GRADIENT.value) for x in qkv]
 
-        def torch_way():
-            *qkv, g = (x.detach().requires_grad_(GRADIENT.value) for x in tensors)
+        def run():
             out = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in qkv))
             out = out.transpose(1, 2).contiguous()
             return (out, *torch.autograd.grad(out, qkv, g)) if GRADIENT.value else out
 
-        calls['torch'] = torch_way
-    return calls
+        return run
+
+    calls = {name: ours(partial(dot_product, backend=name)) for name in BACKENDS.value}
+    calls['jax.nn'] = ours(jax.nn.dot_product_attention)
+    return calls if torch is None else calls | {'torch': theirs()}
 
 
 def measure(calls):
-    """The median milliseconds of each call, after one that compiles it."""
+    """The median milliseconds of each call, after a first one that compiles it."""
     times = {name: [] for name in calls}
     for turn in range(REPEATS.value + 1):
         for name, call in calls.items():

@@ -11,8 +11,9 @@ Four ways to the same numbers, which differ in what they keep of the score matri
 chunked for the rest. It asks for the platform when a program is lowered, not when it is traced, so that one
 compiled ahead of time for a TPU is the one that runs there.
 
-Scores and softmax are float32 at least whatever the type of q, k and v. naive and chunked can be differentiated
-any number of times in both modes, the kernels once in reverse mode.
+Scores and softmax are float32 at least, whatever the type of q, k and v; products of float32 are as precise as
+jax_default_matmul_precision makes them. naive and chunked can be differentiated any number of times in both
+modes, the kernels once in reverse mode.
 Ref: Vaswani et al. 2017, arXiv:1706.03762; Rabe & Staats 2021, arXiv:2112.05682 (row blocks, computed again for
 the gradient); Dao et al. 2022, arXiv:2205.14135 (the kernels).
 """
@@ -32,9 +33,9 @@ from ldm_jax.types import Array
 
 BACKENDS = ('auto', 'naive', 'chunked', 'cudnn', 'tpu')
 
-# 'auto' is naive up to this many scores in all (4 MB in float32), and whatever the batch up to so many per head
-# (90 tokens over 90 keys). Measured on a CPU: there chunked takes 1.0 to 1.5 times naive's time, and from
-# 256 tokens over 256 keys and four heads on 0.5 to 0.9 times.
+# 'auto' is naive up to this many scores in all (2 MB in float32), and whatever the batch up to so many per head
+# (90 tokens over 90 keys). Measured on a CPU at SD's shapes: there chunked takes 0.9 to 1.7 times naive's time,
+# beyond 0.3 to 1.1 times.
 SHORT = 2**19
 SHORT_HEAD = 2**13
 # Scores that chunked holds at once on a CPU: 256 rows of one head over 4096 keys (4 MB, which stays in the cache;
@@ -56,7 +57,11 @@ def dot_product(q: Array, k: Array, v: Array, *, causal: bool = False, backend: 
     Raises:
         ValueError: shapes that do not belong together, an unknown backend, or one that this process cannot run.
     """
-    if not q.ndim == k.ndim == v.ndim == 4 or k.shape != v.shape or _without(1, q) != _without(1, k):
+    if (
+        not q.ndim == k.ndim == v.ndim == 4
+        or k.shape != v.shape
+        or (q.shape[0], *q.shape[2:]) != (k.shape[0], *k.shape[2:])
+    ):
         raise ValueError(
             'Attention takes q [B, L, N, K] and k, v [B, M, N, K] (batch, tokens, heads, width); '
             f'got {q.shape}, {k.shape} and {v.shape}. Split the heads off the last axis first.'
@@ -148,7 +153,7 @@ def _auto(q: Array, k: Array, v: Array, causal: bool) -> Array:
     if _no_cudnn() is None and q.dtype in (jnp.float16, jnp.bfloat16) and width % 8 == 0 and width <= 128:
         kernels['cuda'] = partial(cudnn, causal=causal)
     short = length * keys <= SHORT_HEAD or batch * heads * length * keys <= SHORT
-    if min(length, keys) >= 1024 and not short and _one_program_per_device():
+    if q.dtype in (jnp.float32, jnp.bfloat16) and min(length, keys) >= 1024 and not short and _takes_pallas():
         kernels['tpu'] = partial(tpu, causal=causal)
     plain = partial(naive if short else chunked, causal=causal)
     return lax.platform_dependent(q, k, v, default=plain, **kernels) if kernels else plain(q, k, v)
@@ -171,7 +176,10 @@ def _attend(q: Array, k: Array, v: Array, causal: bool, first: Array | int = 0, 
 
 
 def _by_heads(q: Array, k: Array, v: Array, causal: bool) -> Array:
-    """_by_rows for one head of q [B, N, L, K] after the other, or for groups of them while their scores are few."""
+    """_by_rows for one head of q [B, N, L, K] after the other, or for groups of them while their scores are few.
+
+    Of a mesh of CPUs each goes through the heads of all: right, and no faster than one.
+    """
     batch, heads, length, _ = q.shape
     fit = min(batch * heads, max(1, CPU_GROUP // (length * k.shape[-1])))
     group = max(size for size in range(1, fit + 1) if batch * heads % size == 0)
@@ -226,17 +234,17 @@ def _no_tpu() -> str | None:
     return None if platform == 'tpu' else f'needs a TPU, and this process runs on {platform!r}'
 
 
-def _one_program_per_device() -> bool:
-    """Whether XLA has nothing to partition here: inside pmap or shard_map, or with a single TPU.
+def _takes_pallas() -> bool:
+    """Whether a TPU's kernel can stand here: inside pmap or shard_map, or where there is a single TPU.
 
-    It cannot partition a Pallas kernel, nor does JAX's custom_partitioning work on TPUs (jax-ml/jax#38196); under
-    jit over a mesh, chunked takes the kernel's place.
+    Elsewhere XLA may have to partition it, which it cannot, nor does JAX's custom_partitioning work on TPUs
+    (jax-ml/jax#38196): under jit over a mesh, chunked takes its place.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return jax.default_backend() == 'tpu' and jax.device_count() == 1
-    return mesh.are_all_axes_manual
-
-
-def _without(axis: int, x: Array) -> tuple[int, ...]:
-    return (*x.shape[:axis], *x.shape[axis + 1 :])
+    if not mesh.are_all_axes_manual:
+        return False
+    # Under shard_map(check_vma=True) types say along which axes values vary, and JAX's kernel does not say it.
+    index = lax.axis_index(mesh.axis_names)
+    return jax.typeof(index) == jax.typeof(jnp.zeros((), index.dtype))

@@ -175,8 +175,8 @@ def test_the_tpu_kernel_interpreted(length, keys, width, causal):
     assert_close(ours, oracle(*inputs, causal), 1e-5)
 
 
-def lowered(platform, *shapes, dtype=jnp.bfloat16, gradient=False, replicas=None):
-    """The program that 'auto' becomes on a platform that is not here; over replicas, as under pmap."""
+def lowered(platform, *shapes, dtype=jnp.bfloat16, gradient=False, replicas=None, check_vma=False):
+    """The program that 'auto' becomes on a platform that is not here; over replicas, as pmap makes them."""
 
     def run(*qkv):
         if gradient:
@@ -188,7 +188,11 @@ def lowered(platform, *shapes, dtype=jnp.bfloat16, gradient=False, replicas=None
     if replicas:
         mesh = jax.make_mesh((replicas,), ('data',), axis_types=(AxisType.Auto,))
         run = jax.shard_map(
-            run, mesh=mesh, in_specs=PartitionSpec('data'), out_specs=PartitionSpec('data'), check_vma=False
+            run,
+            mesh=mesh,
+            in_specs=PartitionSpec('data'),
+            out_specs=PartitionSpec('data'),
+            check_vma=check_vma,
         )
     inputs = [jax.ShapeDtypeStruct(shape, dtype) for shape in (shapes[0], shapes[-1], shapes[-1])]
     return jax.jit(run).trace(*inputs).lower(lowering_platforms=(platform,)).as_text()
@@ -209,6 +213,7 @@ def test_auto_takes_the_tpu_kernel_inside_a_replica(width):
 
 def test_auto_leaves_the_tpu_kernel_where_it_cannot_run_or_does_not_pay():
     assert 'tpu_custom_call' not in lowered('tpu', (8, 4096, 1, 64))  # XLA may have to partition this one
+    assert 'tpu_custom_call' not in lowered('tpu', (8, 4096, 1, 64), replicas=8, check_vma=True)
     assert 'tpu_custom_call' not in lowered('tpu', (8, 4096, 8, 64), (8, 77, 8, 64), replicas=8)
     assert 'tpu_custom_call' not in lowered('cpu', (8, 4096, 1, 64), replicas=8)
 
