@@ -29,9 +29,7 @@ class TextOutput:
 
     context: Array  # [B, L, width] one vector per token, of the layer that the model's fields choose
     pooled: Array  # [B, width] the last layer at the first end token, after the final norm
-    projected: (
-        Array | None
-    )  # [B, P] pooled, projected to the space that images share; None without a projection
+    projected: Array | None  # [B, P] pooled, in the space that images share; None without a projection
 
 
 class Model(nn.Module):
@@ -48,9 +46,7 @@ class Model(nn.Module):
     num_heads: int = 12
     activation: str = 'quick_gelu'  # or 'gelu', exact: OpenCLIP
     projection_width: int | None = None
-    output_layer: int = (
-        -1
-    )  # whose output is the context: 0 the embeddings, 1 the first, -1 the last, -2 the one before
+    output_layer: int = -1  # of the context: 0 the embeddings, 1 the first, -1 the last, -2 the one before
     final_norm: bool = True  # whether the context goes through the final norm; pooled always does
     end_id: int = 49407
     remat: bool = False  # recompute each layer in the backward pass: less memory, a third more time

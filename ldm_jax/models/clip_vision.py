@@ -26,9 +26,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 class VisionOutput:
     """What the image encoder says about images of P patches."""
 
-    hidden: (
-        Array  # [B, 1 + P, width] the class token, then patches row by row, of the chosen layer; not normed
-    )
+    hidden: Array  # [B, 1 + P, width] class token, then patches row by row, of the chosen layer; not normed
     pooled: Array  # [B, width] the last layer's class token, after the post norm
     projected: Array | None  # [B, projection_width] pooled, projected to the space that texts share
 
