@@ -3,7 +3,7 @@
     python tools/parity.py [--only sd15_unet,vae_decode,clip_l,open_clip_h,sdxl_unet]
 
 Prints a Markdown table of the largest and the mean error, each over the largest value of the reference's
-output. The SDXL row needs 22 GB of memory, the others 8. Needs the test extra (torch, diffusers, transformers).
+output. The SDXL row needs 12 GB of memory, the others 5. Needs the test extra (torch, diffusers, transformers).
 """
 
 import argparse
