@@ -55,6 +55,8 @@ def save_model(
     partial.mkdir(parents=True)
     for part, tree in params.items():
         ocp.save(partial / part, jax.tree.map(np.asarray, trees.cast(tree, jnp.dtype(dtype))))
+        # Orbax's own mark of a whole tree names the folder it was written to; ours is the directory's name.
+        (partial / part / 'commit_success.txt').unlink(missing_ok=True)
     (partial / SETTINGS).write_text(text)
     if target.exists():
         target.rename(old)

@@ -21,6 +21,12 @@ def test_a_model_comes_back_as_it_was(tmp_path):
     np.testing.assert_array_equal(params['unet']['conv_in']['kernel'], PARAMS['unet']['conv_in']['kernel'])
 
 
+def test_no_file_of_a_model_tells_where_it_was_written(tmp_path):
+    store.save_model(tmp_path / 'model', SETTINGS, PARAMS)
+    files = [path.read_bytes() for path in (tmp_path / 'model').rglob('*') if path.is_file()]
+    assert not any(str(tmp_path).encode() in content for content in files)
+
+
 def test_device_arrays_are_stored_too(tmp_path):
     store.save_model(tmp_path / 'model', {}, {'part': {'x': jnp.arange(3.0)}})
     np.testing.assert_array_equal(store.load_model(tmp_path / 'model')[1]['part']['x'], [0, 1, 2])
