@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax import trees
 from ldm_jax.checkpoints import keymap
 from ldm_jax.types import PyTree
+
+# Tests of networks spend their time compiling: without LLVM's optimisations it is a third.
+QUICK = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
 
 def randomize(module, seed: int = 0) -> None:
@@ -55,3 +60,40 @@ def float64() -> Iterator[None]:
     """float64 in jax, for as long as the block lasts."""
     with jax.enable_x64(True):
         yield
+
+
+def assert_parity(module, net, rules, *inputs):
+    """The output is a torch module's with the same weights, in both dtypes; the layout loses none of them.
+
+    rules: from 'net' to 'module'. inputs: [B, H, W, C], which torch is given as [B, C, H, W], or others.
+    """
+    import torch
+
+    randomize(net)
+    layout = keymap.Layout(tuple(rules))
+    state = {f'net.{key}': array for key, array in tensors(net).items()}
+    shapes = nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs)['params'])
+    params = keymap.import_params(layout, state, {'module': shapes})
+    exported = keymap.export_params(layout, params)
+    assert exported.keys() == state.keys()
+    assert all(np.array_equal(exported[key], state[key]) for key in state)
+
+    with torch.no_grad():
+        expected = net.double().eval()(*(torch.tensor(_channels(array, to=1)) for array in inputs))
+    expected = _channels(expected.numpy(), to=-1)
+    with float64():
+        output = _run(module.clone(dtype=jnp.float64), params, 'float64', inputs)
+    assert relative_error(output, expected) < 1e-9
+    assert relative_error(_run(module, params, 'float32', inputs), expected) < 1e-5
+
+
+def _channels(array, to):
+    """An image's channels as another axis; anything else as it is."""
+    return np.moveaxis(array, -1 if to == 1 else 1, to) if array.ndim == 4 else array
+
+
+def _run(module, params, dtype, inputs):
+    params, inputs = trees.cast((params['module'], inputs), dtype)
+    output = jax.jit(module.apply, compiler_options=QUICK)({'params': params}, *inputs)
+    assert output.dtype == dtype
+    return output

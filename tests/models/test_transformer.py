@@ -7,7 +7,7 @@ import pytest
 from ldm_jax.checkpoints.layouts import compvis_unet, diffusers_unet
 from ldm_jax.models.attention import SpatialSelfAttention
 from ldm_jax.models.transformer import SpatialTransformer
-from tests.models.test_resnet import QUICK, assert_parity
+from tests import oracles
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('diffusers')
@@ -44,7 +44,7 @@ def test_spatial_transformer(depth, linear, only):
     net = Reference(num_layers=depth, use_linear_projection=linear, only_cross_attention=only)
     module = SpatialTransformer(4, 4, depth, num_groups=4, cross_attention_only=only)
     rules = compvis_unet.transformer('net.inner', 'module', depth, linear)
-    assert_parity(module, net, rules, X, CONTEXT)
+    oracles.assert_parity(module, net, rules, X, CONTEXT)
 
 
 @pytest.mark.parametrize('num_heads', [1, 4])
@@ -59,7 +59,7 @@ def test_spatial_self_attention(num_heads):
         residual_connection=True,
     )
     rules = diffusers_unet.self_attention('net', 'module', old=False)
-    assert_parity(SpatialSelfAttention(num_heads, epsilon=1e-5, num_groups=4), net, rules, X)
+    oracles.assert_parity(SpatialSelfAttention(num_heads, epsilon=1e-5, num_groups=4), net, rules, X)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_spatial_self_attention(num_heads):
 )
 def test_a_fresh_block_is_the_identity(module, inputs):
     inputs = [np.float32(array) for array in inputs]
-    output, _ = jax.jit(module.init_with_output, compiler_options=QUICK)(
+    output, _ = jax.jit(module.init_with_output, compiler_options=oracles.QUICK)(
         jax.random.key(0, impl='rbg'), *inputs
     )
     assert np.array_equal(output, inputs[0])

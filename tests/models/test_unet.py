@@ -17,7 +17,6 @@ from ldm_jax.checkpoints.layouts import compvis_unet, diffusers_unet
 from ldm_jax.models import layers, unet
 from ldm_jax.types import Cond
 from tests import oracles
-from tests.models.test_resnet import QUICK
 
 torch = pytest.importorskip('torch')
 diffusers = pytest.importorskip('diffusers')
@@ -215,7 +214,7 @@ def evaluate(model, params, x, t, cond):
     def run(params, x, t, cond):
         return model.apply({'params': params}, x, t, cond)
 
-    return jax.jit(run, compiler_options=QUICK)(params, x, t, cond)
+    return jax.jit(run, compiler_options=oracles.QUICK)(params, x, t, cond)
 
 
 def error(model, params, inputs, expected, dtype):
@@ -509,7 +508,7 @@ def test_remat_changes_neither_output_nor_gradients(context_width):
         def loss(params):
             return jnp.mean(model.clone(remat=remat).apply({'params': params}, *inputs) ** 2)
 
-        loss, gradients = jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)(params)
+        loss, gradients = jax.jit(jax.value_and_grad(loss), compiler_options=oracles.QUICK)(params)
         return float(loss), trees.named(gradients)
 
     (loss, gradients), (loss_again, gradients_again) = loss_and_gradients(False), loss_and_gradients(True)
