@@ -163,8 +163,10 @@ def test_remat_changes_neither_outputs_nor_gradients(variables):
 
     plain, saved = value_and_grad(SMALL), value_and_grad(dataclasses.replace(SMALL, remat=True))
     assert oracles.relative_error(saved[0], plain[0]) < 1e-6
+    # Over the largest gradient: softmax does not change with the bias of k, whose gradient is rounding alone.
+    scale = max(float(jnp.abs(exact).max()) for exact in jax.tree.leaves(plain[1]))
     for mine, exact in zip(jax.tree.leaves(saved[1]), jax.tree.leaves(plain[1]), strict=True):
-        assert oracles.relative_error(mine, exact) < 1e-4
+        np.testing.assert_allclose(mine, exact, atol=1e-5 * scale, rtol=0)
 
 
 @pytest.mark.parametrize(
