@@ -41,17 +41,18 @@ def main(argv):
 
 def assemble(config):
     """The stage of a config, and the settings that its exported model will carry."""
-    from ldm_jax.build import build
+    from ldm_jax.build import build, parts
     from ldm_jax.checkpoints import store
 
-    settings, fields, frozen = {}, {}, {}
+    models, settings, fields, frozen = {}, {}, {}, {}
     for part, path in config.get('pretrained', {}).items():
         loaded, params = store.load_model(path, [part])
-        settings |= {key: loaded[key] for key in (part, 'tokenizer', 'latent_scale') if key in loaded}
+        models[part] = loaded['models'][part]
+        settings |= {key: loaded[key] for key in ('tokenizer', 'latent_scale') if key in loaded}
         frozen |= params
     settings |= {key: json.loads(config[key].to_json()) for key in ('schedule', 'tokenizer') if key in config}
-    settings |= json.loads(config.models.to_json())
-    fields |= {part: build('models', settings[part]) for part in [*config.models, *frozen]}
+    settings['models'] = models | json.loads(config.models.to_json())
+    fields |= parts(settings)
     if 'schedule' in settings:
         fields['schedule'] = build('schedules', settings['schedule'])
     if 'tokenizer' in settings:

@@ -88,7 +88,7 @@ def from_settings(
     """The pipeline that a model directory's settings describe, with a sampler spec; dtype is for compute."""
 
     def part(name):
-        return build('models', dict(settings[name], dtype=dtype))
+        return build('models', dict(settings['models'][name], dtype=dtype))
 
     return TextToImage(
         text_encoder=part('text_encoder'),
@@ -98,7 +98,7 @@ def from_settings(
         sampler=build('samplers', sampler),
         parameterization=settings['parameterization'],
         latent_scale=settings['latent_scale'],
-        latent_size=tuple(settings['latent_size']),
+        latent_size=(settings['latent_size'],) * 2,
         num_steps=num_steps,
         grid=grid,
     )

@@ -121,7 +121,7 @@ class Stage:
         settings = {
             'parameterization': self.parameterization,
             'latent_scale': self.latent_scale,
-            'latent_size': [self.latent_size, self.latent_size],
+            'latent_size': self.latent_size,
         }
         return settings, {'unet': params, **self.frozen}
 
