@@ -63,12 +63,16 @@ class Tokenizer(Protocol):
 
 
 class Sampler(Protocol):
-    """One step from a noise level to a lower one; knows neither network nor schedule nor loop."""
+    """One step from a noise level to a lower one; knows neither network nor schedule nor loop.
+
+    A flax.struct.dataclass: real knobs (eta, churn) are leaves, so that a compiled program takes any value of
+    them; what decides the program (order, variant) is a field with pytree_node=False.
+    """
 
     order: int  # of convergence on a smooth ODE
 
-    def init(self, x: Array) -> PyTree: ...  # the sampler's memory
+    def init(self, x: Array, levels: NoiseLevel, num_steps: Array) -> PyTree: ...  # the sampler's memory
 
     def step(
-        self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, key: Array
-    ) -> tuple[Array, PyTree]: ...
+        self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
+    ) -> tuple[Array, PyTree]: ...  # levels with leaves []; keys [B], one an image and new at each step

@@ -55,6 +55,11 @@ def relative_error(ours, theirs) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
+def keys(x, seed: int = 0):
+    """PRNG keys [B], one for each image of x [B, ...]."""
+    return jax.random.split(jax.random.key(seed), len(x))
+
+
 @contextlib.contextmanager
 def float64() -> Iterator[None]:
     """float64 in jax, for as long as the block lasts."""

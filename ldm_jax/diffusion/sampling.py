@@ -1,20 +1,66 @@
-"""The loop over noise levels."""
+"""The loop over noise levels: one compiled program for any number of steps up to a table's length."""
 
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from ldm_jax.types import Array, Denoiser, NoiseLevel, Sampler
 
 
-def sample(sampler: Sampler, denoise: Denoiser, x: Array, levels: NoiseLevel, key: Array) -> Array:
-    """Walks x [B, ...] down levels (leaves [S + 1], noisiest first) in S steps under lax.scan."""
-    here = jax.tree.map(lambda a: a[:-1], levels)
-    there = jax.tree.map(lambda a: a[1:], levels)
+def sample(
+    sampler: Sampler,
+    denoise: Denoiser,
+    x: Array,
+    levels: NoiseLevel,
+    keys: Array,
+    num_steps: Array | None = None,
+    *,
+    differentiable: bool = False,
+) -> Array:
+    """Walks x [B, ...] down the first num_steps + 1 of the levels.
 
-    def body(carry, inputs):
-        return sampler.step(denoise, *carry, *inputs), None
+    Args:
+        sampler: of ldm_jax/samplers; its knobs are leaves, so changing them compiles nothing.
+        denoise: the guided denoiser.
+        x: at the first level.
+        levels: leaves [S + 1], noisiest first; `padded` makes them longer than a run's own.
+        keys: PRNG keys [B], one an image: image i depends on its key alone.
+        num_steps: integer [], at most S and traced like everything else, so that fewer steps cost fewer
+            evaluations of the same program; S by default.
+        differentiable: walk with lax.scan, each step recomputed in the backward pass, so that gradients go
+            through; the default is a loop whose trip count is not known when it is compiled.
+    """
+    total = len(levels.sigma) - 1
+    count = jnp.asarray(total if num_steps is None else num_steps, jnp.int32)
 
-    keys = jax.random.split(key, len(levels.sigma) - 1)
-    (x, _), _ = jax.lax.scan(body, (x, sampler.init(x)), (here, there, keys))
-    return x
+    def step(i, carry):
+        here, there = _level(levels, i), _level(levels, i + 1)
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+        return sampler.step(denoise, *carry, here, there, step_keys)
+
+    carry = x, sampler.init(x, levels, count)
+    if not differentiable:
+        return jax.lax.fori_loop(0, count, step, carry)[0]
+
+    def body(carry, i):
+        return jax.lax.cond(i < count, lambda c: step(i, c), lambda c: c, carry), None
+
+    return jax.lax.scan(jax.checkpoint(body), carry, jnp.arange(total))[0][0]
+
+
+def padded(levels: NoiseLevel, size: int) -> NoiseLevel:
+    """The same levels with leaves [size + 1]; what follows the last one repeats it and is never walked.
+
+    Raises ValueError when there are more levels than that.
+    """
+    have = len(levels.sigma) - 1
+    if have > size:
+        raise ValueError(
+            f'{have} steps do not fit into a table of {size}. Ask for fewer, or for a longer table.'
+        )
+    return jax.tree.map(lambda a: jnp.concatenate([a, jnp.broadcast_to(a[-1:], (size - have,))]), levels)
+
+
+def _level(levels: NoiseLevel, i: Array) -> NoiseLevel:
+    return jax.tree.map(lambda a: a[i], levels)

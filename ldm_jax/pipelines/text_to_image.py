@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax.build import build
-from ldm_jax.diffusion import grids, guidance, parameterization
+from ldm_jax.diffusion import grids, guidance, noise, parameterization
 from ldm_jax.diffusion.denoiser import denoiser
 from ldm_jax.diffusion.sampling import sample
 from ldm_jax.types import Array, Cond, PyTree, Sampler, Schedule
@@ -62,19 +62,18 @@ class TextToImage:
         predict = denoiser(network, parameterization.named(self.parameterization), cond)
         denoise = guidance.classifier_free(predict, guidance_scale)
         levels = grids.named(self.grid)(self.schedule, self.num_steps)
-        noise_key, sampler_key = jax.random.split(key)
-        x = levels.sigma[0] * self.noise(noise_key, len(tokens))
-        latents = sample(self.sampler, denoise, x, levels, sampler_key)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(tokens)))
+        noise_keys, sampler_keys = noise.split(keys, 2)
+        x = levels.sigma[0] * noise.normal(noise_keys, self.latents(len(tokens)))
+        latents = sample(self.sampler, denoise, x, levels, sampler_keys)
         images = self.first_stage.apply(
             {'params': params['first_stage']}, latents / self.latent_scale, method='decode'
         )
         return jnp.clip(images, -1, 1)
 
-    def noise(self, key: Array, batch: int) -> Array:
-        """Standard normal latents [B, h, w, Z]; the i-th depends on the key and i alone."""
-        shape = (*self.latent_size, self.unet.out_channels)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
-        return jax.vmap(lambda one: jax.random.normal(one, shape))(keys)
+    def latents(self, batch: int) -> jax.ShapeDtypeStruct:
+        """The shape of the latents [B, h, w, Z]."""
+        return jax.ShapeDtypeStruct((batch, *self.latent_size, self.unet.out_channels), jnp.float32)
 
 
 def from_settings(

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
+from flax import struct
 
+from ldm_jax.diffusion.noise import normal
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Sampler:
     """DDIM (eta = 0, deterministic) to DDPM (eta = 1). Ref: Song et al. 2021, arXiv:2010.02502, eq. 12 and 16."""
 
     eta: float = 0.0
     order: ClassVar[int] = 1
 
-    def init(self, x: Array) -> PyTree:
+    def init(self, x: Array, levels: NoiseLevel, num_steps: Array) -> PyTree:
         return ()
 
     def step(
-        self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, key: Array
+        self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
         x0 = denoise(x, here)
         eps = (x - here.alpha * x0) / here.sigma
         shrink = jnp.sqrt(jnp.maximum(1 - (here.alpha / there.alpha) ** 2, 0.0))
         fresh = self.eta * there.sigma / here.sigma * shrink
         kept = jnp.sqrt(jnp.maximum(there.sigma**2 - fresh**2, 0.0))
-        noise = jax.random.normal(key, x.shape, x.dtype)
-        return there.alpha * x0 + kept * eps + fresh * noise, state
+        return there.alpha * x0 + kept * eps + fresh * normal(keys, x), state

@@ -9,6 +9,7 @@ from ldm_jax import build
 from ldm_jax.diffusion.sampling import sample
 from ldm_jax.schedules.scaled_linear import Schedule
 from tests import oracles
+from tests.oracles import keys
 
 NAMES = build.names('samplers')
 MEAN, STD = 0.4, 0.7  # of one-dimensional Gaussian data
@@ -35,7 +36,7 @@ def test_perfect_denoiser_keeps_alpha_x0_plus_sigma_unit_noise(name):  # determi
     levels = Schedule().level(jnp.linspace(900, 200, 6))
     x = levels.alpha[0] * x0 + levels.sigma[0] * eps
     sampler = build.build('samplers', dict(name=name))
-    out = sample(sampler, lambda x, level: jnp.full_like(x, x0), x, levels, jax.random.key(1))
+    out = sample(sampler, lambda x, level: jnp.full_like(x, x0), x, levels, keys(x, 1))
     noise = (out - levels.alpha[-1] * x0) / levels.sigma[-1]
     assert abs(noise.mean()) < 0.03
     assert abs(noise.std() - 1) < 0.03
@@ -49,7 +50,7 @@ def test_errors_shrink_at_the_declared_order(name):
         errors = []
         for steps in (40, 80, 160):
             levels = Schedule().level(jnp.linspace(999.0, 300.0, steps + 1))
-            out = sample(sampler, gaussian_denoiser, x, levels, jax.random.key(0))
+            out = sample(sampler, gaussian_denoiser, x, levels, keys(x))
             exact = gaussian_flow(
                 x, jax.tree.map(lambda a: a[0], levels), jax.tree.map(lambda a: a[-1], levels)
             )
@@ -67,6 +68,6 @@ def test_the_last_step_to_clean_data_is_the_denoisers_answer_and_finite(name):
         lambda x, level: 0.25 + 0 * x,
         jnp.ones((2, 3)),
         clean,
-        jax.random.key(0),
+        keys(jnp.ones(2)),
     )
     np.testing.assert_allclose(out, 0.25, atol=1e-6)

@@ -9,6 +9,7 @@ import pytest
 
 from ldm_jax import trees
 from ldm_jax.build import build
+from ldm_jax.diffusion.noise import normal, split
 from ldm_jax.pipelines import text_to_image
 from tests import oracles
 
@@ -168,7 +169,8 @@ def test_the_whole_pipeline_gives_the_images_of_diffusers():
     key = jax.random.key(5)
     images = jax.jit(ours)(params, TOKENS, NULL, key, 3.0)
 
-    noise = np.asarray(ours.noise(jax.random.split(key)[0], 2)).transpose(0, 3, 1, 2)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(2))
+    noise = np.asarray(normal(split(keys, 2)[0], ours.latents(2))).transpose(0, 3, 1, 2)
     with torch.no_grad():
         context, null = (text(torch.from_numpy(ids).long()).last_hidden_state for ids in (TOKENS, NULL))
         scheduler.set_timesteps(4)

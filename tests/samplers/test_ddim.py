@@ -10,6 +10,7 @@ from ldm_jax.diffusion.sampling import sample
 from ldm_jax.samplers.ddim import Sampler
 from ldm_jax.schedules.scaled_linear import Schedule
 from tests import oracles
+from tests.oracles import keys
 
 torch = pytest.importorskip('torch')
 diffusers = pytest.importorskip('diffusers')
@@ -49,16 +50,14 @@ def test_the_trajectory_is_that_of_diffusers(grid, to_clean, steps):
         def denoise(x, level):
             return (x - level.sigma * jnp.tanh(x * (1 + level.t / 1000))) / level.alpha
 
-        ours = sample(Sampler(), denoise, jnp.asarray(x), levels, jax.random.key(0))
+        ours = sample(Sampler(), denoise, jnp.asarray(x), levels, keys(x))
         assert oracles.relative_error(ours, expected.numpy()) < 1e-8
 
 
 def test_deterministic_sampling_ignores_its_key():
     levels = Schedule().level(jnp.linspace(999, 0, 9))
     x = jax.random.normal(jax.random.key(0), (3, 5))
-    first, second = (
-        sample(Sampler(), lambda x, level: jnp.tanh(x), x, levels, jax.random.key(k)) for k in (1, 2)
-    )
+    first, second = (sample(Sampler(), lambda x, level: jnp.tanh(x), x, levels, keys(x, k)) for k in (1, 2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -70,5 +69,5 @@ def test_stochastic_sampling_ends_in_the_data_distribution(eta):
         return 1 + level.alpha * 0.25 / (level.alpha**2 * 0.25 + level.sigma**2) * (x - level.alpha)
 
     x = jax.random.normal(jax.random.key(0), (20000,))
-    out = sample(Sampler(eta=eta), denoise, x, levels, jax.random.key(1))
+    out = sample(Sampler(eta=eta), denoise, x, levels, keys(x, 1))
     np.testing.assert_allclose([out.mean(), out.std()], [1.0, 0.5], atol=0.02)
