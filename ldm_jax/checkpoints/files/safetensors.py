@@ -23,7 +23,15 @@ from collections.abc import Iterable, Mapping
 import ml_dtypes
 import numpy as np
 
-from ldm_jax.checkpoints.files.tensor_file import MappedFile, Place, TensorFile, TensorSpec
+from ldm_jax.checkpoints.files.tensor_file import (
+    MAX_AXES,
+    MappedFile,
+    Place,
+    TensorFile,
+    TensorSpec,
+    quoted,
+    representable,
+)
 
 DTYPES = {
     name: np.dtype(dtype)
@@ -39,7 +47,6 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 MAX_HEADER = 100_000_000  # bytes, the reference's bound
 MAX_TENSORS = 100_000  # the largest public models have some thousands
 MAX_TEXT = 16 << 20  # bytes, of all keys and metadata: kohya's training notes take one or two MB
-MAX_AXES = 64  # NumPy's
 
 # Possessive, so that a match never backtracks and holds no state for what it has passed.
 _STRING = re.compile(rb'[ \t\r\n]*+"((?:[^"\\]++|\\.)*+)"[ \t\r\n]*+', re.DOTALL)
@@ -67,10 +74,12 @@ def read(file: MappedFile) -> TensorFile:
     for key, (spec, begin, stop) in sorted(entries.items(), key=lambda entry: entry[1][1:]):
         if begin != end:
             what = 'overlaps the tensor before it' if begin < end else 'leaves a hole before it'
-            raise file.error(f'{key!r} {what}: it starts at {begin}, expected {end}. The header is damaged.')
+            raise file.error(
+                f'{quoted(key)} {what}: it starts at {begin}, expected {end}. The header is damaged.'
+            )
         if stop - begin != spec.nbytes:
             raise file.error(
-                f'{key!r} has {stop - begin} bytes; {NAMES[spec.dtype]} {list(spec.shape)} takes {spec.nbytes}.'
+                f'{quoted(key)} has {stop - begin} bytes; {NAMES[spec.dtype]} {list(spec.shape)} takes {spec.nbytes}.'
             )
         places[key] = Place(file, start + begin, spec)
         end = stop
@@ -112,7 +121,7 @@ def write(
             out.write(header)
             for key, array in arrays:
                 if key not in missing:
-                    raise ValueError(f'{key!r} {"comes twice" if key in specs else "has no spec"}.')
+                    raise ValueError(f'{quoted(key)} {"comes twice" if key in specs else "has no spec"}.')
                 del missing[key]
                 out.seek(len(header) + offsets[key])
                 out.write(_bytes(key, np.asarray(array), specs[key]))
@@ -145,7 +154,7 @@ def _header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> tup
         dtype = spec.dtype.newbyteorder('=')
         if dtype not in NAMES:
             raise ValueError(
-                f'{key!r}: safetensors has no type {spec.dtype}; have {sorted(map(str, NAMES))}.'
+                f'{quoted(key)}: safetensors has no type {spec.dtype}; have {sorted(map(str, NAMES))}.'
             )
         if key == '__metadata__':
             raise ValueError("A tensor cannot be called '__metadata__'.")
@@ -167,7 +176,7 @@ def _bytes(key: str, array: np.ndarray, spec: TensorSpec) -> memoryview:
     dtype = spec.dtype.newbyteorder('<')
     if array.shape != tuple(spec.shape) or array.dtype.newbyteorder('<') != dtype:
         raise ValueError(
-            f'{key!r} is {array.dtype} {array.shape}; its spec says {spec.dtype} {tuple(spec.shape)}.'
+            f'{quoted(key)} is {array.dtype} {array.shape}; its spec says {spec.dtype} {tuple(spec.shape)}.'
         )
     # Viewed as bytes because NumPy's buffers do not know bfloat16.
     flat = np.ascontiguousarray(array.astype(dtype, copy=False)).reshape(-1)
@@ -192,13 +201,13 @@ class _Header:
                 metadata = {}
                 for name in self.keys():
                     if name in metadata:
-                        raise self.error(f'metadata {name!r} comes twice')
+                        raise self.error(f'metadata {quoted(name)} comes twice')
                     metadata[name] = self.string()
                     if len(metadata) > MAX_TENSORS:
                         raise self.error(f'more than {MAX_TENSORS} metadata')
                 continue
             if key in entries:
-                raise self.error(f'{key!r} comes twice')
+                raise self.error(f'{quoted(key)} comes twice')
             entries[key] = self.entry(key)
             if len(entries) > MAX_TENSORS:
                 raise self.error(f'more than {MAX_TENSORS} tensors')
@@ -210,18 +219,22 @@ class _Header:
         found: dict[str, object] = {}
         for field in self.keys():
             if field in found or field not in ('dtype', 'shape', 'data_offsets'):
-                raise self.error(f'{key!r} has {field!r} twice, or it is no field of a tensor')
+                raise self.error(f'{quoted(key)} has {quoted(field)} twice, or it is no field of a tensor')
             found[field] = self.string() if field == 'dtype' else self.integers(key)
         if len(found) != 3:
-            raise self.error(f'{key!r} has only {sorted(found)}; dtype, shape and data_offsets are needed')
+            raise self.error(
+                f'{quoted(key)} has only {sorted(found)}; dtype, shape and data_offsets are needed'
+            )
         if found['dtype'] not in DTYPES:
-            raise self.error(f'{key!r} has type {found["dtype"]!r}; this reader has {sorted(DTYPES)}')
+            raise self.error(
+                f'{quoted(key)} has type {quoted(found["dtype"])}; this reader has {sorted(DTYPES)}'
+            )
         offsets = found['data_offsets']
         if len(offsets) != 2 or offsets[0] > offsets[1]:
-            raise self.error(f'{key!r} has data_offsets {list(offsets)}; expected [from, to]')
+            raise self.error(f'{quoted(key)} has data_offsets {list(offsets)}; expected [from, to]')
         spec = TensorSpec(found['shape'], DTYPES[found['dtype']])
         if not representable(spec):
-            raise self.error(f'{key!r} has shape {list(spec.shape)}, more than an array can have')
+            raise self.error(f'{quoted(key)} has shape {list(spec.shape)}, more than an array can have')
         return spec, *offsets
 
     def keys(self) -> Iterable[str]:
@@ -255,14 +268,14 @@ class _Header:
     def integers(self, key: str) -> tuple[int, ...]:
         match = _INTEGERS.match(self.text, self.position)
         if match is None or match.end(1) - match.start(1) > 32 * MAX_AXES:
-            raise self.error(f'{key!r}: expected a list of at most {MAX_AXES} integers, none negative')
+            raise self.error(f'{quoted(key)}: expected a list of at most {MAX_AXES} integers, none negative')
         self.position = match.end()
         words = match[1].strip(b' \t\r\n').split(b',') if match[1].strip(b' \t\r\n') else []
         if len(words) > MAX_AXES:
-            raise self.error(f'{key!r} has {len(words)} axes; an array has at most {MAX_AXES}')
+            raise self.error(f'{quoted(key)} has {len(words)} axes; an array has at most {MAX_AXES}')
         words = [word.strip(b' \t\r\n') for word in words]
         if not all(_INTEGER.fullmatch(word) for word in words):
-            raise self.error(f'{key!r}: expected integers below 10^19, none negative')
+            raise self.error(f'{quoted(key)}: expected integers below 10^19, none negative')
         return tuple(map(int, words))
 
     def expect(self, mark: bytes) -> None:
@@ -278,9 +291,3 @@ class _Header:
 
     def error(self, text: str) -> ValueError:
         return self.file.error(f'its header, at byte {self.position}: {text}. It is damaged: fetch it again.')
-
-
-def representable(spec: TensorSpec) -> bool:
-    """Whether NumPy can have such an array, which counts the axes that are not empty even where one is."""
-    sizes = tuple(size for size in spec.shape if size)
-    return len(spec.shape) <= MAX_AXES and TensorSpec(sizes, spec.dtype).nbytes < 1 << 63

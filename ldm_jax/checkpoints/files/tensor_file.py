@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 CHUNK = 1 << 20  # bytes, of a streamed read
+MAX_AXES = 64  # NumPy's
 
 
 class BadFile(ValueError):
@@ -40,6 +41,17 @@ class TensorSpec:
         for size in self.shape:
             count *= size
         return count
+
+
+def representable(spec: TensorSpec) -> bool:
+    """Whether NumPy can have such an array, which counts the axes that are not empty even where one is."""
+    sizes = tuple(size for size in spec.shape if size)
+    return len(spec.shape) <= MAX_AXES and TensorSpec(sizes, spec.dtype).nbytes < 1 << 63
+
+
+def quoted(text: str, most: int = 120) -> str:
+    """A name out of a file, as an error shows it: a hostile one may have megabytes."""
+    return repr(text if len(text) <= most else text[:most] + '...')
 
 
 class MappedFile:
