@@ -1,49 +1,38 @@
 """Public checkpoint files as mappings from key to array: safetensors and PyTorch's, without PyTorch.
 
-What a file is, its content says, not its name.
+    open_file      a file, or the index of one model's shards
+    open_folder    a diffusers pipeline, or one model of such
+    open_pair      an encoder and a decoder in two files; `sibling` finds the other by its name
+
+What is trusted: that the operating system maps a file that is not changed meanwhile. Every number in a file is
+checked before it is used, nothing in it is executed or imported, and what it makes us allocate is bounded by its
+size.
 """
 
 from __future__ import annotations
 
 import os
 
-from ldm_jax.checkpoints.files import safetensors, torch_legacy, torch_zip
+from ldm_jax.checkpoints.files import one_file, shards
+from ldm_jax.checkpoints.files.folder import open_folder
+from ldm_jax.checkpoints.files.pair import open_pair, sibling
 from ldm_jax.checkpoints.files.tensor_file import BadFile, MappedFile, TensorFile, TensorSpec
 
-__all__ = ['BadFile', 'TensorFile', 'TensorSpec', 'open_file']
-
-# What else people have under such names, by its first bytes.
-OTHERS = {
-    b'\x80': 'a bare pickle, which PyTorch does not write',
-    b'7z\xbc\xaf\x27\x1c': 'a 7z archive',
-    b'\x1f\x8b': 'a gzip file',
-    b'GGUF': 'a GGUF file',
-    b'\x89HDF': 'an HDF5 file, of Keras or TensorFlow',
-    b'version https://git-lfs': 'a Git LFS pointer: the weights were not fetched (git lfs pull)',
-    b'<': 'a web page, not what the link promised',
-}
+__all__ = ['BadFile', 'TensorFile', 'TensorSpec', 'open_file', 'open_folder', 'open_pair', 'sibling']
 
 
 def open_file(path: str | os.PathLike) -> TensorFile:
-    """The tensors of one file.
+    """The tensors of a safetensors file, a PyTorch checkpoint, or the shards of an *.index.json.
 
     Raises BadFile for what is damaged or none of these, OSError for what cannot be opened.
     """
     file = MappedFile(path)
     try:
-        start = file.read(0, min(file.size, 512))
-        if start.startswith(b'PK'):
-            return torch_zip.read(file)
-        if start.startswith(torch_legacy.START):
-            return torch_legacy.read(file)
-        if start[8:9] == b'{':
-            return safetensors.read(file)
-        if start[257:262] == b'ustar':
-            raise file.error(
-                'it is a tar file, as PyTorch wrote before 0.1.10. Load it there and save it anew.'
-            )
-        kind = next((kind for magic, kind in OTHERS.items() if start.startswith(magic)), 'of an unknown kind')
-        raise file.error(f'it is {kind}; safetensors and PyTorch checkpoints are read.')
+        start = file.read(0, min(file.size, 8))
+        # A safetensors header whose length begins with a brace's code has zeros in the upper bytes.
+        if start.startswith(b'{') and start[4:] != bytes(4):
+            return shards.read(file)
+        return one_file.read(file)
     except BaseException:
         file.close()
         raise

@@ -211,14 +211,22 @@ class TensorFile(collections.abc.Mapping[str, np.ndarray]):
         self.close()
 
 
-def merged(parts: Mapping[str, TensorFile]) -> TensorFile:
-    """One mapping of several, each under its prefix ('unet/', or '' for shards): no key comes twice."""
+def merged(parts: Sequence[tuple[str, TensorFile]], beside: Sequence[MappedFile] = ()) -> TensorFile:
+    """One mapping of several, each with its prefix ('unet/', or '' for shards); no key may come twice.
+
+    beside: files without tensors that were read, such as an index.
+    """
     places, metadata, scalars = {}, {}, {}
-    for prefix, part in parts.items():
+    for prefix, part in parts:
         places |= {prefix + key: place for key, place in part._places.items()}
         metadata |= {prefix + key: value for key, value in part.metadata.items()}
         scalars |= {prefix + key: value for key, value in part.scalars.items()}
-    files = [file for part in parts.values() for file in part._files]
-    refused = sorted({name for part in parts.values() for name in part.refused})
-    kind = 'torch' if any(part.kind == 'torch' for part in parts.values()) else 'safetensors'
-    return TensorFile(files, places, kind=kind, metadata=metadata, scalars=scalars, refused=refused)
+    return TensorFile(
+        [*beside, *(file for _, part in parts for file in part._files)],
+        places,
+        kind='torch' if any(part.kind == 'torch' for _, part in parts) else 'safetensors',
+        metadata=metadata,
+        scalars=scalars,
+        refused=sorted({name for _, part in parts for name in part.refused}),
+        wrapper=next((part.wrapper for _, part in parts if part.wrapper), ''),
+    )
