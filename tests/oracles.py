@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import keymap
+from ldm_jax.checkpoints import keymap, transfer
 from ldm_jax.types import PyTree
 
 # Tests of networks spend their time compiling: without LLVM's optimisations it is a third.
@@ -44,7 +44,7 @@ def tensors(module) -> dict[str, np.ndarray]:
 
 def params_like(model, layout: keymap.Layout, state: Mapping[str, np.ndarray], **inputs) -> PyTree:
     """Our parameters for the same weights: `inputs` are those of model.inputs."""
-    return keymap.import_params(layout, state, trees.shapes(model, **inputs))
+    return transfer.import_params(layout, state, trees.shapes(model, **inputs))
 
 
 def relative_error(ours, theirs) -> float:
@@ -78,8 +78,8 @@ def assert_parity(module, net, rules, *inputs):
     layout = keymap.Layout(tuple(rules))
     state = {f'net.{key}': array for key, array in tensors(net).items()}
     shapes = nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs)['params'])
-    params = keymap.import_params(layout, state, {'module': shapes})
-    exported = keymap.export_params(layout, params)
+    params = transfer.import_params(layout, state, {'module': shapes})
+    exported = transfer.export_params(layout, params)
     assert exported.keys() == state.keys()
     assert all(np.array_equal(exported[key], state[key]) for key in state)
 

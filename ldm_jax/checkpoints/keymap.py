@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ldm_jax import trees
 from ldm_jax.types import PyTree
 
 Arrays = tuple[np.ndarray, ...]
@@ -53,7 +52,7 @@ class Layout:
             counts = Counter(name for rule in self.rules for name in getattr(rule, side))
             twice = sorted(name for name, count in counts.items() if count > 1)
             if twice:
-                raise ValueError(f'Two rules of a layout name the same {side} side: {_listed(twice)}.')
+                raise ValueError(f'Two rules of a layout name the same {side} side: {listed(twice)}.')
 
     def ignored(self, key: str) -> str | None:
         """Why a key is left unused, or None when it is not to be ignored."""
@@ -61,70 +60,6 @@ class Layout:
             if key == pattern or (pattern.endswith('*') and key.startswith(pattern[:-1])):
                 return reason
         return None
-
-
-def import_params(layout: Layout, tensors: Mapping[str, np.ndarray], shapes: PyTree) -> PyTree:
-    """Torch tensors to a parameter tree.
-
-    Args:
-        layout: of the file, for the model.
-        tensors: key -> array. Arrays may be mapped files: they are read one rule at a time.
-        shapes: the model's parameter shapes (`trees.shapes`), which every leaf is checked against.
-
-    Raises:
-        ValueError: a key that is missing, unknown, or of the wrong shape, naming the key, both shapes and
-            the path.
-    """
-    expected = trees.named(shapes)
-    used = {key for rule in layout.rules for key in rule.torch}
-    missing = sorted(used - tensors.keys())
-    extra = sorted(key for key in tensors.keys() - used if layout.ignored(key) is None)
-    if missing or extra:
-        raise ValueError(
-            f'The file does not fit the layout: {_listed(missing)} missing, {_listed(extra)} unknown. '
-            'Is it another model, or another layout of it?'
-        )
-    leaves = {}
-    for rule in layout.rules:
-        inputs = tuple(np.asarray(tensors[key]) for key in rule.torch)
-        try:
-            outputs = rule.to_flax(inputs)
-        except (ValueError, IndexError) as error:
-            shown = {key: array.shape for key, array in zip(rule.torch, inputs, strict=True)}
-            raise ValueError(f'{shown} cannot become {rule.flax}: {error}.') from error
-        for path, array in zip(rule.flax, outputs, strict=True):
-            if path not in expected:
-                raise ValueError(f'The layout maps {rule.torch} to {path}, which the model does not have.')
-            if array.shape != expected[path].shape:
-                raise ValueError(
-                    f'{", ".join(rule.torch)} gives {path} shape {array.shape}; '
-                    f'the model needs {expected[path].shape}.'
-                )
-            leaves[path] = array
-    unset = sorted(expected.keys() - leaves.keys())
-    if unset:
-        raise ValueError(f'The layout leaves parameters unset: {_listed(unset)}.')
-    return unflatten(leaves)
-
-
-def export_params(layout: Layout, params: PyTree) -> dict[str, np.ndarray]:
-    """A parameter tree to torch tensors by key, contiguous: the inverse of `import_params`.
-
-    Raises ValueError for a parameter that the layout does not name, or names but is not there.
-    """
-    leaves = trees.named(params)
-    named = {path for rule in layout.rules for path in rule.flax}
-    if named != leaves.keys():
-        raise ValueError(
-            f'The layout does not fit the parameters: {_listed(sorted(named - leaves.keys()))} missing, '
-            f'{_listed(sorted(leaves.keys() - named))} not in the layout.'
-        )
-    tensors = {}
-    for rule in layout.rules:
-        outputs = rule.to_torch(tuple(np.asarray(leaves[path]) for path in rule.flax))
-        # Not ascontiguousarray, which makes a vector of a scalar.
-        tensors.update(zip(rule.torch, (np.asarray(a, order='C') for a in outputs), strict=True))
-    return tensors
 
 
 def unflatten(leaves: Mapping[str, np.ndarray]) -> PyTree:
@@ -260,7 +195,8 @@ def _bias(torch: str, flax: str, bias: bool) -> list[Rule]:
     return tensor(f'{torch}.bias', f'{flax}/bias') if bias else []
 
 
-def _listed(keys: Sequence[str], most: int = 5) -> str:
+def listed(keys: Sequence[str], most: int = 5) -> str:
+    """Keys as an error shows them: the first ones, and how many more there are."""
     if not keys:
         return 'none'
     more = f' and {len(keys) - most} more' if len(keys) > most else ''

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldm_jax.checkpoints import keymap
+from ldm_jax.checkpoints import keymap, transfer
 
 
 def normal(*shape, seed=0):
@@ -63,8 +63,8 @@ def test_rules_are_bijections(kind):
     tensors = {key: normal(*shape, seed=i) for i, (key, shape) in enumerate(torch_shapes.items())}
     shapes = keymap.unflatten({path: np.empty(shape) for path, shape in flax_shapes.items()})
 
-    params = keymap.import_params(layout, tensors, shapes)
-    exported = keymap.export_params(layout, params)
+    params = transfer.import_params(layout, tensors, shapes)
+    exported = transfer.export_params(layout, params)
     assert exported.keys() == tensors.keys()
     for key, array in exported.items():
         assert np.array_equal(array, tensors[key])
@@ -122,35 +122,37 @@ SHAPES = {
 
 
 def test_import_reads_every_key_into_its_place():
-    params = keymap.import_params(LAYOUT, TENSORS, SHAPES)
+    params = transfer.import_params(LAYOUT, TENSORS, SHAPES)
     assert np.array_equal(params['here']['kernel'], TENSORS['there.weight'].T)
     assert np.array_equal(params['new']['norm']['scale'], TENSORS['old.weight'])
 
 
 def test_ignored_keys_may_be_there_and_others_may_not():
     extra = {'there.steps': normal(1), 'ema.there.weight': normal(5, 4)}
-    keymap.import_params(LAYOUT, TENSORS | extra, SHAPES)
+    transfer.import_params(LAYOUT, TENSORS | extra, SHAPES)
     assert LAYOUT.ignored('ema.there.weight') == 'an average'
     assert LAYOUT.ignored('there.steps.2') is None  # no star, no prefix
     with pytest.raises(ValueError, match=r'none missing, lora\.up, there\.steps\.2 unknown'):
-        keymap.import_params(LAYOUT, TENSORS | {'there.steps.2': normal(1), 'lora.up': normal(1)}, SHAPES)
+        transfer.import_params(LAYOUT, TENSORS | {'there.steps.2': normal(1), 'lora.up': normal(1)}, SHAPES)
 
 
 def test_missing_keys_are_named():
     tensors = {key: array for key, array in TENSORS.items() if key != 'old.bias'}
     with pytest.raises(ValueError, match=r'old\.bias missing, none unknown'):
-        keymap.import_params(LAYOUT, tensors, SHAPES)
+        transfer.import_params(LAYOUT, tensors, SHAPES)
 
 
 def test_many_missing_keys_are_counted():
     layout = keymap.Layout(tuple(rule for i in range(4) for rule in keymap.norm(f'n{i}', f'n{i}')))
     with pytest.raises(ValueError, match=r'n0\.bias, .*n2\.bias and 3 more missing'):
-        keymap.import_params(layout, {}, {})
+        transfer.import_params(layout, {}, {})
 
 
 def test_a_misshaped_tensor_is_named_with_both_shapes():
-    with pytest.raises(ValueError, match=r'there\.weight gives here/kernel shape \(5, 5\).* needs \(4, 5\)'):
-        keymap.import_params(LAYOUT, TENSORS | {'there.weight': normal(5, 5)}, SHAPES)
+    with pytest.raises(
+        ValueError, match=r'there\.weight \(5, 5\) gives here/kernel shape \(5, 5\).* needs \(4, 5\)'
+    ):
+        transfer.import_params(LAYOUT, TENSORS | {'there.weight': normal(5, 5)}, SHAPES)
 
 
 @pytest.mark.parametrize(
@@ -165,22 +167,22 @@ def test_a_misshaped_tensor_is_named_with_both_shapes():
 )
 def test_a_tensor_of_another_kind_is_named(rules, tensor):
     with pytest.raises(ValueError, match=r'there\.weight'):
-        keymap.import_params(keymap.Layout(tuple(rules)), {'there.weight': tensor}, {})
+        transfer.import_params(keymap.Layout(tuple(rules)), {'there.weight': tensor}, {})
 
 
 def test_paths_that_the_model_has_not_or_the_layout_has_not_are_named():
     with pytest.raises(ValueError, match='new/norm/scale, which the model does not have'):
-        keymap.import_params(LAYOUT, TENSORS, {'here': SHAPES['here']})
+        transfer.import_params(LAYOUT, TENSORS, {'here': SHAPES['here']})
     with pytest.raises(ValueError, match='leaves parameters unset: more'):
-        keymap.import_params(LAYOUT, TENSORS, SHAPES | {'more': np.empty(1)})
+        transfer.import_params(LAYOUT, TENSORS, SHAPES | {'more': np.empty(1)})
 
 
 def test_export_needs_the_parameters_of_the_layout():
-    params = keymap.import_params(LAYOUT, TENSORS, SHAPES)
+    params = transfer.import_params(LAYOUT, TENSORS, SHAPES)
     with pytest.raises(ValueError, match='none missing, more not in the layout'):
-        keymap.export_params(LAYOUT, params | {'more': normal(1)})
+        transfer.export_params(LAYOUT, params | {'more': normal(1)})
     with pytest.raises(ValueError, match='here/bias, here/kernel missing, none not in the layout'):
-        keymap.export_params(LAYOUT, {'new': params['new']})
+        transfer.export_params(LAYOUT, {'new': params['new']})
 
 
 @pytest.mark.parametrize('rules', [('a', 'x', 'a', 'y'), ('a', 'x', 'b', 'x')])
@@ -193,9 +195,9 @@ def test_a_name_that_comes_twice_is_refused(rules):
 def test_prefixed_moves_both_sides_and_what_is_ignored():
     layout = keymap.prefixed(LAYOUT, 'model.', 'unet/')
     tensors = {f'model.{key}': array for key, array in TENSORS.items()}
-    params = keymap.import_params(layout, tensors | {'model.ema.x': normal(1)}, {'unet': SHAPES})
+    params = transfer.import_params(layout, tensors | {'model.ema.x': normal(1)}, {'unet': SHAPES})
     assert np.array_equal(params['unet']['here']['bias'], TENSORS['there.bias'])
-    assert keymap.export_params(layout, params).keys() == tensors.keys()
+    assert transfer.export_params(layout, params).keys() == tensors.keys()
     assert layout.ignored('ema.x') is None
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import configs
 from ldm_jax import build, trees
-from ldm_jax.checkpoints import keymap
+from ldm_jax.checkpoints import keymap, transfer
 from ldm_jax.checkpoints.layouts import compvis_unet, diffusers_unet
 from ldm_jax.models import unet
 
@@ -88,7 +88,7 @@ def test_both_layouts_agree_with_the_conversion_of_diffusers(name):
     for rule in compvis_unet.layout(model, is_linear(listing)).rules:
         outputs = rule.to_flax(tuple(tensors[key] for key in rule.torch))
         leaves |= dict(zip(rule.flax, outputs, strict=True))
-    ours = keymap.export_params(diffusers_unet.layout(model, **settings), keymap.unflatten(leaves))
+    ours = transfer.export_params(diffusers_unet.layout(model, **settings), keymap.unflatten(leaves))
 
     prefixed = {f'model.diffusion_model.{key}': array for key, array in tensors.items()}
     theirs = single_file.convert_ldm_unet_checkpoint(prefixed, dict(config, layers_per_block=2))

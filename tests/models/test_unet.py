@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import keymap
+from ldm_jax.checkpoints import transfer
 from ldm_jax.checkpoints.layouts import compvis_unet, diffusers_unet
 from ldm_jax.models import layers, unet
 from ldm_jax.types import Cond
@@ -306,7 +306,7 @@ def test_parity_with_diffusers(family, dtype, tolerance):
 
     state = oracles.tensors(net)
     params = oracles.params_like(model, layout, state, size=model.downscale)
-    exported = keymap.export_params(layout, params)
+    exported = transfer.export_params(layout, params)
     assert exported.keys() == state.keys()
     assert all(np.array_equal(exported[key], state[key]) for key in state)
 
@@ -340,7 +340,7 @@ def test_parity_with_the_original_code(name, dtype, tolerance):
 
     layout = compvis_unet.layout(model, linear)
     params = oracles.params_like(model, layout, state, size=model.downscale)
-    exported = keymap.export_params(layout, params)
+    exported = transfer.export_params(layout, params)
     assert exported.keys() == state.keys()
     assert all(np.array_equal(exported[key], state[key]) for key in state)
 
