@@ -80,7 +80,7 @@ def write_model(
     target = check_destination(path)
     text = json.dumps(dict(settings), indent=2) + '\n'  # first, so that what JSON cannot hold fails at once
     checksums: dict[str, dict[str, Any]] = {}
-    with _replacing(target) as partial:
+    with replacing(target) as partial:
         for part in dict.fromkeys(map(part_of, leaves.specs)):
             only = Only(leaves, (part,))
             with _orbax(compress) as ocp:
@@ -269,7 +269,7 @@ def _a_line_each(entries: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _replacing(target: pathlib.Path) -> Iterator[pathlib.Path]:
+def replacing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder to write into, which becomes the target when the block ends without an error."""
     partial, old = target.with_name(target.name + '.partial'), target.with_name(target.name + '.old')
     if old.exists() and not target.exists():  # a save was killed between the two renames below

@@ -1,0 +1,80 @@
+"""Converts a checkpoint: a public file, folder or repository into a model directory, and back.
+
+    python tools/convert.py v1-5-pruned-emaonly.safetensors models/sd15
+    python tools/convert.py stabilityai/stable-diffusion-2-1 models/sd21 --variant fp16
+    python tools/convert.py models/sd15 sd15.safetensors --to compvis
+
+SOURCE is a .ckpt or .safetensors file, a diffusers folder, a model directory, or the id of a repository on the
+Hugging Face hub (owner/name, owner/name/file.safetensors). Nothing in a .ckpt is executed. A report of what became
+of every key is written beside the result.
+"""
+
+import argparse
+import json
+import sys
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', metavar='SOURCE')
+    parser.add_argument(
+        'destination', metavar='DESTINATION', help='a directory, or the .safetensors to write'
+    )
+    parser.add_argument('--to', default='orbax', choices=['orbax', 'compvis', 'diffusers'])
+    parser.add_argument(
+        '--model', help='a config (tools/inspect_model.py --list) instead of what is recognized'
+    )
+    parser.add_argument(
+        '--prediction', choices=['eps', 'v'], help='where keys do not tell: Stable Diffusion 2'
+    )
+    parser.add_argument(
+        '--weights',
+        default='main',
+        choices=['main', 'ema'],
+        help='ema: the averages of a training checkpoint',
+    )
+    parser.add_argument(
+        '--dtype', choices=['float32', 'bfloat16', 'float16'], help='as in the source by default'
+    )
+    parser.add_argument('--parts', help='such as unet,vae,text_encoder; all by default')
+    parser.add_argument('--variant', help="of a diffusers folder's files, such as fp16")
+    parser.add_argument('--revision', help='branch, tag or commit of a repository on the hub')
+    parser.add_argument('--json', action='store_true', help='print the report as JSON')
+    return parser.parse_args()
+
+
+def main(args):
+    import pathlib
+
+    from ldm_jax.checkpoints import hub, store
+    from ldm_jax.checkpoints.convert import convert, lines
+    from ldm_jax.checkpoints.sources import Choice
+
+    model = None
+    if args.model:
+        import configs
+
+        config = json.loads(configs.load(args.model).to_json())
+        config.pop('loss', None)  # of its training, not of the model
+        model = config
+    choice = Choice(
+        prediction=args.prediction,
+        weights=args.weights,
+        variant=args.variant,
+        parts=tuple(args.parts.split(',')) if args.parts else None,
+        model=model,
+    )
+    source, origin = store.find(args.source), {}
+    if not pathlib.Path(source).exists() and hub.is_id(source):
+        source, origin = hub.download(source, args.revision, args.variant)
+    report = convert(source, args.destination, to=args.to, dtype=args.dtype, choice=choice, origin=origin)
+    print(json.dumps(report, indent=2) if args.json else '\n'.join(lines(report)))
+
+
+if __name__ == '__main__':
+    try:
+        main(parse())
+    except (OSError, ValueError) as error:  # what the user can mend; the message says how
+        sys.exit(f'error: {error}')
