@@ -4,6 +4,9 @@ import io
 import json
 import pickle
 import struct
+import subprocess
+import sys
+import textwrap
 import zipfile
 import zlib
 
@@ -63,6 +66,23 @@ def torch_bytes(tensor):
     return tensor.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
+def peak_of_opening(path):
+    """Bytes that a process grows by when it opens a file, which must raise BadFile."""
+    code = f"""
+        import resource
+        from ldm_jax.checkpoints.files import reader
+        def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        before = peak()
+        try:
+            reader.open_file({str(path)!r})
+        except reader.BadFile:
+            print(peak() - before)
+    """
+    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout)
+
+
 # Pickle opcodes, as functions from operands (programs) to a program.
 
 
@@ -118,14 +138,19 @@ def one_tensor(value=None, storages=None, **entries):
 class Zip:
     """A stored zip file whose every field may be set: members of (name, data, fields)."""
 
-    LOCAL = {'flags': 0, 'method': 0, 'crc': None, 'packed': None, 'size': None, 'extra': b''}
-
     def __init__(self):
         self.body, self.directory, self.count = b'', b'', 0
 
     def add(self, name, data, *, local_name=None, local=None, central=None, gap=b'', header=None):
         raw, at = name.encode(), len(self.body + gap)
-        true = self.LOCAL | {'crc': zlib.crc32(data), 'packed': len(data), 'size': len(data)}
+        true = {
+            'crc': zlib.crc32(data),
+            'packed': len(data),
+            'size': len(data),
+            'flags': 0,
+            'method': 0,
+            'extra': b'',
+        }
         one, two = true | (local or {}), true | (central or {})
         raw_local = raw if local_name is None else local_name.encode()
         self.body += gap + struct.pack(

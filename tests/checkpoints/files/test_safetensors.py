@@ -142,6 +142,13 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_name(tmp_path):
 
 
 one = forge.entry
+
+
+def of_shape(shape):
+    """A file of one float32 tensor of four bytes, its shape as it is spelt."""
+    return forge.safetensors(b'{"a":{"dtype":"F32","shape":%s,"data_offsets":[0,4]}}' % shape, b'1234')
+
+
 BAD = {
     'empty': (b'', 'unknown kind'),
     'a length and nothing': (struct.pack('<Q', 0), 'unknown kind'),
@@ -155,11 +162,11 @@ BAD = {
     'unknown type': (forge.safetensors({'a': one([1], 0, 4, 'F31')}, b'1234'), 'F31'),
     'negative': (forge.safetensors({'a': one([-1, -1], 0, 4)}, b'1234'), 'none negative'),
     'fraction': (forge.safetensors({'a': one([1.0], 0, 4)}, b'1234'), 'integers'),
-    'exponent': (forge.safetensors(b'{"a":{"dtype":"F32","shape":[1e0],"data_offsets":[0,4]}}', b'1234'), 'integers'),
-    'leading zero': (forge.safetensors(b'{"a":{"dtype":"F32","shape":[01],"data_offsets":[0,4]}}', b'1234'), 'integers'),
-    'trailing comma': (forge.safetensors(b'{"a":{"dtype":"F32","shape":[1,],"data_offsets":[0,4]}}', b'1234'), 'integers'),
+    'exponent': (of_shape(b'[1e0]'), 'integers'),
+    'leading zero': (of_shape(b'[01]'), 'integers'),
+    'trailing comma': (of_shape(b'[1,]'), 'integers'),
     'bool': (forge.safetensors({'a': one([True], 0, 4)}, b'1234'), 'integers'),
-    'overflow to the right size': (forge.safetensors({'a': one([2**62 + 1, 4], 0, 16)}, bytes(16)), 'more than an array'),
+    'overflow to the right size': (forge.safetensors({'a': one([2**62 + 1, 4], 0, 16)}, bytes(16)), 'more than'),
     'empty and endless': (forge.safetensors({'a': one([0, 2**62, 2**62], 0, 0)}), 'more than an array'),
     'huge integer': (forge.safetensors({'a': one([10**30], 0, 4)}, b'1234'), 'integers'),
     '65 axes': (forge.safetensors({'a': one([1] * 65, 0, 4)}, b'1234'), '65 axes'),
@@ -209,37 +216,22 @@ def test_no_part_of_a_pipe_or_folder_is_read(tmp_path):
         b'{"a":' + b'[' * 30_000_000,
         b'{"a":[' + b'[],' * 10_000_000,
         b'{"__metadata__":{' + b','.join(b'"%d":"%d"' % (i, i) for i in range(500_000)) + b'}}',
-        b'{' + b','.join(b'"%d":{"dtype":"U8","shape":[],"data_offsets":[%d,%d]}' % (i, i, i + 1) for i in range(200_000)) + b'}',
+        b'{' + b','.join(b'"%d":{"dtype":"U8","shape":[],"data_offsets":[0,1]}' % i for i in range(200_000)) + b'}',
         '{"__metadata__":{"a":"\U0001f600'.encode() + b'x' * 40_000_000 + b'"}}',
     ],
     ids=['brackets', 'lists', 'metadata', 'tensors', 'wide text'],
 )  # fmt: skip
 def test_a_hostile_header_costs_less_than_twice_its_file_and_a_constant(tmp_path, header):
     (tmp_path / 'big').write_bytes(forge.safetensors(header))
-    assert peak_of_opening(tmp_path / 'big') < 2 * len(header) + (128 << 20)
-
-
-def peak_of_opening(path):
-    """Bytes that a process grows by when it opens a file, which must raise BadFile."""
-    code = f"""
-        import resource
-        from ldm_jax.checkpoints.files import reader
-        def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        before = peak()
-        try:
-            reader.open_file({str(path)!r})
-        except reader.BadFile:
-            print(peak() - before)
-    """
-    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return int(run.stdout)
+    assert forge.peak_of_opening(tmp_path / 'big') < 2 * len(header) + (128 << 20)
 
 
 def test_pages_of_a_dropped_array_leave_the_process(tmp_path):
     size = 64 << 20
     with open(tmp_path / 'a', 'wb') as out:
-        out.write(forge.safetensors({'a': one([size], 0, size, 'U8'), 'b': one([size], size, 2 * size, 'U8')}))
+        out.write(
+            forge.safetensors({'a': one([size], 0, size, 'U8'), 'b': one([size], size, 2 * size, 'U8')})
+        )
         out.truncate(out.tell() + 2 * size)
 
     def resident():
