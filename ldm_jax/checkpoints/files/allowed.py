@@ -109,8 +109,8 @@ def storage(identity: Any) -> Storage | Inert:
     """The storage of a persistent id: ('storage', type, key, device, count), and a view in legacy files."""
     if not isinstance(identity, tuple) or not identity:
         raise ValueError('a persistent id that is no tuple')
-    if identity[0] == 'module':  # legacy files put a module's source code beside it
-        return Inert('module')
+    if identity[0] == 'module' and len(identity) > 1 and isinstance(identity[1], Inert):
+        return identity[1]  # legacy files put the source code of a class beside it
     if identity[0] != 'storage' or len(identity) not in (5, 6):
         raise ValueError('a persistent id that is no storage')
     _, kind, key, _, total, *view = identity

@@ -25,7 +25,7 @@ def read(file: MappedFile) -> TensorFile:
         return safetensors.read(file)
     if start.startswith(b'PK\3\4'):
         return torch_zip.read(file)
-    if start.startswith(torch_legacy.START):
+    if torch_legacy.starts(start):
         return torch_legacy.read(file)
     if start[257:262] == b'ustar':
         raise file.error('it is a tar file, as PyTorch wrote before 0.1.10. Load it there and save it anew.')

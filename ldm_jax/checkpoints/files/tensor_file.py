@@ -105,9 +105,9 @@ class MappedFile:
             empty = np.empty(spec.shape, spec.dtype)
             empty.flags.writeable = False
             return empty.view(np.memmap)
-        skip = offset % mmap.ALLOCATIONGRANULARITY
+        skip, descriptor = offset % mmap.ALLOCATIONGRANULARITY, self._open()
         try:
-            pages = mmap.mmap(self._open(), skip + extent, access=mmap.ACCESS_READ, offset=offset - skip)
+            pages = mmap.mmap(descriptor, skip + extent, access=mmap.ACCESS_READ, offset=offset - skip)
         except ValueError:
             raise self.error('it became shorter after it was opened.') from None
         return np.ndarray.__new__(

@@ -20,8 +20,12 @@ from ldm_jax.checkpoints.files.tensor_file import MappedFile, TensorFile, quoted
 from ldm_jax.checkpoints.files.unpickler import MAX_PICKLE, Unpickler
 
 MAGIC = 0x1950A86A20F9469CFC6C
-START = b'\x80\x02\x8a\x0a' + MAGIC.to_bytes(10, 'little') + b'.'  # the first pickle, which names the format
 PROTOCOL = 1001
+
+
+def starts(start: bytes) -> bool:
+    """Whether a file that starts so is one: its first pickle, of any protocol, is the magic number."""
+    return start.startswith(b'\x80') and b'\x8a\x0a' + MAGIC.to_bytes(10, 'little') + b'.' in start[:24]
 
 
 def read(file: MappedFile) -> TensorFile:
@@ -39,9 +43,9 @@ def read(file: MappedFile) -> TensorFile:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise file.error('its list of storages is none. It is damaged.')
     sizes = unpickler.storages
-    starts, position = {}, unpickler.position
+    places, position = {}, unpickler.position
     for key in keys:
-        if key in starts or key not in sizes:
+        if key in places or key not in sizes:
             raise file.error(f'storage {quoted(key)} comes twice, or no tensor is in it. It is damaged.')
         (count,) = struct.unpack('<q', file.read(position, 8))
         storage = sizes[key]
@@ -49,7 +53,7 @@ def read(file: MappedFile) -> TensorFile:
             raise file.error(
                 f'storage {quoted(key)} has {count} elements and was said to have {storage.total}.'
             )
-        starts[key] = position + 8
+        places[key] = position + 8
         position += 8 + count * storage.dtype.itemsize
         if position > file.size:
             raise file.error(
@@ -60,11 +64,11 @@ def read(file: MappedFile) -> TensorFile:
         raise file.error(f'its storages end at byte {position} and the file at {file.size}.')
 
     def locate(storage: Storage) -> int:
-        if storage.key not in starts:
+        if storage.key not in places:
             raise file.error(f'storage {quoted(storage.key)} is named and not there. It is damaged.')
         have = sizes[storage.key]
         if storage.total * storage.dtype.itemsize != have.total * have.dtype.itemsize:
             raise file.error(f'storage {quoted(storage.key)} has two sizes. It is damaged.')
-        return starts[storage.key]
+        return places[storage.key]
 
     return state_dict.tensor_file(file, value, unpickler.refused, locate)
