@@ -70,19 +70,11 @@ def read_settings(folder: str | os.PathLike[str], prediction: str | None = None)
     models: dict[str, Spec] = {}
     places: dict[str, str] = {}
     for name, (class_name, config) in configs.items():
-        part, read = READERS[class_name]
-        if name in pipelines.PARTS:
-            part = pipelines.PARTS[name]
+        part, spec = network(config, class_name, str(folder / name / 'config.json'), xl)
+        part = pipelines.PARTS.get(name, part)
         if refiner and part == 'text_encoder_2':
             part = 'text_encoder'
-        where = str(folder / name / 'config.json')
-        if read is encoders.read_text:
-            models[part] = read(config, where, projected=class_name == encoders.PROJECTED_TEXT, xl=xl)
-        elif read is encoders.read_vision:
-            models[part] = read(config, where, projected=class_name == encoders.PROJECTED_VISION)
-        else:
-            models[part] = read(config, where)
-        places[part] = name
+        models[part], places[part] = spec, name
     settings: dict[str, Any] = dict(models=models)
     settings |= _tokenizers(folder, models, places)
     settings |= _schedule(folder, models, prediction)
@@ -125,6 +117,30 @@ def write_settings(settings: Mapping[str, Any], folder: str | os.PathLike[str]) 
     return tuple(lacking)
 
 
+def network(
+    config: Mapping[str, Any], class_name: str | None = None, where: str = 'config.json', xl: bool = False
+) -> tuple[str, Spec]:
+    """Part and spec of one network.
+
+    Args:
+        config: its config.json.
+        class_name: its class; by default the one that the config names.
+        where: what errors call the file.
+        xl: SDXL reads this text encoder.
+
+    Raises ValueError for a class or a setting that ldm_jax does not have, naming it.
+    """
+    class_name = class_name or config.get('_class_name') or config.get('architectures', [None])[0]
+    if class_name not in READERS:
+        raise build.unknown(f'network class of {where}', str(class_name), sorted(READERS))
+    part, read = READERS[class_name]
+    if read is encoders.read_text:
+        return part, read(config, where, projected=class_name == encoders.PROJECTED_TEXT, xl=xl)
+    if read is encoders.read_vision:
+        return part, read(config, where, projected=class_name == encoders.PROJECTED_VISION)
+    return part, read(config, where)
+
+
 def _configs(folder: pathlib.Path) -> tuple[str, dict[str, tuple[str, dict[str, Any]]]]:
     """The pipeline's class ('' without), and subfolder -> (class, config.json) of its networks."""
     index = folder / 'model_index.json'
@@ -155,10 +171,7 @@ def _configs(folder: pathlib.Path) -> tuple[str, dict[str, tuple[str, dict[str, 
         path = folder / name / 'config.json'
         config = json.loads(path.read_text('utf-8'))
         # The class that wrote the weights, which is not always the one that the pipeline asks for.
-        class_name = config.get('_class_name') or config.get('architectures', [class_name])[0]
-        if class_name not in READERS:
-            raise build.unknown(f'network class of {path}', str(class_name), sorted(READERS))
-        found[name] = class_name, config
+        found[name] = config.get('_class_name') or config.get('architectures', [class_name])[0], config
     return pipeline, found
 
 
@@ -203,7 +216,10 @@ def _sizes(
     if 'first_stage' in models:
         class_name, config = configs['first_stage']
         if 'unet' in models or 'scaling_factor' in config:
-            found['latent_scale'] = config.get('scaling_factor', first_stages.SCALES[class_name])
+            default = (
+                pipelines.UPSCALE_FACTOR if pipeline == pipelines.UPSCALE else first_stages.SCALES[class_name]
+            )
+            found['latent_scale'] = config.get('scaling_factor', default)
         if pipeline == pipelines.SUPER_RESOLUTION:
             found['latent_scale'] = 1.0  # the pipeline reads no factor
         if 'unet' not in models and isinstance(config.get('sample_size'), int):
@@ -239,7 +255,9 @@ def _files(settings: Mapping[str, Any], kind: pipelines.Kind) -> dict[str, str]:
         length = getattr(models.get('text_encoder'), 'context_length', None)
         if settings.get('context_length', length) != length:
             raise unsupported(
-                'context_length', settings['context_length'], f'pipelines attend to all {length} tokens of a text'
+                'context_length',
+                settings['context_length'],
+                f'pipelines attend to all {length} tokens of a text',
             )
         schedule = schedulers.write(settings, kind)
         for ours in kind.tokenizers:
@@ -278,6 +296,10 @@ def _network(
         scale = settings.get('latent_scale')
         if kind.pipeline == pipelines.SUPER_RESOLUTION and scale != 1.0:
             raise unsupported('latent_scale', scale, f'{kind.pipeline} has none, which is 1.0')
+        if kind.pipeline == pipelines.UPSCALE and scale != pipelines.UPSCALE_FACTOR:
+            raise unsupported(
+                'latent_scale', scale, f'{kind.pipeline} always takes {pipelines.UPSCALE_FACTOR}'
+            )
         if kind.pipeline is None and isinstance(model, vq.Model) and scale is None:
             scale = 1.0  # the class's own default is another
         return first_stages.write(model, scale, settings.get('image_size'))

@@ -23,6 +23,13 @@ from ldm_jax import build
 from ldm_jax.checkpoints.diffusers.fields import header, unsupported
 from ldm_jax.models import bert, clip_text, unet, vq
 
+REFINER, UNCLIP = 'StableDiffusionXLImg2ImgPipeline', 'StableUnCLIPImg2ImgPipeline'
+DEPTH, UPSCALE = 'StableDiffusionDepth2ImgPipeline', 'StableDiffusionUpscalePipeline'
+SUPER_RESOLUTION, UNCONDITIONAL = 'LDMSuperResolutionPipeline', 'LDMPipeline'
+LDM_TEXT = 'LDMTextToImagePipeline'
+WITH_IMAGE_ENCODER = (UNCLIP, 'StableDiffusionPipeline', 'StableDiffusionXLPipeline')
+UPSCALE_FACTOR = 0.08333  # which the upscaler's pipeline puts in the place of any other
+
 NORMALIZER = 'image_normalizer'
 # What each subfolder's network is to us; SDXL's refiner has text_encoder_2 alone, which is our text_encoder.
 PARTS = {
@@ -106,13 +113,6 @@ def kind_of(settings: Mapping[str, Any]) -> Kind:
         if part in specs:
             subfolders[part] = part
     return Kind(names, subfolders, xl='XL' in names)
-
-
-REFINER, UNCLIP = 'StableDiffusionXLImg2ImgPipeline', 'StableUnCLIPImg2ImgPipeline'
-DEPTH, UPSCALE = 'StableDiffusionDepth2ImgPipeline', 'StableDiffusionUpscalePipeline'
-SUPER_RESOLUTION, UNCONDITIONAL = 'LDMSuperResolutionPipeline', 'LDMPipeline'
-LDM_TEXT = 'LDMTextToImagePipeline'
-WITH_IMAGE_ENCODER = (UNCLIP, 'StableDiffusionPipeline', 'StableDiffusionXLPipeline')
 
 
 def index(
