@@ -119,9 +119,9 @@ def _word_pattern():
 
 
 @functools.lru_cache(maxsize=1)
-def _byte_pairs():
-    from tokenizers import Tokenizer as Engine
-    from tokenizers import decoders, models, pre_tokenizers
+def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The ids of all tokens, the bytes of a token as printable letters, and the pairs to merge in order."""
+    from tokenizers import pre_tokenizers
 
     file = importlib.resources.files('ldm_jax.text') / 'bpe_simple_vocab_16e6.txt.gz'
     lines = gzip.decompress(file.read_bytes()).decode('utf-8').split('\n')
@@ -129,7 +129,15 @@ def _byte_pairs():
     # The printable stand-ins of the 256 bytes are numbered in the order of their code points.
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = letters + [letter + WORD_END for letter in letters] + [a + b for a, b in merges] + [START, END]
-    vocab = {token: i for i, token in enumerate(tokens)}
+    return {token: i for i, token in enumerate(tokens)}, merges
+
+
+@functools.lru_cache(maxsize=1)
+def _byte_pairs():
+    from tokenizers import Tokenizer as Engine
+    from tokenizers import decoders, models, pre_tokenizers
+
+    vocab, merges = vocabulary()
     engine = Engine(models.BPE(vocab=vocab, merges=merges, end_of_word_suffix=WORD_END))
     engine.add_special_tokens([START, END])
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
