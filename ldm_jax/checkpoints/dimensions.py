@@ -1,0 +1,235 @@
+"""The fields of a network that the keys and shapes of its tensors tell.
+
+Each function takes key -> shape of one network, keys as its layout names them (no prefix of a larger file),
+and returns fields of its Model. What shapes cannot tell is left out: how attention splits into heads,
+activations, which layer is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax.checkpoints.layouts.autoencoder import NAMES
+
+Shapes = Mapping[str, tuple[int, ...]]
+Fields = dict[str, Any]
+
+
+def unet(shapes: Shapes) -> Fields:
+    """A U-Net in the original names.
+
+    Raises ValueError where blocks of one level differ, as in distilled networks that lost some of them, and
+    for a network without attention in the middle.
+    """
+    last = 1 + _highest(shapes, 'output_blocks.')  # how many there are
+    # A module behind the residual block, or behind its attention, changes the resolution.
+    grown = [
+        n
+        for n in range(last)
+        if any(
+            f'output_blocks.{n}.{i}.{name}.weight' in shapes
+            for i in (1, 2)
+            for name in ('conv', 'in_layers.0')
+        )
+    ]
+    levels = len(grown) + 1
+    num_res_blocks = last // levels - 1
+    before = 1 + levels * num_res_blocks + levels - 1
+    if last != levels * (num_res_blocks + 1) or before != 1 + _highest(shapes, 'input_blocks.'):
+        raise ValueError(
+            f'This U-Net has {1 + _highest(shapes, "input_blocks.")} input blocks and {last} output blocks on '
+            f'{levels} levels; every level must have equally many residual blocks, n down and n + 1 up.'
+        )
+    channels, in_channels = shapes['input_blocks.0.0.weight'][:2]
+    mult, depth = [], []
+    for level in range(levels):
+        down = [f'input_blocks.{1 + level * (num_res_blocks + 1) + i}' for i in range(num_res_blocks)]
+        up = [
+            f'output_blocks.{(levels - 1 - level) * (num_res_blocks + 1) + i}'
+            for i in range(num_res_blocks + 1)
+        ]
+        found = {f'{block}.1': _depth(shapes, f'{block}.1') for block in down + up}
+        if len(set(found.values())) > 1:
+            listed = ', '.join(f'{block}: {count}' for block, count in found.items())
+            raise ValueError(
+                f'The attentions of level {level} have different numbers of transformer blocks ({listed}), as '
+                'in SSD-1B, Vega and KOALA, which are distilled from SDXL; a U-Net here has one depth a level.'
+            )
+        mult.append(shapes[f'{down[0]}.0.out_layers.3.weight'][0] // channels)
+        depth.append(found[f'{down[0]}.1'])
+    mid_depth = _depth(shapes, 'middle_block.1')
+    if mid_depth == 0:
+        raise ValueError(
+            'This U-Net has no attention in middle_block.1, as in KOALA and SSD-1B; a U-Net here needs one.'
+        )
+    fields = dict(
+        in_channels=in_channels,
+        out_channels=shapes['out.2.weight'][0],
+        channels=channels,
+        channel_mult=mult,
+        num_res_blocks=num_res_blocks,
+        depth=depth,
+        mid_depth=mid_depth,
+        scale_shift=shapes['input_blocks.1.0.emb_layers.1.weight'][0] == 2 * channels * mult[0],
+        resblock_updown=any(
+            f'output_blocks.{n}.{i}.in_layers.0.weight' in shapes for n in grown for i in (1, 2)
+        ),
+    )
+    context = shapes.get('middle_block.1.transformer_blocks.0.attn2.to_k.weight')
+    if context:
+        fields['context_width'] = context[1]
+    if 'label_emb.0.0.weight' in shapes:
+        fields['vector_width'] = shapes['label_emb.0.0.weight'][1]
+    if 'label_emb.weight' in shapes:
+        fields['num_classes'] = shapes['label_emb.weight'][0]
+    return fields
+
+
+def is_linear(shapes: Shapes) -> bool:
+    """Whether the transformers of a U-Net project by matrices (SD 2, SDXL), not by 1x1 convolutions."""
+    return len(shapes.get('middle_block.1.proj_in.weight', ())) == 2
+
+
+def autoencoder(shapes: Shapes, names: str) -> Fields:
+    """A KL or VQ first stage; names: a key of layouts.autoencoder.NAMES. Its 'name' is told too.
+
+    Raises ValueError for one without quant_conv.
+    """
+    kind = NAMES[names]
+    if 'quant_conv.weight' not in shapes:
+        raise ValueError(
+            'This autoencoder has no quant_conv, as those of SD 3 and Flux; vae and vq have one.'
+        )
+    channels, image_channels = shapes['encoder.conv_in.weight'][:2]
+    mult, attention_levels, num_res_blocks = [], [], 0
+    while (down := f'encoder.{kind.down.format(level=len(mult))}.') and any(
+        key.startswith(down) for key in shapes
+    ):
+        first = f'{down}{kind.res.format(i=0)}'
+        if f'{down}{kind.attn.format(i=0)}.{kind.attn_norm}.weight' in shapes:
+            attention_levels.append(len(mult))
+        num_res_blocks = sum(f'{down}{kind.res.format(i=i)}.norm1.weight' in shapes for i in range(99))
+        mult.append(shapes[f'{first}.conv1.weight'][0] // channels)
+    fields = dict(
+        image_channels=image_channels,
+        channels=channels,
+        channel_mult=mult,
+        num_res_blocks=num_res_blocks,
+        attention_levels=attention_levels,
+        mid_attention=f'encoder.{kind.mid_attn}.{kind.attn_norm}.weight' in shapes,
+    )
+    width = shapes['quant_conv.weight'][0]
+    if 'quantize.embedding.weight' in shapes:
+        return dict(name='vq', z_channels=width, num_codes=shapes['quantize.embedding.weight'][0], **fields)
+    return dict(name='vae', z_channels=width // 2, **fields)
+
+
+def tiny_autoencoder(shapes: Shapes, names: str) -> Fields:
+    """A TAESD pair; names: 'taesd' or 'diffusers', as layouts.taesd has them."""
+    stem = 'encoder.layers' if names == 'diffusers' else 'encoder'
+    channels, image_channels = shapes[f'{stem}.0.weight'][:2]
+    last = _highest(shapes, f'{stem}.')
+    num_blocks = [0]
+    for n in range(1, last):
+        if f'{stem}.{n}.weight' in shapes:  # a convolution that halves the sides
+            num_blocks.append(0)
+        else:
+            num_blocks[-1] += 1
+    return dict(
+        name='taesd',
+        z_channels=shapes[f'{stem}.{last}.weight'][0],
+        image_channels=image_channels,
+        channels=channels,
+        num_blocks=num_blocks,
+        mid_norm=any(re.match(rf'{stem}\.\d+\.pool\.', key) for key in shapes),
+    )
+
+
+def clip_text(shapes: Shapes, names: str) -> Fields:
+    """A CLIP text tower, all layers of the file; names: 'transformers', 'transformers_flat' or 'open_clip'."""
+    if names == 'open_clip':
+        tokens, positions = shapes['token_embedding.weight'], shapes['positional_embedding']
+        layers, projection = 'transformer.resblocks.', shapes.get('text_projection', ())[1:]
+    else:
+        stem = '' if names == 'transformers_flat' else 'text_model.'
+        tokens = shapes[f'{stem}embeddings.token_embedding.weight']
+        positions = shapes[f'{stem}embeddings.position_embedding.weight']
+        layers, projection = f'{stem}encoder.layers.', shapes.get('text_projection.weight', ())[:1]
+    return dict(
+        name='clip_text',
+        vocab_size=tokens[0],
+        context_length=positions[0],
+        width=tokens[1],
+        num_layers=1 + _highest(shapes, layers),
+        projection_width=projection[0] if projection else None,
+    )
+
+
+def clip_vision(shapes: Shapes, names: str) -> Fields:
+    """A CLIP image tower; names as for `clip_text`."""
+    if names == 'open_clip':
+        patches, positions = shapes['visual.conv1.weight'], shapes['visual.positional_embedding']
+        layers, projection = 'visual.transformer.resblocks.', shapes.get('visual.proj', ())[1:]
+    else:
+        stem = '' if names == 'transformers_flat' else 'vision_model.'
+        patches = shapes[f'{stem}embeddings.patch_embedding.weight']
+        positions = shapes[f'{stem}embeddings.position_embedding.weight']
+        layers, projection = f'{stem}encoder.layers.', shapes.get('visual_projection.weight', ())[:1]
+    side = round((positions[0] - 1) ** 0.5)  # one position more for the class token
+    return dict(
+        name='clip_vision',
+        image_size=side * patches[-1],
+        patch_size=patches[-1],
+        width=patches[0],
+        num_layers=1 + _highest(shapes, layers),
+        projection_width=projection[0] if projection else None,
+    )
+
+
+def bert(shapes: Shapes) -> Fields:
+    """The text transformer of latent diffusion in the original names; heads are always 8."""
+    vocab_size, width = shapes['token_emb.weight']
+    inner = shapes['attn_layers.layers.0.1.to_q.weight'][0]
+    return dict(
+        name='bert',
+        vocab_size=vocab_size,
+        context_length=shapes['pos_emb.emb.weight'][0],
+        width=width,
+        num_layers=(1 + _highest(shapes, 'attn_layers.layers.')) // 2,
+        num_heads=8,
+        head_width=inner // 8,
+    )
+
+
+def class_embedder(shapes: Shapes) -> Fields:
+    num_classes, width = shapes['embedding.weight']
+    return dict(name='class_embedder', num_classes=num_classes, width=width)
+
+
+def spatial_rescaler(shapes: Shapes) -> Fields:
+    """num_stages has no tensor: the maps come down to the latents, so the first stage tells it."""
+    out_channels, in_channels = shapes['channel_mapper.weight'][:2]
+    use_bias = 'channel_mapper.bias' in shapes
+    return dict(
+        name='spatial_rescaler', in_channels=in_channels, out_channels=out_channels, use_bias=use_bias
+    )
+
+
+def image_normalizer(shapes: Shapes) -> Fields:
+    return dict(name='image_normalizer', width=shapes['data_mean'][-1])
+
+
+def _highest(shapes: Shapes, stem: str) -> int:
+    """The highest n of keys 'stem n.'; -1 where there is none."""
+    start = len(stem)
+    found = (key[start:].partition('.')[0] for key in shapes if key.startswith(stem))
+    return max((int(n) for n in found if n.isdigit()), default=-1)
+
+
+def _depth(shapes: Shapes, attention: str) -> int:
+    """Transformer blocks of an attention, 1 for plain self-attention, 0 where there is none."""
+    if f'{attention}.qkv.weight' in shapes:
+        return 1
+    return 1 + _highest(shapes, f'{attention}.transformer_blocks.')
