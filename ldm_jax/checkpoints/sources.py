@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -76,7 +78,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def opened(path: str, choice: Choice = Choice()) -> Iterator[Source]:  # noqa: B008 (Choice is frozen)
+def opened(path: str, choice: Choice = Choice()) -> Iterator[Source]:
     """The checkpoint at a path.
 
     Raises:
@@ -129,7 +131,7 @@ def _ours(path: pathlib.Path, choice: Choice) -> Source:
         leaves=Only(stored, parts),
         ignored={},
         notes={},
-        digests=lambda: {store.CHECKSUMS: reader.sha256(path / store.CHECKSUMS)},
+        digests=lambda: {store.CHECKSUMS: hashlib.sha256((path / store.CHECKSUMS).read_bytes()).hexdigest()},
     )
 
 
@@ -142,6 +144,9 @@ def _open_single(path: pathlib.Path) -> TensorFile:
 
 
 def _single(path: pathlib.Path, tensors: TensorFile, choice: Choice) -> Source:
+    model = choice.model
+    if model is None and store.SETTINGS in tensors.metadata:
+        model = json.loads(tensors.metadata[store.SETTINGS])  # of our own export
     settings = identify.identify(
         tensors.specs,
         metadata=tensors.metadata,
@@ -149,7 +154,7 @@ def _single(path: pathlib.Path, tensors: TensorFile, choice: Choice) -> Source:
         read=tensors.__getitem__,
         sidecar=_sidecar(path),
         prediction=choice.prediction,
-        model=choice.model,
+        model=model,
         name=path.name,
     )
     layout = single_file.layout(settings, tensors.specs, weights=choice.weights)

@@ -30,7 +30,7 @@ from ldm_jax import trees
 from ldm_jax.build import unknown
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
 from ldm_jax.checkpoints.keymap import unflatten
-from ldm_jax.checkpoints.leaves import Arrays, Cast, Leaves, Only, is_float, part_of, windows
+from ldm_jax.checkpoints.leaves import Arrays, Cast, Leaves, Only, contiguous, is_float, part_of, windows
 from ldm_jax.types import PyTree
 
 SETTINGS, CHECKSUMS, REPORT = 'settings.json', 'checksums.json', 'report.json'
@@ -85,9 +85,7 @@ def write_model(
             only = Only(leaves, (part,))
             with _orbax(compress) as ocp:
                 for paths in windows(only.specs):
-                    arrays = {name: np.ascontiguousarray(a) for name, a in only.read(paths).items()}
-                    # ascontiguousarray makes a vector of a scalar.
-                    arrays = {name: a.reshape(only.specs[name].shape) for name, a in arrays.items()}
+                    arrays = {name: contiguous(array) for name, array in only.read(paths).items()}
                     checksums |= {name: _checksum(array) for name, array in arrays.items()}
                     ocp.partial.save(partial / part, unflatten(arrays)[part])
                 ocp.partial.finalize(partial / part)

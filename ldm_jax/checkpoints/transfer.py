@@ -14,7 +14,7 @@ import numpy as np
 from ldm_jax import trees
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
 from ldm_jax.checkpoints.keymap import Layout, Rule, listed, unflatten
-from ldm_jax.checkpoints.leaves import Arrays, Leaves, all_finite, windows
+from ldm_jax.checkpoints.leaves import Arrays, Leaves, all_finite, contiguous, windows
 from ldm_jax.types import PyTree
 
 
@@ -155,8 +155,7 @@ def export(layout: Layout, leaves: Leaves) -> Iterator[tuple[str, np.ndarray]]:
         arrays = leaves.read([path for rule in rules for path in rule.flax])
         for rule in rules:
             outputs = rule.to_torch(tuple(arrays.pop(path) for path in rule.flax))
-            # Not ascontiguousarray, which makes a vector of a scalar.
-            yield from zip(rule.torch, (np.asarray(a, order='C') for a in outputs), strict=True)
+            yield from zip(rule.torch, map(contiguous, outputs), strict=True)
 
 
 def _blank(shape: tuple[int, ...]) -> np.ndarray:
