@@ -103,7 +103,7 @@ def text(value):
 
 
 def integer(value):
-    return b'\x8a' + (lambda raw: bytes([len(raw)]) + raw)(value.to_bytes(9, 'little', signed=True))
+    return b'\x8a' + (lambda raw: bytes([len(raw)]) + raw)(value.to_bytes(12, 'little', signed=True))
 
 
 def name(module, attribute):
