@@ -31,7 +31,7 @@ from ldm_jax.checkpoints.files.tensor_file import BadFile, MappedFile
 
 MAX_PICKLE = 64 << 20  # bytes; Stable Diffusion's with all optimizer states takes about two
 OPCODE = 128  # bytes of budget; an entry of a growing dict takes about 100
-BUDGET = 64 << 20  # bytes, beside as many as the file has
+BUDGET = 32 << 20  # bytes, beside as many as the file has
 MAX_INTEGER = 256  # bytes; torch's magic number has 10
 MAX_NAME = 200  # letters of a refused name that are kept
 

@@ -66,21 +66,32 @@ def torch_bytes(tensor):
     return tensor.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def peak_of_opening(path):
-    """Bytes that a process grows by when it opens a file, which must raise BadFile."""
-    code = f"""
-        import resource
+def peaks_of_opening(paths):
+    """Bytes that a process grows by when it opens each of some files, which must raise BadFile."""
+    code = """
+        import os, resource, sys
         from ldm_jax.checkpoints.files import reader
-        def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        before = peak()
-        try:
-            reader.open_file({str(path)!r})
-        except reader.BadFile:
-            print(peak() - before)
+
+        def peak():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+        for path in sys.argv[1:]:
+            child = os.fork()  # which starts at this process's size
+            if child == 0:
+                before = peak()
+                try:
+                    reader.open_file(path)
+                except reader.BadFile:
+                    print(peak() - before, flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
     """
-    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
+    command = [sys.executable, '-c', textwrap.dedent(code), *map(str, paths)]
+    run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    return int(run.stdout)
+    found = [int(line) for line in run.stdout.split()]
+    assert len(found) == len(paths), run.stderr
+    return found
 
 
 # Pickle opcodes, as functions from operands (programs) to a program.
@@ -92,7 +103,7 @@ def text(value):
 
 
 def integer(value):
-    return b'\x8a' + (lambda raw: bytes([len(raw)]) + raw)(value.to_bytes(9, 'little', signed=True))
+    return b'\x8a' + (lambda raw: bytes([len(raw)]) + raw)(value.to_bytes(12, 'little', signed=True))
 
 
 def name(module, attribute):

@@ -210,20 +210,21 @@ def test_no_part_of_a_pipe_or_folder_is_read(tmp_path):
         reader.open_file(tmp_path / 'absent')
 
 
-@pytest.mark.parametrize(
-    'header',
-    [
-        b'{"a":' + b'[' * 30_000_000,
-        b'{"a":[' + b'[],' * 10_000_000,
-        b'{"__metadata__":{' + b','.join(b'"%d":"%d"' % (i, i) for i in range(500_000)) + b'}}',
-        b'{' + b','.join(b'"%d":{"dtype":"U8","shape":[],"data_offsets":[0,1]}' % i for i in range(200_000)) + b'}',
-        '{"__metadata__":{"a":"\U0001f600'.encode() + b'x' * 40_000_000 + b'"}}',
-    ],
-    ids=['brackets', 'lists', 'metadata', 'tensors', 'wide text'],
-)  # fmt: skip
-def test_a_hostile_header_costs_less_than_twice_its_file_and_a_constant(tmp_path, header):
-    (tmp_path / 'big').write_bytes(forge.safetensors(header))
-    assert forge.peak_of_opening(tmp_path / 'big') < 2 * len(header) + (128 << 20)
+def test_a_hostile_header_costs_less_than_twice_its_file_and_a_constant(tmp_path):
+    headers = [
+        b'{"a":' + b'[' * 10_000_000,
+        b'{"a":[' + b'[],' * 3_000_000,
+        b'{"__metadata__":{' + b','.join(b'"%d":"%d"' % (i, i) for i in range(200_000)) + b'}}',
+        b'{'
+        + b','.join(b'"%d":{"dtype":"U8","shape":[],"data_offsets":[0,1]}' % i for i in range(200_000))
+        + b'}',
+        '{"__metadata__":{"a":"\U0001f600'.encode() + b'x' * 20_000_000 + b'"}}',
+    ]
+    paths = [tmp_path / str(index) for index in range(len(headers))]
+    for path, header in zip(paths, headers, strict=True):
+        path.write_bytes(forge.safetensors(header))
+    for header, peak in zip(headers, forge.peaks_of_opening(paths), strict=True):
+        assert peak < 2 * len(header) + (96 << 20), header[:20]
 
 
 def test_pages_of_a_dropped_array_leave_the_process(tmp_path):
