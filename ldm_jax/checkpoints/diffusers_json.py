@@ -18,19 +18,21 @@ from typing import Any
 
 from ldm_jax import build
 from ldm_jax.checkpoints.diffusers import (
+    conditional_unet,
     encoders,
     first_stages,
     pipelines,
+    plain_unet,
     schedulers,
     tokenizers,
-    unets,
+    writing,
 )
-from ldm_jax.checkpoints.diffusers.fields import Spec, unsupported
-from ldm_jax.models import bert, clip_text, vq
+from ldm_jax.checkpoints.diffusers.fields import Spec
+from ldm_jax.models import bert
 
 READERS = {
-    'UNet2DConditionModel': ('unet', unets.read_conditional),
-    'UNet2DModel': ('unet', unets.read_plain),
+    'UNet2DConditionModel': ('unet', conditional_unet.read),
+    'UNet2DModel': ('unet', plain_unet.read),
     'AutoencoderKL': ('first_stage', first_stages.read_kl),
     'VQModel': ('first_stage', first_stages.read_vq),
     'AutoencoderTiny': ('first_stage', first_stages.read_tiny),
@@ -102,7 +104,7 @@ def write_settings(settings: Mapping[str, Any], folder: str | os.PathLike[str]) 
     if not folder.is_dir():
         raise FileNotFoundError(f'No folder {str(folder)!r}; make it first.')
     kind = pipelines.kind_of(settings)
-    files = _files(settings, kind)
+    files = writing.files(settings, kind)
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +147,7 @@ def _configs(folder: pathlib.Path) -> tuple[str, dict[str, tuple[str, dict[str, 
     """The pipeline's class ('' without), and subfolder -> (class, config.json) of its networks."""
     index = folder / 'model_index.json'
     if index.is_file():
-        components = json.loads(index.read_text('utf-8'))
+        components = _load(index)
         pipeline, classes = components.get('_class_name', ''), {}
         for name, value in components.items():
             if name.startswith('_') or not isinstance(value, list) or value[:1] == [None]:
@@ -168,8 +170,7 @@ def _configs(folder: pathlib.Path) -> tuple[str, dict[str, tuple[str, dict[str, 
         )
     found = {}
     for name, class_name in classes.items():
-        path = folder / name / 'config.json'
-        config = json.loads(path.read_text('utf-8'))
+        config = _load(folder / name / 'config.json')
         # The class that wrote the weights, which is not always the one that the pipeline asks for.
         found[name] = config.get('_class_name') or config.get('architectures', [class_name])[0], config
     return pipeline, found
@@ -179,10 +180,10 @@ def _tokenizers(
     folder: pathlib.Path, models: Mapping[str, Spec], places: Mapping[str, str]
 ) -> dict[str, Spec]:
     found = {}
-    for ours, part in (('tokenizer', 'text_encoder'), ('tokenizer_2', 'text_encoder_2')):
+    for ours, part in pipelines.TOKENIZED.items():
         if part not in models:
             continue
-        place = folder / places[part].replace('text_encoder', 'tokenizer').replace('bert', 'tokenizer')
+        place = folder / pipelines.tokenizer_folder(places[part])
         if not any((place / name).is_file() for name in ('tokenizer_config.json', 'vocab.json', 'vocab.txt')):
             continue
         model = build.build('models', models[part])
@@ -198,7 +199,7 @@ def _schedule(folder: pathlib.Path, models: Mapping[str, Spec], prediction: str 
         return {}
     for path in (folder / 'scheduler' / 'scheduler_config.json', folder / 'scheduler_config.json'):
         if path.is_file():
-            schedule, said = schedulers.read(json.loads(path.read_text('utf-8')), str(path))
+            schedule, said = schedulers.read(_load(path), str(path))
             return dict(schedule=schedule, parameterization=prediction or said)
     if prediction is None and build.build('models', models['unet']).context_width == 1024:
         raise ValueError(
@@ -237,75 +238,8 @@ def _sizes(
     return found
 
 
-def _files(settings: Mapping[str, Any], kind: pipelines.Kind) -> dict[str, str]:
-    """Name -> text of every file; raises where diffusers cannot express a setting."""
-    models = pipelines.models_of(settings)
-    configs = {kind.subfolders[part]: _network(part, settings, kind, models) for part in settings['models']}
-    files = {}
-    if kind.pipeline is None:
-        has_schedule = 'unet' in models and settings.get('schedule') is not None
-        schedule = schedulers.write(settings, kind) if has_schedule else {}
-        if 'scheduler' in schedule:
-            files['scheduler_config.json'] = tokenizers.text(schedule['scheduler'])
-        files['config.json'] = tokenizers.text(configs[''])
-    else:
-        for key in ('latent_scale', 'latent_size'):
-            if settings.get(key) is None:
-                raise ValueError(f'Settings without {key!r} cannot be written: the pipeline needs its value.')
-        length = getattr(models.get('text_encoder'), 'context_length', None)
-        if settings.get('context_length', length) != length:
-            raise unsupported(
-                'context_length',
-                settings['context_length'],
-                f'pipelines attend to all {length} tokens of a text',
-            )
-        schedule = schedulers.write(settings, kind)
-        for ours in kind.tokenizers:
-            if ours not in settings:
-                raise ValueError(f'Settings without {ours!r} cannot be written: {kind.pipeline} needs one.')
-        files['model_index.json'] = tokenizers.text(pipelines.index(settings, kind, configs | schedule))
-        files |= {f'{place}/config.json': tokenizers.text(config) for place, config in configs.items()}
-        files |= {
-            f'{place}/scheduler_config.json': tokenizers.text(config) for place, config in schedule.items()
-        }
-        if 'image_encoder' in models:
-            files['feature_extractor/preprocessor_config.json'] = tokenizers.text(
-                encoders.preprocessor(models['image_encoder'])
-            )
-    for ours, place in kind.tokenizers.items():
-        if ours in settings:
-            written = tokenizers.write(settings[ours])
-            files |= {os.path.join(place, name): content for name, content in written.items()}
-    return files
-
-
-def _network(
-    part: str, settings: Mapping[str, Any], kind: pipelines.Kind, models: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The config.json of a part."""
-    if part == pipelines.NORMALIZER:
-        return encoders.write_normalizer(settings['models'][part]['width'])
-    model = models[part]
-    if part == 'unet':
-        sizes = 256
-        if kind.xl:
-            sizes = pipelines.sizes_width(model, models.get('text_encoder_2', models['text_encoder']), kind)
-        unclip = kind.pipeline == pipelines.UNCLIP
-        return unets.write(model, settings.get('latent_size'), class_projection=unclip, sizes=sizes)
-    if part == 'first_stage':
-        scale = settings.get('latent_scale')
-        if kind.pipeline == pipelines.SUPER_RESOLUTION and scale != 1.0:
-            raise unsupported('latent_scale', scale, f'{kind.pipeline} has none, which is 1.0')
-        if kind.pipeline == pipelines.UPSCALE and scale != pipelines.UPSCALE_FACTOR:
-            raise unsupported(
-                'latent_scale', scale, f'{kind.pipeline} always takes {pipelines.UPSCALE_FACTOR}'
-            )
-        if kind.pipeline is None and isinstance(model, vq.Model) and scale is None:
-            scale = 1.0  # the class's own default is another
-        return first_stages.write(model, scale, settings.get('image_size'))
-    if isinstance(model, bert.Model):
-        return encoders.write_bert(model)
-    if isinstance(model, clip_text.Model):
-        ours = 'tokenizer_2' if part == 'text_encoder_2' else 'tokenizer'
-        return encoders.write_text(model, kind.xl, settings.get(ours, {}).get('pad_id', 1))
-    return encoders.write_vision(model)
+def _load(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text('utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{path} is no JSON file: {error}.') from error

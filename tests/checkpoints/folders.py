@@ -6,7 +6,6 @@ import copy
 import functools
 import importlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,6 @@ import numpy as np
 from ldm_jax import trees
 from ldm_jax.checkpoints import keymap
 from ldm_jax.checkpoints.diffusers import pipelines
-
-os.environ['HF_HUB_OFFLINE'] = '1'
 
 SCHEDULE = dict(name='scaled_linear', beta_start=0.0009, beta_end=0.0125, num_train_steps=1000)
 UNET = dict(

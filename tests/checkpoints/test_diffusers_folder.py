@@ -49,6 +49,13 @@ FAST = ('sd15', 'ldm_celeba256')
 UNUSED = {'bert/to_logits.weight', 'bert/to_logits.bias'}
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """A folder is all that there is."""
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+
+
 def published(name):
     """The settings of a config, with unCLIP's statistics, as wide as half of the vector."""
     settings = json.loads(configs.load(name).to_json())
@@ -91,6 +98,16 @@ def write_folder(settings, folder):
     return tensors
 
 
+def with_words(settings, folder):
+    """The settings, with a small vocabulary for BERT."""
+    if settings.get('tokenizer', {}).get('name') != 'bert':
+        return settings
+    words = folder / 'words' / 'vocab.txt'
+    words.parent.mkdir()
+    words.write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', 'red', 'cat']))
+    return settings | dict(tokenizer=dict(settings['tokenizer'], vocab=str(words)))
+
+
 def state_of(pipe):
     """'<component>/<key>' -> array of a pipeline's networks."""
     found = {}
@@ -102,12 +119,7 @@ def state_of(pipe):
 
 @pytest.mark.parametrize('name', folders.TINY)
 def test_a_folder_of_ours_loads_as_it_is_with_equal_weights(name, tmp_path):
-    settings = json.loads(json.dumps(folders.TINY[name]))
-    if name.startswith('LDMText'):
-        words = tmp_path / 'words' / 'vocab.txt'
-        words.parent.mkdir()
-        words.write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', 'red', 'cat']))
-        settings['tokenizer']['vocab'] = str(words)
+    settings = with_words(folders.TINY[name], tmp_path)
     folder = tmp_path / 'model'
     folder.mkdir()
     tensors = write_folder(settings, folder)
@@ -140,6 +152,34 @@ def test_a_folder_of_ours_loads_as_it_is_with_equal_weights(name, tmp_path):
         assert pipe.tokenizer('A red cat')['input_ids'] == [2, 5, 6, 7, 3]
     again = diffusers_json.read_settings(folder)
     assert folders.parts(again) == folders.parts(settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', folders.TINY)
+def test_a_folder_of_ours_makes_a_picture(name, tmp_path):
+    image_module = pytest.importorskip('PIL.Image')
+    folder = tmp_path / 'model'
+    folder.mkdir()
+    write_folder(with_words(folders.TINY[name], tmp_path), folder)
+    given = dict(depth_estimator=None, feature_extractor=None) if 'Depth' in name else {}
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder, **given)
+    side = 32 if 'LDMSuper' in name else 16
+    picture = image_module.fromarray(np.arange(3 * side**2, dtype=np.uint8).reshape(side, side, 3))
+    call = dict(num_inference_steps=2, output_type='np')
+    if name not in ('LDMPipeline', 'LDMSuperResolutionPipeline'):
+        call['prompt'] = ['a red cat']
+    if any(word in name for word in ('Inpaint', 'Pix2Pix', 'Depth', 'Upscale', 'Img2Img', 'LDMSuper')):
+        call['image'] = picture
+    if 'Inpaint' in name:
+        call |= dict(mask_image=image_module.new('L', (side, side), 255), height=side, width=side)
+    if 'XLI' in name or 'Depth' in name:
+        call['strength'] = 1.0
+    if 'Depth' in name:
+        call['depth_map'] = torch.linspace(0, 1, side**2).reshape(1, side, side)
+    images = np.asarray(pipe(**call).images)
+    assert images.ndim == 4
+    assert np.isfinite(images).all()
+    assert images.std() > 0
 
 
 # The tiny models again, in the words of diffusers alone.
@@ -313,7 +353,10 @@ RESNETS = dict(
     attn_norm_num_groups=8,
     attention_head_dim=None,
 )
-UNETS = {name: NETWORKS[name]['unet'] for name in NETWORKS if 'LDMT' not in name and 'Inpaint' not in name}
+ALIKE = ('Inpaint', 'XLImg2Img', 'LDMText', 'LDMSuper')
+UNETS = {
+    name: networks['unet'] for name, networks in NETWORKS.items() if not any(part in name for part in ALIKE)
+}
 UNETS['resnets'] = RESNETS
 
 

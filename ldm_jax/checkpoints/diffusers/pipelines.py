@@ -42,6 +42,7 @@ PARTS = {
     'image_encoder': 'image_encoder',
     NORMALIZER: NORMALIZER,
 }
+TOKENIZED = {'tokenizer': 'text_encoder', 'tokenizer_2': 'text_encoder_2'}
 # Components of a folder that are no part of ours, and why they are left.
 LEFT = {
     'scheduler': 'settings, no weights',
@@ -67,14 +68,16 @@ class Kind:
     @property
     def tokenizers(self) -> dict[str, str]:
         """Our tokenizer's name -> its subfolder."""
-        found = {}
-        for ours, part in (('tokenizer', 'text_encoder'), ('tokenizer_2', 'text_encoder_2')):
-            if part in self.subfolders:
-                folder = (
-                    self.subfolders[part].replace('text_encoder', 'tokenizer').replace('bert', 'tokenizer')
-                )
-                found[ours] = folder
-        return found
+        return {
+            ours: tokenizer_folder(self.subfolders[part])
+            for ours, part in TOKENIZED.items()
+            if part in self.subfolders
+        }
+
+
+def tokenizer_folder(subfolder: str) -> str:
+    """Where the tokenizer is of the text encoder in a subfolder."""
+    return subfolder.replace('text_encoder', 'tokenizer').replace('bert', 'tokenizer')
 
 
 def models_of(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ DEFAULTS = {
     'KDPM2DiscreteScheduler': (0.00085, 0.012, 'linear'),
     'KDPM2AncestralDiscreteScheduler': (0.00085, 0.012, 'linear'),
     'LCMScheduler': (0.00085, 0.012, 'scaled_linear'),
+    'DPMSolverSDEScheduler': (0.00085, 0.012, 'linear'),
     'TCDScheduler': (0.00085, 0.012, 'scaled_linear'),
 }
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ldm_jax.checkpoints.diffusers import pipelines, unets
+from ldm_jax.checkpoints.diffusers import conditional_unet, pipelines
 from ldm_jax.checkpoints.keymap import Layout, Rule, prefixed
 from ldm_jax.checkpoints.layouts import autoencoder, diffusers_unet, transformers_clip
 from ldm_jax.checkpoints.layouts import bert as bert_layout
@@ -73,7 +73,7 @@ def _unet(model: unet.Model, keys: Collection[str] | None, unclip: bool) -> Layo
         unclip = 'class_embedding.linear_1.weight' in keys
     found = diffusers_unet.layout(
         model,
-        linear_projection=unets.linear_projection(model),
+        linear_projection=conditional_unet.linear_projection(model),
         vector_key='class_embedding' if unclip else 'add_embedding',
         old_attention=_is_old(keys),
     )
