@@ -61,3 +61,47 @@ def reading(name):
         return None
     held = tables(schedule['beta_start'], schedule['beta_end']) | {'scale_factor': np.float32(SCALE)}
     return held.__getitem__
+
+
+def narrow(name):
+    """A config's settings with the same blocks, but few of them and narrow: what it is told by stays."""
+    settings = config(name)
+    for part, spec in (models := settings['models']).items():
+        models[part] = spec | _NARROW[spec['name']](spec)
+    encoders = [
+        models[part] for part in ('text_encoder', 'text_encoder_2', 'class_embedder') if part in models
+    ]
+    if models.get('unet', {}).get('context_width'):
+        models['unet']['context_width'] = sum(spec['width'] for spec in encoders) or 64
+    return settings
+
+
+def _unet(spec):
+    return dict(
+        # Heads keep their width, and group norms their 32 groups.
+        channels=max(32, spec.get('head_width') or 0),
+        num_res_blocks=1,
+        depth=tuple(min(depth, 3) for depth in spec['depth']),
+        mid_depth=min(spec.get('mid_depth', 1), 3),
+        **({'vector_width': 80} if 'vector_width' in spec else {}),
+    )
+
+
+def _clip_text(spec):
+    projection = dict(projection_width=64) if spec.get('projection_width') else {}
+    return dict(vocab_size=96, context_length=7, width=64, num_layers=2, num_heads=1, **projection)
+
+
+_NARROW = {
+    'unet': _unet,
+    'vae': lambda spec: dict(channels=32, num_res_blocks=1),
+    'vq': lambda spec: dict(channels=32, num_res_blocks=1, num_codes=17),
+    'clip_text': _clip_text,
+    'clip_vision': lambda spec: dict(
+        image_size=28, patch_size=14, width=48, num_layers=2, projection_width=24
+    ),
+    'bert': lambda spec: dict(vocab_size=50, width=40, num_layers=2),
+    'class_embedder': lambda spec: dict(width=24),
+    'spatial_rescaler': lambda spec: {},
+    'image_normalizer': lambda spec: dict(width=24),
+}
