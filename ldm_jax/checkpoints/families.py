@@ -30,6 +30,7 @@ class Tower:
 
 CLIP_L = Tower('quick_gelu', 49407)
 CLIP_L_HIDDEN = Tower('quick_gelu', 49407, output_layer=-2, final_norm=False)
+CLIP_L_PROJECTED = Tower('quick_gelu', 49407, projection=True)
 OPEN_CLIP_H = Tower('gelu', 0, cut=True)
 OPEN_CLIP_BIGG = Tower('gelu', 0, output_layer=-2, final_norm=False, projection=True)
 BY_WIDTH = {768: CLIP_L, 1024: OPEN_CLIP_H, 1280: OPEN_CLIP_BIGG}  # of a text tower alone in its file
@@ -98,7 +99,9 @@ class Family:
     text: Tower | None = None
     text_2: Tower | None = None
     cross_attention_only: bool = False  # on all levels but the lowest
-    context_length: int = 77  # where the file has no text encoder, whose own counts
+    context_length: int | None = (
+        None  # tokens of the context, where they are not those of the text encoder, or 77
+    )
 
 
 HEADS_8, HEADS_1 = dict(num_heads=8), dict(num_heads=1)
@@ -178,7 +181,6 @@ FAMILIES = (
         lambda f: f.context and f.unet['mid_depth'] == 3,
         WIDE_32,
         betas=(0.0015, 0.0205),
-        context_length=92,
         **LDM,
     ),
     Family(
@@ -195,13 +197,14 @@ FAMILIES = (
         image_size=256,
     ),
     Family(
-        'rdm768',  # latents of KL-f16; its encoders are never in the file
-        lambda f: f.context and f.kind is None and f.unet['out_channels'] == 16,
+        'rdm768',  # latents of KL-f16; the original files hold no encoder
+        lambda f: f.context and f.unet['out_channels'] == 16,
         WIDE_32,
         latent_scale=0.22765929,
         betas=(0.0015, 0.015),
         image_size=768,
         downscale=16,
+        text=CLIP_L_PROJECTED,
         context_length=1,
     ),
     Family('sd1', lambda f: f.context, HEADS_8, text=CLIP_L),

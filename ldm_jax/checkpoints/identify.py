@@ -204,7 +204,7 @@ def _texts(parts: Mapping[str, Any], family: Family) -> dict[str, Any]:
     for part, tokenizer, tower in pairs:
         if part in parts and (spec := _tokenizer(parts[part], tower)) is not None:
             found[tokenizer] = spec
-    length = parts.get('text_encoder', {}).get('context_length', family.context_length)
+    length = family.context_length or parts.get('text_encoder', {}).get('context_length', 77)
     return found if length == 77 else found | dict(context_length=length)
 
 
