@@ -8,7 +8,7 @@ import pytest
 
 import configs
 from ldm_jax import build
-from ldm_jax.checkpoints import diffusers_json, keymap
+from ldm_jax.checkpoints import diffusers_json, keymap, transfer
 from ldm_jax.checkpoints.layouts import diffusers_folder
 from tests import oracles
 from tests.checkpoints import folders
@@ -86,7 +86,7 @@ def test_keys_and_shapes_are_those_of_the_classes_of_diffusers(name, tmp_path):
 def write_folder(settings, folder):
     """A whole folder from our parameters: what an export is. Returns the tensors by key."""
     diffusers_json.write_settings(settings, folder)
-    tensors = keymap.export_params(diffusers_folder.layout(settings), folders.random_params(settings))
+    tensors = transfer.export_params(diffusers_folder.layout(settings), folders.random_params(settings))
     by_folder = {}
     for key, tensor in tensors.items():
         name, _, rest = key.rpartition('/')
@@ -332,8 +332,8 @@ def test_a_folder_that_diffusers_saved_is_read_whole(name, tmp_path):
     for key in ('schedule', 'parameterization', 'latent_size', 'image_size'):
         assert settings[key] == expected[key], key
     layout = diffusers_folder.layout(settings, tensors.keys())
-    params = keymap.import_params(layout, tensors, keymap.unflatten(folders.shapes(settings)))
-    exported = keymap.export_params(layout, params)
+    params = transfer.import_params(layout, tensors, keymap.unflatten(folders.shapes(settings)))
+    exported = transfer.export_params(layout, params)
     left = {key: layout.ignored(key) for key in tensors.keys() - exported.keys()}
     assert all(left.values())
     assert left.keys() == (UNUSED if 'bert' in NETWORKS[name] else set())
@@ -366,7 +366,7 @@ def test_the_unet_computes_what_that_of_diffusers_does(name):
     oracles.randomize(net)
     settings = dict(models=dict(unet=diffusers_json.network(json.loads(net.to_json_string()))[1]))
     model, state = build.parts(settings)['unet'], oracles.tensors(net)
-    params = keymap.import_params(
+    params = transfer.import_params(
         diffusers_folder.layout(settings, state.keys()), state, keymap.unflatten(folders.shapes(settings))
     )
     x, t, cond = jax.tree.map(
