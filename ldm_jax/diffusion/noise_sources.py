@@ -15,7 +15,7 @@ from ldm_jax.diffusion.torch_noise import CpuGenerator
 
 GENERATORS = {
     'torch_cpu': CpuGenerator,  # the "CPU" of A1111's web UI, and diffusers' with a CPU generator an image
-    'torch_cuda': CudaGenerator,  # its "NV", and its "GPU" to about 1e-6
+    'torch_cuda': CudaGenerator,  # its "NV", and nearly its "GPU"
 }
 SOURCES = ('jax', *GENERATORS)
 

@@ -1,8 +1,7 @@
 """torch.randn of a CUDA generator, on the host: Philox bits and Box and Muller's transform, thread by thread.
 
-The numbers are those of the emulation that AUTOMATIC1111's web UI calls "NV", and with it those of a card, "GPU", but
-for the card's own sine, cosine and logarithm: its fast ones are less accurate than these, so its values agree to
-about 1e-6 and not to the last bit.
+The numbers are those of the emulation that AUTOMATIC1111's web UI calls "NV". Those of a card, its "GPU", come from the
+same bits through float32 and the card's own fast sine: they are near, by estimate to a few 1e-6, and not equal.
 
 A card draws with a grid of threads. Thread i owns the i-th stream of the seed, and one call to Philox gives it four
 numbers: those of elements i, i + T, i + 2 T and i + 3 T, where T is the number of threads. The grid covers the tensor

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,13 +15,12 @@ from ldm_jax.build import unknown
 RESIZES = ('crop', 'just', 'fill')
 
 
-@contextlib.contextmanager
-def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """An open Pillow image, whose errors, also later ones in the `with` block, say what is wrong with the file.
+def read_image(path: str | os.PathLike) -> Image.Image:
+    """The Pillow image in a file, upright, with the texts of a PNG among its `info`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image, cut off, or of more pixels than Image.MAX_IMAGE_PIXELS.
+        ValueError: not an image, cut off, or beyond Pillow's limits for pixels and compressed texts.
     """
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f'No image at {os.fspath(path)!r}.')
@@ -31,14 +28,14 @@ def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter('error', Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                yield image
+                return ImageOps.exif_transpose(image)  # which loads it: texts behind the pixels are read then
     except Image.UnidentifiedImageError:
         raise ValueError(f'{path} is not an image that Pillow can read.') from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(
             f'{path} has more than {Image.MAX_IMAGE_PIXELS} pixels, which is refused. Scale it down first.'
         ) from None
-    except (OSError, SyntaxError) as error:  # Pillow's for a cut-off or broken file
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for a cut-off or broken file
         raise ValueError(f'{path} cannot be read: {error}.') from error
 
 
@@ -52,10 +49,9 @@ def load_image(
         size: (H, W); its own by default.
         resize: how it gets that size, see `fit`.
 
-    Raises FileNotFoundError or ValueError as `open_image`, and ValueError for pixels without a known scale.
+    Raises FileNotFoundError or ValueError as `read_image`, and ValueError for pixels without a known scale.
     """
-    with open_image(path) as image:
-        rgba = _eight_bit(path, image).convert('RGBA')
+    rgba = _eight_bit(path).convert('RGBA')
     white = Image.new('RGBA', rgba.size, 'white')
     pixels = pictures.to_float(np.asarray(Image.alpha_composite(white, rgba).convert('RGB')))
     return pixels if size is None else fit(pixels, size, resize)
@@ -69,14 +65,13 @@ def load_mask(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
     Args:
         size: (H, W) of the picture that it belongs to, as it lies in its file; `fit` both alike afterwards.
 
-    Raises FileNotFoundError or ValueError as `open_image`, and ValueError for a mask of another size.
+    Raises FileNotFoundError or ValueError as `read_image`, and ValueError for a mask of another size.
     """
-    with open_image(path) as image:
-        grey = _eight_bit(path, image)
-        if grey.has_transparency_data:
-            alpha = grey.convert('RGBA').getchannel('A')
-            grey = alpha if alpha.getextrema() != (255, 255) else grey.convert('RGB')
-        mask = np.asarray(grey.convert('L'), np.float32)[..., None] / 255
+    image = _eight_bit(path)
+    if image.has_transparency_data:
+        alpha = image.convert('RGBA').getchannel('A')
+        image = alpha if alpha.getextrema() != (255, 255) else image.convert('RGB')
+    mask = np.asarray(image.convert('L'), np.float32)[..., None] / 255
     if mask.shape[:2] != tuple(size):
         raise ValueError(
             f'The mask {path} is {_size(mask.shape)} and the picture {_size(size)} (height x width). '
@@ -137,9 +132,9 @@ def check_size(size: tuple[int, int], multiple: int = 8) -> None:
         )
 
 
-def _eight_bit(path: str | os.PathLike, image: Image.Image) -> Image.Image:
-    """The image upright, its 16-bit greys as 8-bit ones."""
-    image = ImageOps.exif_transpose(image)
+def _eight_bit(path: str | os.PathLike) -> Image.Image:
+    """The image in a file, its 16-bit greys as 8-bit ones."""
+    image = read_image(path)
     if image.mode == 'F':
         raise ValueError(f'{path} holds floats without a known scale. Save it with 8 or 16 bits a channel.')
     if not image.mode.startswith('I'):

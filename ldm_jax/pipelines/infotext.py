@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ldm_jax.pipelines.images import open_image
+from ldm_jax.pipelines.images import read_image
 
 PROMPT, NEGATIVE = 'Prompt', 'Negative prompt'
 KEYWORD = 'parameters'  # of the PNG text
@@ -90,15 +90,13 @@ def read_png(path: str | os.PathLike) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image, larger than Pillow's limits, or without 'parameters'.
+        ValueError: not an image, cut off, beyond Pillow's limits, or without 'parameters'.
     """
-    with open_image(path) as image:
-        # Chunks before the pixels are read when the file is opened, those behind them only with the pixels.
-        text = image.info.get(KEYWORD) or getattr(image, 'text', {}).get(KEYWORD)
-        if text is None:
-            have = sorted(key for key, value in image.info.items() if isinstance(value, str))
-            raise ValueError(f'{path} has no text {KEYWORD!r} to say what it was made from; it has {have}.')
-        return read(text)
+    info = read_image(path).info
+    if KEYWORD not in info:
+        have = sorted(key for key, value in info.items() if isinstance(value, str))
+        raise ValueError(f'{path} has no text {KEYWORD!r} to say what it was made from; it has {have}.')
+    return read(info[KEYWORD])
 
 
 def _settings_line(lines: list[str]) -> int:

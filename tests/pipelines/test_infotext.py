@@ -190,3 +190,10 @@ class TestFiles:
         Image.fromarray(self.pixels).save(tmp_path / 'a.jpg')
         with pytest.raises(ValueError, match=r"a.jpg has no text 'parameters'"):
             infotext.read_png(tmp_path / 'a.jpg')
+
+    def test_a_text_that_unpacks_to_too_much(self, tmp_path):
+        info = PngInfo()
+        info.add_text('parameters', 'a' * 3_000_000, zip=True)
+        Image.fromarray(self.pixels).save(tmp_path / 'a.png', pnginfo=info)
+        with pytest.raises(ValueError, match=r'a.png cannot be read: Decompressed data too large'):
+            infotext.read_png(tmp_path / 'a.png')
