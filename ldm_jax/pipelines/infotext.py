@@ -6,7 +6,7 @@
     Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 1, Size: 512x512, Version: v1.10.1
 
 The prompt comes first and may have several lines; the negative prompt starts with its name and may be missing; the
-last line holds the settings. A setting's name has two characters or more: letters, digits, '_', ' ', '-' and '/'.
+last line holds the settings. A setting's name has 2 to 100 characters: letters, digits, '_', ' ', '-' and '/'.
 A value that would be misread (with a comma, a colon or a line break in it) is a JSON string.
 """
 
@@ -24,8 +24,11 @@ PROMPT, NEGATIVE = 'Prompt', 'Negative prompt'
 KEYWORD = 'parameters'  # of the PNG text
 FEWEST = 3  # settings that make a last line one of settings rather than of the prompt, there as here
 
-NAME = re.compile(r'\w[\w \-/]+')
-FIELD = re.compile(rf'\s*({NAME.pattern}):\s*')
+# Names are bounded, and what is before them is no part of the pattern: a hostile file cannot make searching quadratic.
+NAME = re.compile(r'\w[\w \-/]{1,99}')
+FIELD = re.compile(rf'({NAME.pattern}):\s*')
+LONGEST = 2**16  # characters of a JSON value; a failed attempt at one costs as much as it is allowed to see
+ENDS = re.compile(r'\s*(,|$)')
 
 
 def write(settings: Mapping[str, Any]) -> str:
@@ -43,7 +46,7 @@ def write(settings: Mapping[str, Any]) -> str:
     for name in rest:
         if not NAME.fullmatch(name) or name != name.strip():
             raise ValueError(
-                f"Setting {name!r} cannot be written: a name has at least two of letters, digits, '_', ' ', '-', '/'."
+                f"Setting {name!r} cannot be written: a name has 2 to 100 of letters, digits, '_', ' ', '-', '/'."
             )
     if len(rest) < FEWEST:
         raise ValueError(
@@ -103,10 +106,9 @@ def _settings_line(lines: list[str]) -> int:
     """The index of the line of settings; len(lines) when there is none."""
     if len(_fields(lines[-1])) >= FEWEST:
         return len(lines) - 1
-    for i, line in reversed(
-        list(enumerate(lines))
-    ):  # with lines behind it, only the web UI's own first word tells
-        if line.startswith('Steps:') and len(_fields(line)) >= FEWEST:
+    # With lines behind it, only the web UI's own first word tells it from a prompt's.
+    for i in reversed(range(len(lines))):
+        if lines[i].startswith('Steps:') and len(_fields(lines[i])) >= FEWEST:
             return i
     return len(lines)
 
@@ -121,17 +123,16 @@ def _fields(line: str) -> dict[str, str]:
 
 def _value(line: str, at: int) -> tuple[str, int]:
     """The value that starts at an index, and the index behind its comma."""
-    plain = line[at:].split(',', 1)[0]
-    if line[at : at + 1] in ('"', '{', '['):  # JSON: a quoted text, or what other programs put there unquoted
+    if line.startswith(('"', '{', '['), at):  # JSON: a quoted text, or what other programs put there unquoted
         try:
-            parsed, end = json.JSONDecoder().raw_decode(line, at)
-        except json.JSONDecodeError:
-            return plain.rstrip(), at + len(plain) + 1
-        if re.match(r'\s*(,|$)', line[end:]):
-            behind = line.find(',', end)
-            value = parsed if isinstance(parsed, str) else line[at:end]
-            return value, len(line) if behind < 0 else behind + 1
-    return plain.rstrip(), at + len(plain) + 1
+            parsed, length = json.JSONDecoder().raw_decode(line[at : at + LONGEST])
+        except (json.JSONDecodeError, RecursionError):
+            length = 0
+        if length and (comma := ENDS.match(line, at + length)):
+            return parsed if isinstance(parsed, str) else line[at : at + length], comma.end()
+    comma = line.find(',', at)
+    end = len(line) if comma < 0 else comma
+    return line[at:end].rstrip(), end + 1
 
 
 def _quote(value: str) -> str:

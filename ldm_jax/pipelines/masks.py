@@ -139,9 +139,8 @@ def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     known = 1 - mask
     colours = pictures.to_uint8(image) * known
-    layer = np.round(np.concatenate([colours, 255 * known], -1)).astype(
-        np.uint8
-    )  # premultiplied by its opacity
+    # Colours premultiplied by their opacity: a blur then weighs them by how much of them is known.
+    layer = np.round(np.concatenate([colours, 255 * known], -1)).astype(np.uint8)
     canvas = np.zeros(layer.shape, np.float32)
     for radius, times in FILL_LAYERS:
         blurred = Image.frombytes('RGBa', layer.shape[1::-1], layer.tobytes()).filter(

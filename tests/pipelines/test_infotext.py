@@ -140,12 +140,20 @@ def test_reading_never_fails(text):
     assert all(isinstance(value, str) for value in found.values())
 
 
+@pytest.mark.parametrize('part', ['a ', ' ', 'ab: [', 'ab: "', 'ab: [1, ', '{"a":', 'ab: "\\', 'ab: c, '])
+def test_hostile_texts_take_no_longer(part):
+    """With anything quadratic this would take minutes, with unbounded recursion it would raise."""
+    infotext.read('Steps: ' + part * (300_000 // len(part)))
+
+
 def test_values_need_not_be_text_and_none_is_left_out():
     text = infotext.write({'Prompt': 'a', 'Steps': 20, 'CFG scale': 7.5, 'Tiling': True, 'Model': None})
     assert text == 'a\nSteps: 20, CFG scale: 7.5, Tiling: True'
 
 
-@pytest.mark.parametrize('name', ['x', 'Steps(Prior)', 'a:b', 'Model,', ' Seed', 'Seed ', '-Seed', ''])
+@pytest.mark.parametrize(
+    'name', ['x', 'Steps(Prior)', 'a:b', 'Model,', ' Seed', 'Seed ', '-Seed', 'a' * 101, '']
+)
 def test_names_that_no_reader_finds(name):
     with pytest.raises(ValueError, match=f'Setting {re.escape(repr(name))} cannot be written'):
         infotext.write({'Steps': 1, 'Seed': 1, 'Sampler': 'DDIM', name: 1})
