@@ -1,0 +1,41 @@
+"""Starting noise as other programs draw it, so that their seeds make their pictures here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.build import unknown
+from ldm_jax.diffusion import noise as image_noise
+from ldm_jax.diffusion.philox import CudaGenerator
+from ldm_jax.diffusion.torch_noise import CpuGenerator
+
+GENERATORS = {
+    'torch_cpu': CpuGenerator,  # the "CPU" of A1111's web UI, and diffusers' with a CPU generator an image
+    'torch_cuda': CudaGenerator,  # its "NV", and nearly its "GPU"
+}
+SOURCES = ('jax', *GENERATORS)
+
+
+def noise(source: str, seeds: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """Standard normal noise float32 [B, *shape], image i from seeds[i] alone.
+
+    Args:
+        source: 'jax' is the library's own; 'torch_cpu' and 'torch_cuda' give what torch draws first from a
+            generator of that seed, made as (C, h, w) and turned here.
+        seeds: [B] integers. 'jax' and 'torch_cpu' take their low 32 bits, as torch does.
+        shape: of one image, channels last: (h, w, C).
+
+    Raises ValueError for another source, or for a seed that torch does not take.
+    """
+    if source not in SOURCES:
+        raise unknown('noise source', source, list(SOURCES))
+    if source == 'jax':
+        words = jnp.asarray([int(seed) & 0xFFFFFFFF for seed in seeds], jnp.uint32)
+        keys, _ = image_noise.split(image_noise.image_keys(words), 2)  # the other half is the sampler's
+        return np.asarray(image_noise.normal(keys, jax.ShapeDtypeStruct((len(seeds), *shape), jnp.float32)))
+    drawn = [GENERATORS[source](seed).randn((shape[-1], *shape[:-1])) for seed in seeds]
+    return np.moveaxis(np.stack(drawn), 1, -1)
