@@ -21,7 +21,7 @@ PyTree = Any
 class NoiseLevel:
     """A point of a noise schedule; its three leaves share one shape: [], [B] or [S]."""
 
-    t: Array  # schedule time, what the network is told (SD: 0 .. 999)
+    t: Array  # schedule time, what the network is told (SD: 0 .. 999); NaN: a sampler's own, see on_schedule
     alpha: Array  # signal scale, 1 at clean data
     sigma: Array  # noise scale, 0 at clean data
 
@@ -65,6 +65,8 @@ class Tokenizer(Protocol):
 class Sampler(Protocol):
     """One step from a noise level to a lower one; knows neither network nor schedule nor loop.
 
+    A level that it makes itself, between or beyond those of the table, has t = NaN and any scale, for which x is
+    scaled alike: only a schedule knows the time of a signal-to-noise ratio (diffusion.denoiser.on_schedule).
     A flax.struct.dataclass: real knobs (eta, churn) are leaves, so that a compiled program takes any value of
     them; what decides the program (order, variant) is a field with pytree_node=False.
     """
@@ -76,3 +78,13 @@ class Sampler(Protocol):
     def step(
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]: ...  # levels with leaves []; keys [B], one an image and new at each step
+
+
+class Solver(Protocol):
+    """A sampler that makes all its levels itself, between the first and the last of a table; else like Sampler."""
+
+    order: int
+
+    def solve(
+        self, denoise: Denoiser, x: Array, levels: NoiseLevel, num_steps: Array, keys: Array
+    ) -> Array: ...  # x at levels[num_steps]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.types import Array, Denoiser, NoiseLevel, Sampler
+from ldm_jax.types import Array, Denoiser, NoiseLevel, Sampler, Solver
 
 
 def sample(
-    sampler: Sampler,
+    sampler: Sampler | Solver,
     denoise: Denoiser,
     x: Array,
     levels: NoiseLevel,
@@ -30,9 +30,19 @@ def sample(
             evaluations of the same program; S by default.
         differentiable: walk with lax.scan, each step recomputed in the backward pass, so that gradients go
             through; the default is a loop whose trip count is not known when it is compiled.
+
+    Raises ValueError where a Solver, whose own loop has no known end, should be differentiated.
     """
     total = len(levels.sigma) - 1
     count = jnp.asarray(total if num_steps is None else num_steps, jnp.int32)
+
+    if hasattr(sampler, 'solve'):
+        if differentiable:
+            raise ValueError(
+                f'{type(sampler).__module__} makes its own steps, through which there are no gradients. '
+                'Take a sampler that walks the table.'
+            )
+        return sampler.solve(denoise, x, levels, count, keys)
 
     def step(i, carry):
         here, there = _level(levels, i), _level(levels, i + 1)

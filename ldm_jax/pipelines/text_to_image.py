@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ldm_jax.build import build
 from ldm_jax.diffusion import grids, guidance, noise, parameterization
-from ldm_jax.diffusion.denoiser import denoiser
+from ldm_jax.diffusion.denoiser import denoiser, on_schedule
 from ldm_jax.diffusion.sampling import sample
 from ldm_jax.types import Array, Cond, PyTree, Sampler, Schedule
 
@@ -60,7 +60,7 @@ class TextToImage:
 
         cond = guidance.pair(encode(null_tokens), encode(tokens))
         predict = denoiser(network, parameterization.named(self.parameterization), cond)
-        denoise = guidance.classifier_free(predict, guidance_scale)
+        denoise = on_schedule(guidance.classifier_free(predict, guidance_scale), self.schedule)
         levels = grids.named(self.grid)(self.schedule, self.num_steps)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(tokens)))
         noise_keys, sampler_keys = noise.split(keys, 2)
