@@ -15,7 +15,12 @@ RHO = 7.0  # of Karras et al. 2022, arXiv:2206.00364, eq. 5
 
 
 def restarts(
-    schedule: Schedule, levels: NoiseLevel, low: float = 0.1, high: float = 2.0, steps: int = 9, times: int = 1
+    schedule: Schedule,
+    levels: NoiseLevel,
+    low: float = 0.1,
+    high: float = 2.0,
+    steps: int = 9,
+    times: int = 1,
 ) -> NoiseLevel:
     """levels [S + 1] with a detour: from the level nearest to `low` up to that nearest to `high`, and down again.
 
