@@ -25,10 +25,9 @@ def trajectory(sampler, denoise, x, levels, noise=None):
 
     @jax.jit
     def step(x, state, here, there, draws):
-        queue = list(draws)
-        with mock.patch.object(module, 'normal', lambda keys, like: queue.pop(0), create=True):
+        with mock.patch.object(module, 'normal', create=True, side_effect=list(draws)) as normal:
             out = sampler.step(denoise, x, state, here, there, keys)
-        assert not queue
+        assert normal.call_count == len(draws)
         return out
 
     x = jnp.asarray(x)
@@ -43,5 +42,7 @@ def trajectory(sampler, denoise, x, levels, noise=None):
 def levels_of(ratio, kind: str) -> NoiseLevel:
     """Levels of these sigma / alpha: 'preserving', 'exploding' or 'flow'. t is the ratio."""
     ratio = np.asarray(ratio, np.float64)
-    alpha = {'preserving': 1 / np.hypot(1, ratio), 'exploding': np.ones_like(ratio), 'flow': 1 / (1 + ratio)}[kind]
+    alpha = {'preserving': 1 / np.hypot(1, ratio), 'exploding': np.ones_like(ratio), 'flow': 1 / (1 + ratio)}[
+        kind
+    ]
     return NoiseLevel(t=jnp.asarray(ratio), alpha=jnp.asarray(alpha), sigma=jnp.asarray(alpha * ratio))

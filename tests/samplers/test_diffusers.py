@@ -41,9 +41,9 @@ def denoise(x, level):
 def reference(scheduler, x, noise, **settings):
     """x at each of the scheduler's levels; `noise` [S, B, ...], the next one each time that it asks."""
     scheduler.alphas_cumprod = torch.from_numpy(np.array(Schedule().level(jnp.arange(1000.0)).alpha ** 2))
-    x, queue = torch.from_numpy(x), [torch.from_numpy(n) for n in noise]
+    x = torch.from_numpy(x)
     found = [x]
-    with mock.patch(f'{type(scheduler).__module__}.randn_tensor', lambda *a, **k: queue.pop(0)):
+    with mock.patch(f'{type(scheduler).__module__}.randn_tensor', side_effect=map(torch.from_numpy, noise)):
         for t in scheduler.timesteps.tolist():  # as tensors they would be float32 in c_skip and the network
             x = scheduler.step(network(x, t), t, x, **settings).prev_sample
             found.append(x)
