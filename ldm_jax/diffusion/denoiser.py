@@ -28,8 +28,8 @@ def denoiser(network: Network, parameterization: Parameterization, cond: Cond) -
 def on_schedule(denoise: Denoiser, schedule: Schedule) -> Denoiser:
     """The same denoiser for levels that samplers make themselves, which have t = NaN and any scale.
 
-    Such a level [] stands for the schedule's one of the same signal-to-noise ratio, and x is scaled to that: both
-    hold the same alpha x0 + sigma eps but for a factor. Put it outermost, so that guidance sees true levels.
+    Such a level [] or [B] stands for the schedule's one of the same signal-to-noise ratio, and x is scaled to that:
+    both hold the same alpha x0 + sigma eps but for a factor. Put it outermost, so that guidance sees true levels.
     """
 
     def at_schedule(x: Array, level: NoiseLevel) -> Array:
@@ -39,6 +39,6 @@ def on_schedule(denoise: Denoiser, schedule: Schedule) -> Denoiser:
         scale = jnp.hypot(found.alpha, found.sigma) / jnp.hypot(level.alpha, level.sigma)
         own = jnp.isnan(level.t)
         level = jax.tree.map(lambda a, b: jnp.where(own, a, b), found, level)
-        return denoise(jnp.where(own, scale, 1) * x, level)
+        return denoise(per_example(jnp.where(own, scale, 1), x) * x, level)
 
     return at_schedule

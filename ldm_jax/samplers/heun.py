@@ -1,0 +1,55 @@
+"""Heun's method in sigma / alpha: the sampler of EDM."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import jax
+from flax import struct
+
+from ldm_jax.diffusion.probability_flow import churn, ddim, eps_of, reach
+from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
+
+
+@struct.dataclass
+class Sampler:
+    """The mean of the slopes at both ends of a step, two evaluations; noise is added before it by `churn`.
+
+    s_tmin and s_tmax bound the sigma / alpha at which noise is added. Steps to clean data are Euler's, as published,
+    and so are those from no signal at all, where sigma / alpha is infinite. Order 2.
+    Ref: Karras et al. 2022, arXiv:2206.00364, algorithm 2; k-diffusion's sample_heun.
+    """
+
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = math.inf
+    s_noise: float = 1.0
+    order: ClassVar[int] = 2
+
+    def init(self, x: Array, levels: NoiseLevel, num_steps: Array) -> PyTree:
+        return num_steps
+
+    def step(
+        self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
+    ) -> tuple[Array, PyTree]:
+        x, here = churn(
+            x,
+            here,
+            keys,
+            state,
+            s_churn=self.s_churn,
+            s_tmin=self.s_tmin,
+            s_tmax=self.s_tmax,
+            s_noise=self.s_noise,
+        )
+        x0 = denoise(x, here)
+        eps = eps_of(x, x0, here)
+
+        end = ddim(x0, eps, there)
+
+        def corrected():
+            after = eps_of(end, denoise(end, there), there)
+            return end + reach(here, there) * (after - eps) / 2
+
+        return jax.lax.cond((there.sigma > 0) & (here.alpha > 0), corrected, lambda: end), state
