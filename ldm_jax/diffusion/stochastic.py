@@ -10,21 +10,18 @@ that do not overlap are independent, so a fresh draw at each step has the same l
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.diffusion.probability_flow import exponential_moments, half_log_snr
 from ldm_jax.types import Array, Denoiser, NoiseLevel
 
 FAR = 1e30  # stands for an infinite h, from alpha = 0 or to sigma = 0: exp(-FAR) is 0, and 0 * FAR is not NaN
-_SERIES = 18  # terms that reach float64 precision up to 1
 
 
 def gap(here: NoiseLevel, there: NoiseLevel) -> Array:
     """h >= 0, at most FAR."""
-    rise = jnp.log(there.alpha) - jnp.log(there.sigma) - jnp.log(here.alpha) + jnp.log(here.sigma)
-    return jnp.minimum(rise, FAR)
+    return jnp.minimum(half_log_snr(there) - half_log_snr(here), FAR)
 
 
 def decay(here: NoiseLevel, there: NoiseLevel) -> Array:
@@ -32,34 +29,12 @@ def decay(here: NoiseLevel, there: NoiseLevel) -> Array:
     return there.sigma * here.alpha / (there.alpha * here.sigma)
 
 
-def moments(z: Array, num: int) -> list[Array]:
-    """z times the integral of exp(-z (1 - v)) v^k over v in [0, 1], for k = 0 .. num - 1 and z > 0.
+def moments(z: Array, count: int) -> list[Array]:
+    """z times the integral of e^(-z (1 - u)) u^j over [0, 1], for j below count and z > 0; the first is 1 - e^-z.
 
-    What an exponential integrator weighs the k-th derivative with: the first is 1 - exp(-z). The recurrence
-    over k cancels where z is small; the series takes over there.
+    What a step that forgets x at the rate z weighs the terms of x0_hat's polynomial in u with.
     """
-    tiny = jnp.minimum(z, 1.0)
-    high = -jnp.expm1(-z)
-    found = [high]
-    for k in range(1, num):
-        high = 1 - k * high / z
-        low = tiny * sum(
-            (-tiny) ** j * (math.factorial(k) / math.factorial(k + j + 1)) for j in range(_SERIES)
-        )
-        found.append(jnp.where(z < 1, low, high))
-    return found
-
-
-def between(here: NoiseLevel, there: NoiseLevel, part: Array) -> NoiseLevel:
-    """The level whose h from `here` is that part of the whole; `here` itself where that is FAR.
-
-    Variance-preserving whatever the others are, with t = NaN: a sampler's own level.
-    """
-    h = gap(here, there)
-    log_snr = 2 * (jnp.log(here.alpha) - jnp.log(here.sigma) + part * h)
-    alpha, sigma = jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))
-    own = NoiseLevel(t=jnp.full_like(h, jnp.nan), alpha=alpha, sigma=sigma)
-    return jax.tree.map(lambda a, b: jnp.where(h < FAR, a, b), own, here)
+    return [-moment for moment in exponential_moments(-z, count)]
 
 
 def again(denoise: Denoiser, x: Array, level: NoiseLevel, h: Array, x0: Array) -> Array:
@@ -110,15 +85,6 @@ def shared(h: Array, part: Array) -> Array:
     signal-to-noise ratio.
     """
     return jnp.where(h < FAR, jnp.exp(2 * (part - 1) * h) * jnp.expm1(-2 * part * h) / jnp.expm1(-2 * h), 0.0)
-
-
-def ddim(x: Array, x0: Array, here: NoiseLevel, there: NoiseLevel) -> Array:
-    """x with its noise scaled from sigma to sigma and its x0 from alpha to alpha, here to there.
-
-    Euler's step in sigma / alpha, and the exponential integrator's of first order.
-    """
-    kept = there.sigma / here.sigma
-    return kept * x + (there.alpha - kept * here.alpha) * x0
 
 
 def climb(x: Array, here: NoiseLevel, there: NoiseLevel, noise: Array) -> Array:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import jax.numpy as jnp
+import jax
 from flax import struct
 
 from ldm_jax.diffusion import stochastic
 from ldm_jax.diffusion.noise import normal
+from ldm_jax.diffusion.probability_flow import between, ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
@@ -30,11 +31,15 @@ class Sampler:
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
         down, rise, fresh = stochastic.ancestral(here, there, self.eta)
-        x0, h = denoise(x, here), stochastic.gap(here, down)
-        middle = stochastic.between(here, down, 0.5)
-        x_2 = stochastic.ddim(x, x0, here, middle)
-        x0_2 = stochastic.again(denoise, x_2, middle, h, x0)
-        turn = (x_2 - middle.alpha * x0_2) / middle.sigma - (x - here.alpha * x0) / here.sigma
-        width = jnp.where(h < stochastic.FAR, down.sigma - down.alpha * here.sigma / here.alpha, 0.0)
-        x = stochastic.ddim(x, x0, here, down) + width * turn  # turn: of eps, the slope in sigma / alpha
+        x0 = denoise(x, here)
+        eps = eps_of(x, x0, here)
+
+        def midpoint():
+            middle = between(here, down)
+            x_2 = ddim(x0, eps, middle)
+            slope = eps_of(x_2, denoise(x_2, middle), middle)
+            return ddim(x0, eps, down) + reach(here, down) * (slope - eps)
+
+        near = stochastic.gap(here, down) < stochastic.FAR
+        x = jax.lax.cond(near, midpoint, lambda: ddim(x0, eps, down))
         return rise * x + self.s_noise * fresh * normal(keys, x), state

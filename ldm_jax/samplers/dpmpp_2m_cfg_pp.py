@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ldm_jax.diffusion import cfg_pp, stochastic
+from ldm_jax.diffusion.probability_flow import ddim, eps_of
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
@@ -31,5 +32,5 @@ class Sampler:
         guided, uncond = cfg_pp.both(denoise, x, here)
         h = stochastic.gap(here, there)
         slope = jnp.where(h < stochastic.FAR, -jnp.expm1(-h) / 2 * h / last_h, 0.0)
-        x = stochastic.ddim(x, uncond, here, there) + there.alpha * (guided - uncond)
+        x = ddim(guided, eps_of(x, uncond, here), there)
         return x + there.alpha * slope * (guided - last_uncond), (uncond, h)

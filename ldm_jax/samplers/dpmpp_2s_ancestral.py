@@ -8,6 +8,7 @@ from flax import struct
 
 from ldm_jax.diffusion import stochastic
 from ldm_jax.diffusion.noise import normal
+from ldm_jax.diffusion.probability_flow import between, ddim, eps_of
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
@@ -33,8 +34,8 @@ class Sampler:
     ) -> tuple[Array, PyTree]:
         down, rise, fresh = stochastic.ancestral(here, there, self.eta, self.flow)
         x0 = denoise(x, here)
-        middle = stochastic.between(here, down, 0.5)
-        x_2 = stochastic.ddim(x, x0, here, middle)
+        middle = between(here, down)
+        x_2 = ddim(x0, eps_of(x, x0, here), middle)
         x0 = stochastic.again(denoise, x_2, middle, stochastic.gap(here, down), x0)
-        x = stochastic.ddim(x, x0, here, down)
+        x = ddim(x0, eps_of(x, x0, here), down)
         return rise * x + self.s_noise * fresh * normal(keys, x), state

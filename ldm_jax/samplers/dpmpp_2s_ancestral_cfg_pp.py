@@ -8,6 +8,7 @@ from flax import struct
 
 from ldm_jax.diffusion import cfg_pp, stochastic
 from ldm_jax.diffusion.noise import normal
+from ldm_jax.diffusion.probability_flow import between, ddim, eps_of
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
@@ -31,9 +32,8 @@ class Sampler:
     ) -> tuple[Array, PyTree]:
         guided, uncond = cfg_pp.both(denoise, x, here)
         down, rise, fresh = stochastic.ancestral(here, there, self.eta)
-        middle = stochastic.between(here, down, 0.5)
-        pull = guided - uncond
-        x_2 = stochastic.ddim(x, uncond, here, middle) + middle.alpha * pull
+        middle, pull = between(here, down), guided - uncond
+        x_2 = ddim(guided, eps_of(x, uncond, here), middle)
         guided = stochastic.again(denoise, x_2, middle, stochastic.gap(here, down), guided)
-        x = stochastic.ddim(x, guided, here, down) + down.sigma / here.sigma * here.alpha * pull
+        x = ddim(guided, eps_of(x + here.alpha * pull, guided, here), down)
         return rise * x + self.s_noise * fresh * normal(keys, x), state

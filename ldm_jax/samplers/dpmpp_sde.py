@@ -9,6 +9,7 @@ from flax import struct
 
 from ldm_jax.diffusion import stochastic
 from ldm_jax.diffusion.noise import normal, split
+from ldm_jax.diffusion.probability_flow import between, ddim, eps_of
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
@@ -34,14 +35,15 @@ class Sampler:
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
         x0, h = denoise(x, here), stochastic.gap(here, there)
-        inner = stochastic.between(here, there, self.r)
+        inner = between(here, there, self.r)
         early, late = (normal(k, x) for k in split(keys, 2))
         down, _, fresh = stochastic.ancestral(here, inner, self.eta)
-        x_2 = stochastic.ddim(x, x0, here, down) + self.s_noise * fresh * early
+        x_2 = ddim(x0, eps_of(x, x0, here), down) + self.s_noise * fresh * early
         x0_2 = stochastic.again(denoise, x_2, inner, h, x0)
 
         down, _, fresh = stochastic.ancestral(here, there, self.eta)
-        x = stochastic.ddim(x, x0 + (x0_2 - x0) / (2 * self.r), here, down)
+        x0 = x0 + (x0_2 - x0) / (2 * self.r)
+        x = ddim(x0, eps_of(x, x0, here), down)
         shared = stochastic.shared(h, self.r)
         noise = jnp.sqrt(shared) * early + jnp.sqrt(1 - shared) * late
         return x + self.s_noise * fresh * noise, state

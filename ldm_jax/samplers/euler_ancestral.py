@@ -8,6 +8,7 @@ from flax import struct
 
 from ldm_jax.diffusion import stochastic
 from ldm_jax.diffusion.noise import normal
+from ldm_jax.diffusion.probability_flow import ddim, eps_of
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
@@ -31,5 +32,6 @@ class Sampler:
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
         down, rise, fresh = stochastic.ancestral(here, there, self.eta, self.flow)
-        x = stochastic.ddim(x, denoise(x, here), here, down)
+        x0 = denoise(x, here)
+        x = ddim(x0, eps_of(x, x0, here), down)
         return rise * x + self.s_noise * fresh * normal(keys, x), state

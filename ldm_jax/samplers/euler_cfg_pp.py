@@ -8,6 +8,7 @@ from flax import struct
 
 from ldm_jax.diffusion import cfg_pp, stochastic
 from ldm_jax.diffusion.noise import normal
+from ldm_jax.diffusion.probability_flow import ddim, eps_of
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
@@ -31,5 +32,5 @@ class Sampler:
     ) -> tuple[Array, PyTree]:
         guided, uncond = cfg_pp.both(denoise, x, here)
         down, _, fresh = stochastic.ancestral(here, there, self.eta)
-        x = stochastic.ddim(x, uncond, here, down) + down.alpha * (guided - uncond)
+        x = ddim(guided, eps_of(x, uncond, here), down)
         return x + self.s_noise * fresh * normal(keys, x), state

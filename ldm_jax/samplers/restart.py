@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
 from ldm_jax.diffusion import stochastic
 from ldm_jax.diffusion.noise import normal
+from ldm_jax.diffusion.probability_flow import ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
@@ -31,13 +31,15 @@ class Sampler:
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
         def down():
-            x0, h = denoise(x, here), stochastic.gap(here, there)
-            x_2 = stochastic.ddim(x, x0, here, there)
-            x0_2 = stochastic.again(denoise, x_2, there, h, x0)
-            end = there.replace(sigma=jnp.where(h < stochastic.FAR, there.sigma, here.sigma))
-            turn = (x_2 - there.alpha * x0_2) / end.sigma - (x - here.alpha * x0) / here.sigma
-            width = there.sigma - there.alpha * here.sigma / jnp.where(h < stochastic.FAR, here.alpha, 1.0)
-            return x_2 + jnp.where(h < stochastic.FAR, width / 2, 0.0) * turn
+            x0 = denoise(x, here)
+            eps = eps_of(x, x0, here)
+            end = ddim(x0, eps, there)
+
+            def corrected():
+                after = eps_of(end, denoise(end, there), there)
+                return end + reach(here, there) * (after - eps) / 2
+
+            return jax.lax.cond(stochastic.gap(here, there) < stochastic.FAR, corrected, lambda: end)
 
         def up():
             return stochastic.climb(x, here, there, self.s_noise * normal(keys, x))

@@ -8,6 +8,7 @@ from flax import struct
 
 from ldm_jax.diffusion import stochastic
 from ldm_jax.diffusion.noise import normal
+from ldm_jax.diffusion.probability_flow import interpolatory
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
@@ -58,8 +59,9 @@ class Sampler:
         left = num_steps - i if self.lower_order_final else self.predictor + self.corrector
         x0s = (denoise(x, here), *x0s[:-1])
 
-        nodes = -jnp.cumsum(jnp.stack([-gaps[0], *gaps[:-1]]).at[1].set(gaps[0]))
-        weights = self._weights(nodes / gaps[0], last_z, self.corrector, jnp.minimum(i + 1, left + 2))
+        behind = jnp.cumsum(jnp.stack([jnp.zeros_like(gaps[0]), *gaps[:-1]]))  # in h, of each x0_hat
+        nodes = list(1 - behind / gaps[0])[: self.corrector]
+        weights = self._weights(nodes, last_z, jnp.minimum(i + 1, left + 2))
         x = jnp.where(i > 0, base + here.alpha * _dot(weights, x0s), x)
         if self.pece:
             x0s = (jax.lax.cond(i > 0, lambda: denoise(x, here), lambda: x0s[0]), *x0s[1:])
@@ -67,38 +69,20 @@ class Sampler:
         h = stochastic.gap(here, there)
         tau2 = jnp.where((here.t >= self.t_min) & (here.t <= self.t_max), self.eta, 0.0) ** 2
         z = (1 + tau2) * h
-        nodes = -jnp.cumsum(jnp.stack([jnp.zeros_like(h), *gaps[:-1]]))
-        weights = self._weights(nodes / h, z, self.predictor, jnp.minimum(i + 1, left))
+        nodes = list(-behind / h)[: self.predictor]
+        weights = self._weights(nodes, z, jnp.minimum(i + 1, left))
         fresh = there.sigma * jnp.sqrt(-jnp.expm1(-2 * tau2 * h))
         base = there.sigma / here.sigma * jnp.exp(-tau2 * h) * x + self.s_noise * fresh * normal(keys, x)
         x = base + there.alpha * _dot(weights, x0s)
         return x, (i + 1, num_steps, base, z, (x0s, (h, *gaps[:-1])))
 
-    def _weights(self, nodes: Array, z: Array, highest: int, order: Array) -> list[Array]:
-        """Of x0_hat at the nodes, newest first, in an integral over v in [0, 1] of the exponential kernel.
-
-        nodes: in the interval's own units, 0 where it starts. order: traced, the number of nodes to use.
-        """
-        moments = stochastic.moments(z, highest)
-        rows = []
-        for count in range(1, highest + 1):
-            about = moments
-            if count == 2 and self.simple:  # equal up to second order in z
-                about = [moments[0], jnp.where(z < stochastic.FAR, z / 2, moments[1])]
-            row = [_lagrange(nodes[:count], j, about) for j in range(count)]
-            rows.append(jnp.stack(row + [jnp.zeros_like(z)] * (highest - count)))
-        return jnp.stack(rows)[jnp.clip(order, 1, highest) - 1]
-
-
-def _lagrange(nodes: Array, j: int, moments: list[Array]) -> Array:
-    """The moments of the polynomial that is 1 at node j and 0 at the others."""
-    polynomial = [jnp.ones_like(nodes[j])]
-    for k in range(len(nodes)):
-        if k != j:
-            scale = nodes[j] - nodes[k]
-            shifted, constant = [0.0, *polynomial], [*polynomial, 0.0]
-            polynomial = [(a - nodes[k] * b) / scale for a, b in zip(shifted, constant, strict=True)]
-    return sum(a * m for a, m in zip(polynomial, moments, strict=False))
+    def _weights(self, nodes: list[Array], z: Array, order: Array) -> list[Array]:
+        """Of x0_hat at the first `order` (traced) of the nodes, in a step from 0 to 1 that forgets x at the rate z."""
+        about = stochastic.moments(z, len(nodes))
+        order = jnp.clip(order, 1, len(nodes))
+        if self.simple and len(nodes) > 1:  # equal up to second order in z, and no number for an infinite z
+            about[1] = jnp.where((order == 2) & (z < stochastic.FAR), z / 2, about[1])
+        return interpolatory(nodes, about, order)
 
 
 def _dot(weights: Array, x0s: tuple[Array, ...]) -> Array:

@@ -10,6 +10,7 @@ from flax import struct
 from ldm_jax.build import unknown
 from ldm_jax.diffusion import stochastic
 from ldm_jax.diffusion.noise import normal, split
+from ldm_jax.diffusion.probability_flow import between
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 VARIANTS = ['phi_1', 'phi_2']
@@ -43,7 +44,7 @@ class Sampler:
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
         x0, h = denoise(x, here), stochastic.gap(here, there)
-        inner = stochastic.between(here, there, self.r)
+        inner = between(here, there, self.r)
         first, second = split(keys, 2)
 
         flat, _ = stochastic.moments(self.r * h * (1 + self.eta), 2)

@@ -9,6 +9,7 @@ from flax import struct
 
 from ldm_jax.diffusion import stochastic
 from ldm_jax.diffusion.noise import normal, split
+from ldm_jax.diffusion.probability_flow import between
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
@@ -41,11 +42,11 @@ class Sampler:
             x_part = level.sigma * (kept * x + self.s_noise * gathered)
             return x_part + level.alpha * (flat * x0 + line * part * slope)
 
-        inner = stochastic.between(here, there, self.r_1)
+        inner = between(here, there, self.r_1)
         gathered = stochastic.gather(0.0, draws[0], self.r_1 * h, self.eta)
         x0_2 = stochastic.again(denoise, stage(inner, self.r_1, gathered, 0.0), inner, h, x0)
 
-        inner = stochastic.between(here, there, self.r_2)
+        inner = between(here, there, self.r_2)
         gathered = stochastic.gather(gathered, draws[1], (self.r_2 - self.r_1) * h, self.eta)
         slope = (x0_2 - x0) / self.r_1
         x0_3 = stochastic.again(denoise, stage(inner, self.r_2, gathered, slope), inner, h, x0)

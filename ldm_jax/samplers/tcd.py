@@ -9,6 +9,7 @@ from flax import struct
 
 from ldm_jax.diffusion import stochastic
 from ldm_jax.diffusion.noise import normal
+from ldm_jax.diffusion.probability_flow import ddim, eps_of
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 
@@ -29,7 +30,8 @@ class Sampler:
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
         def down():
-            return stochastic.ddim(x, denoise(x, here), here, there)
+            x0 = denoise(x, here)
+            return ddim(x0, eps_of(x, x0, here), there)
 
         def up():
             return stochastic.climb(x, here, there, normal(keys, x))

@@ -106,7 +106,7 @@ def test_gradient_estimation_cfg_pp():
             y += (2.5 - 1) * (d - last) * (low - high)
         last = d
         found.append(y)
-    assert_follows(dict(name='gradient_estimation_cfg_pp', gamma=2.5), x, found)
+    assert_follows(dict(name='gradient_estimation_cfg_pp', ge_gamma=2.5), x, found)
 
 
 @pytest.mark.parametrize(('integral', 'tolerance'), [('exact', 1e-8), ('sum', 3e-3)])
