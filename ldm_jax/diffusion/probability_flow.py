@@ -44,9 +44,10 @@ def reach(here: NoiseLevel, there: NoiseLevel) -> Array:
     return jnp.where(here.alpha > 0, there.sigma - there.alpha * here.sigma / here.alpha, 0.0)
 
 
-def between(here: NoiseLevel, there: NoiseLevel) -> NoiseLevel:
-    """The level half-way in log-SNR, one that no table has: t is NaN."""
-    alpha, sigma = jnp.sqrt(here.alpha * there.alpha), jnp.sqrt(here.sigma * there.sigma)
+def between(here: NoiseLevel, there: NoiseLevel, part: Array = 0.5) -> NoiseLevel:
+    """The level at that part of the way in log-SNR, one that no table has: t is NaN."""
+    alpha = here.alpha ** (1 - part) * there.alpha**part
+    sigma = here.sigma ** (1 - part) * there.sigma**part
     return NoiseLevel(t=jnp.full_like(alpha, jnp.nan), alpha=alpha, sigma=sigma)
 
 
@@ -81,11 +82,11 @@ def exponential_moments(z: Array, count: int) -> list[Array]:
     expm1(z) first, each next one j times the last over z less 1: small differences of large numbers at small z,
     where the series is summed instead.
     """
-    recursive, series = [jnp.expm1(z)], []
+    recursive, series, small = [jnp.expm1(z)], [], jnp.clip(z, -1, 1)
     for j in range(1, count):
         recursive.append(j * recursive[-1] / z - 1)
     for j in range(count):
-        terms = [z ** (k + 1) * (math.factorial(j) / math.factorial(k + j + 1)) for k in range(18)]
+        terms = [small ** (k + 1) * (math.factorial(j) / math.factorial(k + j + 1)) for k in range(18)]
         series.append(sum(reversed(terms)))
     return [jnp.where(jnp.abs(z) < 1, a, b) for a, b in zip(series, recursive, strict=True)]
 

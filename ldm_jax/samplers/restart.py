@@ -1,0 +1,47 @@
+"""Restart: deterministic steps, and at some levels noise that takes x back up, for the table to be walked again."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import jax
+from flax import struct
+
+from ldm_jax.diffusion import stochastic
+from ldm_jax.diffusion.noise import normal
+from ldm_jax.diffusion.probability_flow import ddim, eps_of, reach
+from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
+
+
+@struct.dataclass
+class Sampler:
+    """Heun's method down, the forward process up. Where to go up again is the table's: diffusion.climbs.restarts.
+
+    Noise undoes what errors the steps between had gathered; on a table that only falls it is Heun's method.
+    Ref: Xu et al. 2023, arXiv:2306.14878, algorithm 1 and 2; A1111's restart_sampler.
+    """
+
+    s_noise: float = 1.0
+    order: ClassVar[int] = 2
+
+    def init(self, x: Array, levels: NoiseLevel, num_steps: Array) -> PyTree:
+        return ()
+
+    def step(
+        self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
+    ) -> tuple[Array, PyTree]:
+        def down():
+            x0 = denoise(x, here)
+            eps = eps_of(x, x0, here)
+            end = ddim(x0, eps, there)
+
+            def corrected():
+                after = eps_of(end, denoise(end, there), there)
+                return end + reach(here, there) * (after - eps) / 2
+
+            return jax.lax.cond(stochastic.gap(here, there) < stochastic.FAR, corrected, lambda: end)
+
+        def up():
+            return stochastic.climb(x, here, there, self.s_noise * normal(keys, x))
+
+        return jax.lax.cond(stochastic.decay(here, there) > 1, up, down), state
