@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.build import unknown
-from ldm_jax.diffusion.spacings import SPACINGS
+from ldm_jax.diffusion import spacings
 from ldm_jax.types import NoiseLevel, Schedule
 
 # What a name means beside the spacing of its own name: how public tools' grids are made of these.
@@ -69,10 +69,10 @@ class Grid:
                     f'{times[-1]:g}, which must fall at every step, from {last} at most to 0 at least '
                     f'(above 0 where the end is the first level). Take fewer steps.'
                 )
-            start, end = schedule.level(jnp.asarray(times, float)), schedule.level(jnp.zeros(1))
+            levels = spacings.levels(schedule, np.append(times, 0))
             if self.end == 'clean':
-                end = NoiseLevel(t=jnp.zeros(1), alpha=jnp.ones(1), sigma=jnp.zeros(1))
-            return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), start, end)
+                levels.alpha[-1], levels.sigma[-1] = 1, 0
+            return jax.tree.map(jnp.asarray, levels)
 
 
 def named(spec: str | Mapping[str, Any]) -> Grid:
@@ -86,7 +86,7 @@ def named(spec: str | Mapping[str, Any]) -> Grid:
     if name not in names():
         raise unknown('grid', name, names())
     fields = {'spacing': name} | NAMED.get(name, {}) | fields
-    spacing = SPACINGS[fields.pop('spacing')]
+    spacing = spacings.SPACINGS[fields.pop('spacing')]
     own = [field.name for field in dataclasses.fields(Grid) if field.name not in ('spacing', 'knobs')]
     settings = {key: fields.pop(key) for key in own if key in fields}
     knobs = [p.name for p in inspect.signature(spacing).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -99,4 +99,4 @@ def named(spec: str | Mapping[str, Any]) -> Grid:
 
 def names() -> list[str]:
     """All grids there are."""
-    return sorted(NAMED.keys() | SPACINGS.keys())
+    return sorted(NAMED.keys() | spacings.SPACINGS.keys())

@@ -10,11 +10,14 @@ k-diffusion). Their sigma_min and sigma_max are the schedule's own unless given.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.build import unknown
-from ldm_jax.types import Schedule
+from ldm_jax.types import Array, NoiseLevel, PyTree, Schedule
 
 ALIGNED = {  # Sabour et al. 2024, arXiv:2404.14507, from their page; the last one is where the last step ends
     'sd1': (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
@@ -48,8 +51,8 @@ def linspace(schedule: Schedule, num_steps: int, *, rounded: bool = True) -> np.
 
     One step starts at N - 1; diffusers has it start at 0, where there is no noise to remove.
     """
-    total = _whole(schedule, num_steps) if rounded else schedule.num_train_steps
-    times = _from_top(num_steps) * (total - 1)
+    last = (_whole(schedule, num_steps) if rounded else schedule.num_train_steps) - 1
+    times = np.linspace(0, last, num_steps)[::-1] if num_steps > 1 else np.array([float(last)])
     return np.round(times) if rounded else times
 
 
@@ -99,7 +102,7 @@ def beta(
 ) -> np.ndarray:
     """Quantiles of the Beta distribution: by its defaults dense at both ends.
 
-    of: 'time' is the paper's and ComfyUI's, whole times each taken once, so that many steps (here from about 90)
+    of: 'time' is the paper's and ComfyUI's, whole times each taken once, so that many steps (of 1000 from 139 on)
     become fewer than S; 'noise' spreads sigma instead, down to sigma_min: A1111's and diffusers'.
     Ref: Lee et al. 2024, arXiv:2407.12173.
     """
@@ -220,42 +223,55 @@ def _listed(values: tuple[float, ...], num_steps: int) -> np.ndarray:
     return np.asarray(values, np.float64)
 
 
-def _straight(schedule: Schedule) -> bool:
-    """Whether signal and noise add up to one: the line of flow matching."""
-    middle = schedule.level(jnp.asarray(schedule.num_train_steps / 2))
-    return bool(np.isclose(middle.alpha + middle.sigma, 1, atol=1e-5))
+def levels(schedule: Schedule, times: np.ndarray) -> NoiseLevel:
+    """The schedule's levels at times [S], as numpy arrays of jax's float type."""
+    return _on_host(schedule.level, times)
+
+
+def _on_host(function: Callable[[Array], PyTree], values: np.ndarray) -> PyTree:
+    """A schedule's function of an array [S], in numbers. Padded, so that one program serves every S below 1024."""
+    padded = np.resize(values, -(-len(values) // 1024) * 1024)
+    found = function(jnp.asarray(padded, float))
+    return jax.tree.map(lambda a: np.array(a)[: len(values)], found)
+
+
+def _range(schedule: Schedule) -> tuple[bool, float, float]:
+    """Whether signal and noise add up to one (flow matching); the least and the largest noise, inf perhaps.
+
+    Noise is sigma / alpha, or on that line sigma.
+    """
+    at = levels(schedule, np.array([0, schedule.num_train_steps / 2, schedule.num_train_steps - 1]))
+    alpha, sigma = at.alpha.astype(np.float64), at.sigma.astype(np.float64)
+    straight = bool(np.isclose(alpha[1] + sigma[1], 1, atol=1e-5))
+    with np.errstate(divide='ignore'):
+        noise = sigma if straight else sigma / alpha
+    return straight, float(noise[0]), float(noise[-1])
 
 
 def _ends(
     schedule: Schedule, sigma_min: float | None = None, sigma_max: float | None = None
 ) -> tuple[float, float]:
     """The least and the largest noise to sample at: the schedule's own, or what is given."""
-    ends = schedule.level(jnp.asarray([0, schedule.num_train_steps - 1]))
-    alpha, sigma = np.asarray(ends.alpha, np.float64), np.asarray(ends.sigma, np.float64)
-    if not _straight(schedule):
-        with np.errstate(divide='ignore'):
-            sigma = sigma / alpha
-    low = sigma[0] if sigma_min is None else sigma_min
-    high = sigma[1] if sigma_max is None else sigma_max
+    _, low, high = _range(schedule)
+    low = low if sigma_min is None else sigma_min
+    high = high if sigma_max is None else sigma_max
     if not 0 < low < high < np.inf:
         raise ValueError(
             f'Steps by noise need 0 < sigma_min < sigma_max < inf; got {low:.4g} and {high:.4g}. Where a schedule '
             'ends at noise alone give sigma_max, or (zero_terminal) last_alpha_cumprod.'
         )
-    return float(low), float(high)
+    return low, high
 
 
 def _times(schedule: Schedule, noise: np.ndarray) -> np.ndarray:
     """The times of these amounts of noise; a hundredth beyond the ends is taken for rounding."""
-    ends = schedule.level(jnp.asarray([0, schedule.num_train_steps - 1]))
-    alpha, sigma = np.asarray(ends.alpha, np.float64), np.asarray(ends.sigma, np.float64)
+    straight, low, high = _range(schedule)
+    if noise.min() < 0.99 * low or noise.max() > 1.01 * high:
+        raise ValueError(
+            f'sigma must be within what the network was trained at, {low:.4g} .. {high:.4g}; '
+            f'got {noise.min():.4g} .. {noise.max():.4g}.'
+        )
+    noise = np.clip(noise, low, high)
     with np.errstate(divide='ignore'):
-        low, high = sigma if _straight(schedule) else sigma / alpha
-        if noise.min() < 0.99 * low or noise.max() > 1.01 * high:
-            raise ValueError(
-                f'sigma must be within what the network was trained at, {low:.4g} .. {high:.4g}; '
-                f'got {noise.min():.4g} .. {noise.max():.4g}.'
-            )
-        noise = np.clip(noise, low, high)
-        log_snr = -2 * np.log(noise / (1 - noise) if _straight(schedule) else noise)
-    return np.asarray(schedule.time(jnp.asarray(log_snr, float)), np.float64)
+        log_snr = -2 * np.log(noise / (1 - noise) if straight else noise)
+    return _on_host(schedule.time, log_snr).astype(np.float64)
