@@ -20,10 +20,10 @@ NAMED: dict[str, dict[str, Any]] = {
     'leading': dict(end='first'),
     'ddim': dict(end='first'),
     'normal': dict(spacing='linspace', rounded=False),
-    'sgm_uniform': dict(spacing='linspace', rounded=False, discard_next_to_last=True),
+    'sgm_uniform': dict(spacing='linspace', rounded=False, discard_next_to_last=1),
     'exponential': dict(spacing='polyexponential', rho=1.0),
-    'log_snr': dict(spacing='polyexponential', rho=1.0, discard_next_to_last=True, end='first'),
-    'align_your_steps': dict(discard_next_to_last=True),
+    'log_snr': dict(spacing='polyexponential', rho=1.0, discard_next_to_last=1, end='first'),
+    'align_your_steps': dict(discard_next_to_last=1),
 }
 
 
@@ -34,18 +34,20 @@ class Grid:
     spacing: of spacings.py; knobs: its keyword arguments.
     end: where the last step ends, at 'clean' data or at the 'first' training level, t = 0 (`set_alpha_to_one`
         False, `final_sigmas_type` 'sigma_min' in diffusers).
-    discard_next_to_last: space one step more, and leave out the last evaluation. Solvers of second order are
-        given this by A1111 and ComfyUI; diffusers' DPM-Solver, UniPC and DEIS do it to 'leading' and 'linspace'.
+    discard_next_to_last: space so many steps more, and leave out the evaluations before the end. A1111 and
+        ComfyUI do it for some solvers; diffusers' DPM-Solver, UniPC and DEIS do it to 'leading' and 'linspace'.
     """
 
     spacing: Callable[..., np.ndarray]
     knobs: tuple[tuple[str, Any], ...] = ()
     end: str = 'clean'
-    discard_next_to_last: bool = False
+    discard_next_to_last: int = 0
 
     def __post_init__(self):
         if self.end not in ('clean', 'first'):
             raise unknown('end of a grid', self.end, ['clean', 'first'])
+        if self.discard_next_to_last < 0:
+            raise ValueError(f'discard_next_to_last must be at least 0; got {self.discard_next_to_last}.')
 
     def __call__(self, schedule: Schedule, num_steps: int) -> NoiseLevel:
         """The levels: leaves [S + 1], strictly falling; numbers even where this is called under jit.
@@ -59,8 +61,7 @@ class Grid:
             raise ValueError(f'num_steps must be at least 1; got {num_steps}.')
         with jax.ensure_compile_time_eval():
             times = self.spacing(schedule, num_steps + self.discard_next_to_last, **dict(self.knobs))
-            if self.discard_next_to_last:
-                times = times[:-1]
+            times = times[: len(times) - self.discard_next_to_last]
             last = schedule.num_train_steps - 1
             lowest = 0 if self.end == 'clean' else np.nextafter(0, 1)  # above the end
             if times.max() > last or times.min() < lowest or (np.diff(times) >= 0).any():

@@ -101,7 +101,7 @@ FIXTURES = {
     'comfyui kl_optimal': 'kl_optimal',
     'a1111 uniform': 'normal',
     'a1111 sgm_uniform': 'sgm_uniform',
-    'a1111 kl_optimal': dict(name='kl_optimal', discard_next_to_last=True, end='first'),
+    'a1111 kl_optimal': dict(name='kl_optimal', discard_next_to_last=1, end='first'),
     'a1111 beta': dict(name='beta', of='noise'),
     'k-diffusion karras': 'karras',
     'k-diffusion karras rho 5': dict(name='karras', rho=5, sigma_min=0.1, sigma_max=10),
@@ -109,7 +109,7 @@ FIXTURES = {
     'k-diffusion polyexponential rho 3': dict(name='polyexponential', rho=3.0),
     # Published to three digits; ComfyUI has the sigmas of the whole times nearest to them, and the last one,
     # which A1111 evaluates, is just below the schedule's.
-    'a1111 align_your_steps': dict(name='align_your_steps', discard_next_to_last=False),
+    'a1111 align_your_steps': dict(name='align_your_steps', discard_next_to_last=0),
     'comfyui align_your_steps SD1': 'align_your_steps',
     'comfyui align_your_steps SDXL': dict(name='align_your_steps', model='sdxl'),
 }
@@ -143,7 +143,7 @@ def diffusers_scheduler(kind, **settings):
     return getattr(diffusers, kind)(**settings)
 
 
-DISCARD = dict(discard_next_to_last=True, end='clean')
+DISCARD = dict(discard_next_to_last=1, end='clean')
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_times_are_those_of_diffusers(kind, settings, spec):
         (
             'DPMSolverMultistepScheduler',
             dict(use_karras_sigmas=True, final_sigmas_type='sigma_min'),
-            dict(name='karras', discard_next_to_last=False, end='first'),
+            dict(name='karras', discard_next_to_last=0, end='first'),
         ),
     ],
 )
