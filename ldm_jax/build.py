@@ -36,14 +36,14 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
     Args:
         family: a key of CLASSES: 'schedules', 'samplers', 'models', 'text', 'data' or 'training'.
         spec: a mapping with 'name'. Lists become tuples, and a 'dtype' string a dtype, so that
-            the object stays hashable.
+            the object stays hashable. A field that is a spec itself is built, of the same family.
 
     Raises:
         ValueError: no such family, module or field; the message lists what there is.
     """
     if family not in CLASSES:
         raise ValueError(f'No family {family!r}; have {sorted(CLASSES)}.')
-    settings = {key: _setting(key, value) for key, value in spec.items()}
+    settings = {key: _setting(family, key, value) for key, value in spec.items()}
     name = settings.pop('name', None)
     if name is None:
         raise ValueError(f"A {family} spec needs a 'name'; got {dict(spec)}. Have {names(family)}.")
@@ -81,11 +81,14 @@ def _module(family: str, name: str) -> Any:
     return importlib.import_module(name if '.' in name else f'ldm_jax.{family}.{name}')
 
 
-def _setting(key: str, value: Any) -> Any:
+def _setting(family: str, key: str, value: Any) -> Any:
     if key == 'dtype' and isinstance(value, str):
         import jax.numpy as jnp
 
         return jnp.dtype(value)
     if isinstance(value, list | tuple):
-        return tuple(_setting('', item) for item in value)
+        return tuple(_setting(family, '', item) for item in value)
+    # By its methods: a ConfigDict is no Mapping.
+    if hasattr(value, 'items') and isinstance(value.get('name'), str):
+        return build(family, value)
     return value

@@ -1,5 +1,6 @@
 """Specs to objects, and the errors that name the way out."""
 
+import ml_collections
 import pytest
 
 from ldm_jax import build
@@ -24,6 +25,15 @@ def test_lists_become_tuples_and_dtypes_are_read_so_that_models_hash():
     assert model.channel_mult == (1, 2)
     assert model.dtype == 'bfloat16'
     hash(model)
+
+
+@pytest.mark.parametrize('wrap', [dict, ml_collections.ConfigDict])
+def test_a_field_that_is_a_spec_is_built_too(wrap):
+    spec = wrap(dict(name='zero_terminal', base=dict(name='linear', beta_end=0.01)))
+    assert build.build('schedules', spec).base == build.build('schedules', spec['base'])
+    spec['base']['name'] = 'lenear'
+    with pytest.raises(ValueError, match=r"'lenear'.*'linear'"):
+        build.build('schedules', spec)
 
 
 def test_every_family_lists_its_components():

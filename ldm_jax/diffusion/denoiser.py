@@ -15,7 +15,7 @@ Network = Callable[[Array, Array, Cond], Array]  # (x, t, cond) -> F, parameters
 
 
 def denoiser(network: Network, parameterization: Parameterization, cond: Cond) -> Denoiser:
-    """(x [B, ...], level) -> x0_hat [B, ...] by a network that predicts eps, v or x0."""
+    """(x [B, ...], level) -> x0_hat [B, ...] by a network that predicts what its parameterization says."""
 
     def denoise(x: Array, level: NoiseLevel) -> Array:
         s = parameterization(level)

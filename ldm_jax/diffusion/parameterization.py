@@ -7,8 +7,9 @@ Ref: Karras et al. 2022, arXiv:2206.00364, eq. 7.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -50,12 +51,43 @@ def x0(level: NoiseLevel) -> Scalings:
     )
 
 
-def named(name: str) -> Parameterization:
-    """The parameterization of a name: 'eps', 'v' or 'x0'. Raises ValueError for another."""
-    known = {'eps': eps, 'v': v, 'x0': x0}
+def flow(level: NoiseLevel) -> Scalings:
+    """F predicts the velocity eps - x0 of flow matching, and is told the share of noise in thousandths.
+
+    On a flow schedule that share is sigma, as Stable Diffusion 3's network is told it.
+    Ref: Lipman et al. 2023, arXiv:2210.02747; Esser et al. 2024, arXiv:2403.03206, section 2.
+    """
+    total = level.alpha + level.sigma
+    return Scalings(1 / total, -level.sigma / total, jnp.ones_like(level.alpha), 1000 * level.sigma / total)
+
+
+def edm(level: NoiseLevel, *, sigma_data: float = 0.5) -> Scalings:
+    """F's input and target have unit variance for data of standard deviation sigma_data, at every noise.
+
+    It is told log(sigma / alpha) / 4, which is infinite at either end. Any scale of x will do: Karras'
+    table is that of alpha = 1. Ref: Karras et al. 2022, arXiv:2206.00364, table 1.
+    """
+    signal = level.alpha * sigma_data
+    total = signal**2 + level.sigma**2
+    return Scalings(
+        signal * sigma_data / total,
+        level.sigma * sigma_data / jnp.sqrt(total),
+        1 / jnp.sqrt(total),
+        jnp.log(level.sigma / level.alpha) / 4,
+    )
+
+
+def named(spec: str | Mapping[str, Any]) -> Parameterization:
+    """The parameterization of a name, 'eps', 'v', 'x0', 'flow' or 'edm', or of dict(name='edm', sigma_data=1.0).
+
+    Raises ValueError for another name.
+    """
+    fields = {'name': spec} if isinstance(spec, str) else dict(spec)
+    known = {'eps': eps, 'v': v, 'x0': x0, 'flow': flow, 'edm': edm}
+    name = fields.pop('name')
     if name not in known:
         raise unknown('parameterization', name, sorted(known))
-    return known[name]
+    return functools.partial(known[name], **fields) if fields else known[name]
 
 
 def target(s: Scalings, x: Array, clean: Array) -> Array:
