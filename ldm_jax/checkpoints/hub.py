@@ -59,8 +59,9 @@ def download(
     except Exception as error:  # offline: the transport's own errors change with the client's versions
         return _cached(repo, file, revision, variant, what, error)
     files = needed([entry.rfilename for entry in info.siblings], file, variant, what)
-    root = huggingface_hub.snapshot_download(repo, revision=info.sha, allow_patterns=files)
-    return _path(root, files), {'repository': repo, 'commit': info.sha}
+    # By the revision's own name, under which the cache will be asked when there is no connection.
+    root = huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=files)
+    return _path(root, files), {'repository': repo, 'commit': pathlib.Path(root).name}
 
 
 def needed(files: Sequence[str], file: str | None, variant: str | None, what: str) -> list[str]:

@@ -1,17 +1,20 @@
 """Whole conversions: what a public file holds comes back bit for bit, and what goes wrong leaves nothing."""
 
 import json
+import shutil
 
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from ldm_jax.checkpoints import store, transfer
+from ldm_jax import trees
+from ldm_jax.checkpoints import store
 from ldm_jax.checkpoints.convert import convert, lines
 from ldm_jax.checkpoints.files import reader
 from ldm_jax.checkpoints.files import safetensors as writer
 from ldm_jax.checkpoints.layouts import diffusers_folder, single_file
+from ldm_jax.checkpoints.leaves import Arrays
 from ldm_jax.checkpoints.sources import Choice
 from ldm_jax.checkpoints.transfer import export_params
 from tests.checkpoints import folders, single_files
@@ -44,7 +47,7 @@ def public_file(name, path):
     schedule = single_files.config(name).get('schedule')
     if 'betas' in tensors:
         tensors |= single_files.tables(schedule['beta_start'], schedule['beta_end'])
-    safetensors.numpy.save_file({key: np.ascontiguousarray(array) for key, array in tensors.items()}, path)
+    safetensors.numpy.save_file({key: np.array(array, order='C') for key, array in tensors.items()}, path)
     return settings, tensors
 
 
@@ -82,8 +85,10 @@ SLOW_FOLDERS = [name for name in folders.TINY if name not in ('StableDiffusionPi
 def test_a_diffusers_folder_comes_back_bit_for_bit(name, tmp_path):
     settings = folders.TINY[name]
     params = folders.random_params(settings)
-    leaves = {f'{part}/{path}': leaf for part, tree in params.items() for path, leaf in trees_named(tree)}
-    store.write_model(tmp_path / 'model', settings, transfer.Arrays(leaves))
+    leaves = {
+        f'{part}/{path}': leaf for part, tree in params.items() for path, leaf in trees.named(tree).items()
+    }
+    store.write_model(tmp_path / 'model', settings, Arrays(leaves))
     convert(tmp_path / 'model', tmp_path / 'folder', to='diffusers')
     convert(tmp_path / 'folder', tmp_path / 'again')
     convert(tmp_path / 'again', tmp_path / 'folder_again', to='diffusers')
@@ -93,21 +98,15 @@ def test_a_diffusers_folder_comes_back_bit_for_bit(name, tmp_path):
             assert_same({key: np.array(tensors[key]) for key in tensors}, expected)
 
 
-def trees_named(tree):
-    from ldm_jax import trees
-
-    return trees.named(tree).items()
-
-
 @pytest.fixture(scope='module')
 def sd15(tmp_path_factory):
     path = tmp_path_factory.mktemp('sd15') / 'sd15.safetensors'
-    return path, *public_file('sd15', path)
+    return path, public_file('sd15', path)[1]
 
 
 def test_a_pickle_is_the_same_model_and_its_averages_are_taken_on_request(sd15, tmp_path):
     torch = pytest.importorskip('torch')
-    path, settings, tensors = sd15
+    path, tensors = sd15
     averages = {
         'model_ema.' + key.removeprefix('model.').replace('.', ''): array + 1
         for key, array in tensors.items()
@@ -138,7 +137,7 @@ def test_a_pickle_is_the_same_model_and_its_averages_are_taken_on_request(sd15, 
 
 @pytest.mark.parametrize(('dtype', 'kind'), [('bfloat16', ml_dtypes.bfloat16), ('float16', np.float16)])
 def test_parameters_are_cast_on_request_and_parts_are_chosen(sd15, tmp_path, dtype, kind):
-    path, settings, tensors = sd15
+    path, tensors = sd15
     report = convert(path, tmp_path / 'model', dtype=dtype, choice=Choice(parts=('vae',)))
     assert report['parts'].keys() == {'first_stage'}
     assert report['parts']['first_stage']['dtypes'].keys() == {dtype}
@@ -151,7 +150,7 @@ def test_parameters_are_cast_on_request_and_parts_are_chosen(sd15, tmp_path, dty
 
 
 def test_a_number_beyond_float16_is_named(sd15, tmp_path):
-    path, settings, tensors = sd15
+    _, tensors = sd15
     key = 'first_stage_model.decoder.conv_out.bias'
     big = tensors | {key: np.float32([1e5, 0, 0])}
     safetensors.numpy.save_file(big, tmp_path / 'big.safetensors')
@@ -183,7 +182,7 @@ BROKEN = {
 @pytest.mark.parametrize('case', BROKEN)
 @pytest.mark.parametrize('to', ['orbax', 'compvis', 'diffusers'])
 def test_a_broken_file_is_refused_by_key_and_leaves_nothing(sd15, tmp_path, case, to):
-    path, settings, tensors = sd15
+    _, tensors = sd15
     damage, text = BROKEN[case]
     broken = {key: array.copy() for key, array in tensors.items()}
     damage(broken)
@@ -197,7 +196,7 @@ def test_a_broken_file_is_refused_by_key_and_leaves_nothing(sd15, tmp_path, case
 
 @pytest.mark.parametrize('to', ['orbax', 'compvis', 'diffusers'])
 def test_an_older_conversion_is_replaced_and_anything_else_is_not(sd15, tmp_path, to):
-    path, *_ = sd15
+    path, _ = sd15
     destination = tmp_path / ('out.safetensors' if to == 'compvis' else 'out')
     if to == 'compvis':
         destination.write_bytes(b'years of work')
@@ -206,7 +205,10 @@ def test_an_older_conversion_is_replaced_and_anything_else_is_not(sd15, tmp_path
         (destination / 'thesis.tex').write_text('years of work')
     with pytest.raises(FileExistsError, match='out'):
         convert(path, destination, to=to)
-    destination.unlink() if to == 'compvis' else __import__('shutil').rmtree(destination)
+    if to == 'compvis':
+        destination.unlink()
+    else:
+        shutil.rmtree(destination)
     choice = Choice(parts=('first_stage',))
     first = convert(path, destination, to=to, choice=choice)
     assert convert(path, destination, to=to, choice=choice) == first
@@ -219,7 +221,7 @@ def test_a_pickle_is_not_written(sd15, tmp_path):
 
 
 def test_the_report_is_told_in_lines(sd15, tmp_path):
-    path, settings, tensors = sd15
+    path, _ = sd15
     text = '\n'.join(lines(convert(path, tmp_path / 'model')))
     assert 'single file sd15.safetensors -> orbax' in text
     assert 'unet: ' in text
@@ -230,8 +232,10 @@ def test_the_report_is_told_in_lines(sd15, tmp_path):
 def test_an_export_says_what_it_is_so_that_nothing_has_to_be_asked(tmp_path):
     settings, params = narrow('sd2_base')
     settings = settings | {'parameterization': 'v'}
-    leaves = {f'{part}/{path}': leaf for part, tree in params.items() for path, leaf in trees_named(tree)}
-    store.write_model(tmp_path / 'model', settings, transfer.Arrays(leaves))
+    leaves = {
+        f'{part}/{path}': leaf for part, tree in params.items() for path, leaf in trees.named(tree).items()
+    }
+    store.write_model(tmp_path / 'model', settings, Arrays(leaves))
     convert(tmp_path / 'model', tmp_path / 'v.safetensors', to='compvis')
     convert(tmp_path / 'v.safetensors', tmp_path / 'again')
     assert store.open_model(tmp_path / 'again').settings['parameterization'] == 'v'
