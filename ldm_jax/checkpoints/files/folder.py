@@ -65,7 +65,7 @@ def open_folder(
         for prefix, found in chosen.items():
             weights = _choose(folder / prefix, found, variant)
             opened.append((prefix, _open(weights)))
-        return merged(opened)
+        return merged(opened, root=folder)
     except BaseException:
         for _, part in opened:
             part.close()

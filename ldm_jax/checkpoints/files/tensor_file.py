@@ -171,6 +171,7 @@ class TensorFile(collections.abc.Mapping[str, np.ndarray]):
         scalars: Mapping[str, int | float | str | bool] | None = None,
         refused: Sequence[str] = (),
         wrapper: str = '',
+        root: str | os.PathLike | None = None,
     ):
         self._files = tuple(files)
         self._places = dict(places)
@@ -180,6 +181,7 @@ class TensorFile(collections.abc.Mapping[str, np.ndarray]):
         self.refused = tuple(refused)
         self.wrapper = wrapper
         self.paths: tuple[pathlib.Path, ...] = tuple(file.path for file in self._files)
+        self._root = self.paths[0].parent if root is None else root
         self.specs: Mapping[str, TensorSpec] = {key: place.spec for key, place in self._places.items()}
 
     def __getitem__(self, key: str) -> np.ndarray:
@@ -196,9 +198,8 @@ class TensorFile(collections.abc.Mapping[str, np.ndarray]):
         return key in self._places  # the mix-in would map the tensor to find out
 
     def sha256(self) -> dict[str, str]:
-        """File name -> hex digest, streamed; names are relative to the folder that holds all the files."""
-        root = os.path.commonpath([path.parent for path in self.paths]) if self.paths else ''
-        return {os.path.relpath(file.path, root): file.sha256() for file in self._files}
+        """File name -> hex digest, streamed; names are relative to the first file's folder, or to the opened one."""
+        return {os.path.relpath(file.path, self._root): file.sha256() for file in self._files}
 
     def close(self) -> None:
         for file in self._files:
@@ -211,10 +212,15 @@ class TensorFile(collections.abc.Mapping[str, np.ndarray]):
         self.close()
 
 
-def merged(parts: Sequence[tuple[str, TensorFile]], beside: Sequence[MappedFile] = ()) -> TensorFile:
+def merged(
+    parts: Sequence[tuple[str, TensorFile]],
+    beside: Sequence[MappedFile] = (),
+    root: str | os.PathLike | None = None,
+) -> TensorFile:
     """One mapping of several, each with its prefix ('unet/', or '' for shards); no key may come twice.
 
     beside: files without tensors that were read, such as an index.
+    root: of the names that sha256 gives.
     """
     places, metadata, scalars = {}, {}, {}
     for prefix, part in parts:
@@ -229,4 +235,5 @@ def merged(parts: Sequence[tuple[str, TensorFile]], beside: Sequence[MappedFile]
         scalars=scalars,
         refused=sorted({name for _, part in parts for name in part.refused}),
         wrapper=next((part.wrapper for _, part in parts if part.wrapper), ''),
+        root=root,
     )
