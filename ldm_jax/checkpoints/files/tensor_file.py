@@ -14,6 +14,7 @@ import mmap
 import os
 import pathlib
 import stat
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -69,7 +70,8 @@ class MappedFile:
             raise BadFile(f'{self.path} is a folder; open_folder reads those.')
         if not stat.S_ISREG(mode):
             raise BadFile(f'{self.path} is no regular file.')
-        self._descriptor: int | None = os.open(self.path, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
+        self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
+        self._close = weakref.finalize(self, os.close, self._descriptor)  # at the latest when nobody has it
         self.size = os.fstat(self._descriptor).st_size
 
     def error(self, text: str) -> BadFile:
@@ -122,16 +124,11 @@ class MappedFile:
 
     def close(self) -> None:
         """Arrays that were taken before stay valid: a mapping outlives its descriptor."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __del__(self):
-        if getattr(self, '_descriptor', None) is not None:
-            self.close()
+        self._close()
 
     def _open(self) -> int:
-        if self._descriptor is None:
+        """The descriptor."""
+        if not self._close.alive:
             raise ValueError(f'{self.path} is closed; read its tensors inside the with block.')
         return self._descriptor
 
