@@ -15,7 +15,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from ldm_jax.checkpoints.files import shards
+from ldm_jax.checkpoints.files import one_file, shards
 from ldm_jax.checkpoints.files.tensor_file import BadFile, MappedFile, TensorFile, merged
 
 # Only these names: the folders also hold weights of Flax, TensorFlow, ONNX and OpenVINO.
@@ -60,16 +60,12 @@ def open_folder(
         weights.variant == variant for found in chosen.values() for weights in found
     ):
         raise BadFile(f'{folder}: no weights of variant {variant!r}; have {_variants(chosen)}.')
-    opened: list[tuple[str, TensorFile]] = []
-    try:
-        for prefix, found in chosen.items():
-            weights = _choose(folder / prefix, found, variant)
-            opened.append((prefix, _open(weights)))
-        return merged(opened)
-    except BaseException:
-        for _, part in opened:
-            part.close()
-        raise
+    opened = []
+    for prefix, found in chosen.items():
+        weights = _choose(folder / prefix, found, variant)
+        file = MappedFile(weights.path)
+        opened.append((prefix, shards.read(file) if weights.is_index else one_file.read(file)))
+    return merged(opened, root=folder)
 
 
 def _chosen(folder: pathlib.Path, parts: Sequence[str] | None) -> dict[str, list[Weights]]:
@@ -104,22 +100,16 @@ def _chosen(folder: pathlib.Path, parts: Sequence[str] | None) -> dict[str, list
 
 def _parts(folder: pathlib.Path, index: pathlib.Path) -> list[str]:
     """The subfolders of the pipeline that are models: those with a config.json, or with weights."""
-    if index.exists():
-        file = MappedFile(index)
-        try:
-            components = shards.read_json(file)
-        finally:
-            file.close()
-        # Others lie beside them: SDXL's repository has a second VAE. A part left out is [null, null].
-        names = [
-            name
-            for name, value in components.items()
-            if shards.is_plain(name) and isinstance(value, list) and any(value) and (folder / name).is_dir()
-        ]
-    else:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-        return [name for name in names if _weights(folder / name)]
-    return [name for name in names if (folder / name / 'config.json').exists() or _weights(folder / name)]
+    if not index.exists():
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and _weights(entry))
+    # Others lie beside them: SDXL's repository has a second VAE. A part left out is [null, null].
+    components = shards.read_json(MappedFile(index))
+    named = [
+        folder / name
+        for name, value in components.items()
+        if shards.is_plain(name) and isinstance(value, list) and any(value) and (folder / name).is_dir()
+    ]
+    return [part.name for part in named if (part / 'config.json').exists() or _weights(part)]
 
 
 def _weights(folder: pathlib.Path) -> list[Weights]:
@@ -162,14 +152,3 @@ def _variants(chosen: dict[str, list[Weights]]) -> dict[str, list[str]]:
         prefix or '.': sorted({weights.variant or '(plain)' for weights in found})
         for prefix, found in chosen.items()
     }
-
-
-def _open(weights: Weights) -> TensorFile:
-    if not weights.is_index:
-        return shards.open_one(weights.path)
-    index = MappedFile(weights.path)
-    try:
-        return shards.read(index)
-    except BaseException:
-        index.close()
-        raise

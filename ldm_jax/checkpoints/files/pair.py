@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 import pathlib
 
-from ldm_jax.checkpoints.files import shards
-from ldm_jax.checkpoints.files.tensor_file import TensorFile, merged
+from ldm_jax.checkpoints.files import one_file
+from ldm_jax.checkpoints.files.tensor_file import MappedFile, TensorFile, merged
 
 HALVES = {'encoder': 'decoder', 'decoder': 'encoder'}
 
 
 def open_pair(encoder: str | os.PathLike, decoder: str | os.PathLike) -> TensorFile:
     """Both halves as one mapping, their keys behind 'encoder.' and 'decoder.'. Raises as `open_file`."""
-    first = shards.open_one(pathlib.Path(encoder))
-    try:
-        return merged([('encoder.', first), ('decoder.', shards.open_one(pathlib.Path(decoder)))])
-    except BaseException:
-        first.close()
-        raise
+    halves = {'encoder.': encoder, 'decoder.': decoder}
+    return merged([(prefix, one_file.read(MappedFile(path))) for prefix, path in halves.items()])
 
 
 def sibling(path: str | os.PathLike) -> pathlib.Path | None:

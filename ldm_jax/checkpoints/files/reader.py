@@ -27,12 +27,8 @@ def open_file(path: str | os.PathLike) -> TensorFile:
     Raises BadFile for what is damaged or none of these, OSError for what cannot be opened.
     """
     file = MappedFile(path)
-    try:
-        start = file.read(0, min(file.size, 8))
-        # A safetensors header whose length begins with a brace's code has zeros in the upper bytes.
-        if start.startswith(b'{') and start[4:] != bytes(4):
-            return shards.read(file)
-        return one_file.read(file)
-    except BaseException:
-        file.close()
-        raise
+    start = file.read(0, min(file.size, 8))
+    # A safetensors header whose length begins with a brace's code has zeros in the upper bytes.
+    if start.startswith(b'{') and start[4:] != bytes(4):
+        return shards.read(file)
+    return one_file.read(file)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from typing import Any
 
 from ldm_jax.checkpoints.files import one_file
 from ldm_jax.checkpoints.files.tensor_file import MappedFile, TensorFile, merged, quoted
 
-MAX_JSON = 4 << 20  # bytes; an index of some thousand keys has 200,000
+MAX_JSON = 2 << 20  # bytes; an index of two thousand keys has 200,000
 
 
 def read(index: MappedFile) -> TensorFile:
@@ -33,44 +32,29 @@ def read(index: MappedFile) -> TensorFile:
             )
         first.setdefault(name, key)
     shards: dict[str, TensorFile] = {}
-    try:
-        for name, key in first.items():
-            path = index.path.with_name(name)
-            if not path.is_file():
-                raise index.error(
-                    f'{quoted(key)} is in {quoted(name)}, which is not there. Fetch all the shards.'
-                )
-            shards[name] = open_one(path)
-        holders: dict[str, str] = {}
-        for name, shard in shards.items():
-            for key in shard:
-                if key in holders:
-                    raise index.error(f'{quoted(key)} is in both {quoted(holders[key])} and {quoted(name)}.')
-                holders[key] = name
-                if key not in weight_map:
-                    raise index.error(f'{quoted(key)} is in {quoted(name)} and not in the index.')
-        for key, name in weight_map.items():
-            if holders.get(key) != name:
-                where = f'in {quoted(holders[key])}' if key in holders else 'in no shard'
-                raise index.error(
-                    f'{quoted(key)} should be in {quoted(name)} and is {where}. '
-                    'Were the shards renamed, or are they of two models? Fetch them again.'
-                )
-        return merged([('', shard) for shard in shards.values()], [index])
-    except BaseException:
-        for shard in shards.values():
-            shard.close()
-        raise
-
-
-def open_one(path: pathlib.Path) -> TensorFile:
-    """A single file of tensors, by its path."""
-    file = MappedFile(path)
-    try:
-        return one_file.read(file)
-    except BaseException:
-        file.close()
-        raise
+    for name, key in first.items():
+        path = index.path.with_name(name)
+        if not path.is_file():
+            raise index.error(
+                f'{quoted(key)} is in {quoted(name)}, which is not there. Fetch all the shards.'
+            )
+        shards[name] = one_file.read(MappedFile(path))
+    holders: dict[str, str] = {}
+    for name, shard in shards.items():
+        for key in shard:
+            if key in holders:
+                raise index.error(f'{quoted(key)} is in both {quoted(holders[key])} and {quoted(name)}.')
+            holders[key] = name
+            if key not in weight_map:
+                raise index.error(f'{quoted(key)} is in {quoted(name)} and not in the index.')
+    for key, name in weight_map.items():
+        if holders.get(key) != name:
+            where = f'in {quoted(holders[key])}' if key in holders else 'in no shard'
+            raise index.error(
+                f'{quoted(key)} should be in {quoted(name)} and is {where}. '
+                'Were the shards renamed, or are they of two models? Fetch them again.'
+            )
+    return merged([('', shard) for shard in shards.values()], [index])
 
 
 def is_plain(name: Any) -> bool:

@@ -14,6 +14,7 @@ import mmap
 import os
 import pathlib
 import stat
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -69,7 +70,8 @@ class MappedFile:
             raise BadFile(f'{self.path} is a folder; open_folder reads those.')
         if not stat.S_ISREG(mode):
             raise BadFile(f'{self.path} is no regular file.')
-        self._descriptor: int | None = os.open(self.path, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
+        self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
+        self._close = weakref.finalize(self, os.close, self._descriptor)  # at the latest when nobody has it
         self.size = os.fstat(self._descriptor).st_size
 
     def error(self, text: str) -> BadFile:
@@ -122,16 +124,11 @@ class MappedFile:
 
     def close(self) -> None:
         """Arrays that were taken before stay valid: a mapping outlives its descriptor."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __del__(self):
-        if getattr(self, '_descriptor', None) is not None:
-            self.close()
+        self._close()
 
     def _open(self) -> int:
-        if self._descriptor is None:
+        """The descriptor."""
+        if not self._close.alive:
             raise ValueError(f'{self.path} is closed; read its tensors inside the with block.')
         return self._descriptor
 
@@ -171,6 +168,7 @@ class TensorFile(collections.abc.Mapping[str, np.ndarray]):
         scalars: Mapping[str, int | float | str | bool] | None = None,
         refused: Sequence[str] = (),
         wrapper: str = '',
+        root: str | os.PathLike | None = None,
     ):
         self._files = tuple(files)
         self._places = dict(places)
@@ -180,6 +178,7 @@ class TensorFile(collections.abc.Mapping[str, np.ndarray]):
         self.refused = tuple(refused)
         self.wrapper = wrapper
         self.paths: tuple[pathlib.Path, ...] = tuple(file.path for file in self._files)
+        self._root = self.paths[0].parent if root is None else root
         self.specs: Mapping[str, TensorSpec] = {key: place.spec for key, place in self._places.items()}
 
     def __getitem__(self, key: str) -> np.ndarray:
@@ -196,9 +195,8 @@ class TensorFile(collections.abc.Mapping[str, np.ndarray]):
         return key in self._places  # the mix-in would map the tensor to find out
 
     def sha256(self) -> dict[str, str]:
-        """File name -> hex digest, streamed; names are relative to the folder that holds all the files."""
-        root = os.path.commonpath([path.parent for path in self.paths]) if self.paths else ''
-        return {os.path.relpath(file.path, root): file.sha256() for file in self._files}
+        """File name -> hex digest, streamed; names are relative to the first file's folder, or to the opened one."""
+        return {os.path.relpath(file.path, self._root): file.sha256() for file in self._files}
 
     def close(self) -> None:
         for file in self._files:
@@ -211,10 +209,15 @@ class TensorFile(collections.abc.Mapping[str, np.ndarray]):
         self.close()
 
 
-def merged(parts: Sequence[tuple[str, TensorFile]], beside: Sequence[MappedFile] = ()) -> TensorFile:
+def merged(
+    parts: Sequence[tuple[str, TensorFile]],
+    beside: Sequence[MappedFile] = (),
+    root: str | os.PathLike | None = None,
+) -> TensorFile:
     """One mapping of several, each with its prefix ('unet/', or '' for shards); no key may come twice.
 
     beside: files without tensors that were read, such as an index.
+    root: of the names that sha256 gives.
     """
     places, metadata, scalars = {}, {}, {}
     for prefix, part in parts:
@@ -229,4 +232,5 @@ def merged(parts: Sequence[tuple[str, TensorFile]], beside: Sequence[MappedFile]
         scalars=scalars,
         refused=sorted({name for _, part in parts for name in part.refused}),
         wrapper=next((part.wrapper for _, part in parts if part.wrapper), ''),
+        root=root,
     )

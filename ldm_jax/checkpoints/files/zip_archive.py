@@ -17,7 +17,7 @@ import zlib
 from ldm_jax.checkpoints.files.tensor_file import MappedFile, quoted
 
 STORED, DEFLATED = 0, 8
-MAX_MEMBERS = 200_000
+MAX_MEMBERS = 100_000
 MAX_DIRECTORY = 32 << 20  # bytes: torch's entries take about 70, a large model has some thousands
 MAX_INFLATED = 16 << 20  # bytes
 MAX_RATIO = 50  # of inflated to deflated bytes; a pickle of tensor names gets to about 20

@@ -1,5 +1,6 @@
 """What a hostile PyTorch file costs is bounded by its size, and what the reader imports by a list."""
 
+import struct
 import subprocess
 import sys
 import textwrap
@@ -58,6 +59,15 @@ def test_memory_is_bounded_by_the_file_s_size(tmp_path):
         files[f'{case}, zip'] = forge.torch_zip(program(expression))
     for case in ('lists', 'memoized', 'wide text'):
         files[f'{case}, legacy'] = forge.torch_legacy(program(BOMBS[case]))
+    one = forge.Zip().add('a/000000', b'')
+    names = [b'a/%06d' % index for index in range(65_000)]
+    body = b''.join(one.body.replace(b'a/000000', member) for member in names)
+    offsets = (struct.pack('<I', len(one.body) * index) for index in range(len(names)))
+    directory = b''.join(
+        one.directory[:42] + offset + member for offset, member in zip(offsets, names, strict=True)
+    )
+    end = struct.pack('<4s4H2IH', b'PK\5\6', 0, 0, len(names), len(names), len(directory), len(body), 0)
+    files['members, zip'] = body + directory + end
     paths = {case: tmp_path / case for case in files}
     for case, content in files.items():
         paths[case].write_bytes(content)

@@ -89,9 +89,10 @@ def survives(path, content):
             assert all(isinstance(value, bool | int | float | str) for value in file.scalars.values())
             return True
     except (BadFile, OSError) as error:
-        assert str(path) in str(error)
-        assert len(str(error)) < 2000
-        return False
+        complaint = str(error)
+    assert str(path) in complaint
+    assert len(complaint) < 2000
+    return False
 
 
 def mutated(content, others, rng):
@@ -141,10 +142,10 @@ def test_thousands_of_mutations(tmp_path):
     rng, survivors = random.Random(0), dict.fromkeys(files, 0)
     for kind, content in files.items():
         assert survives(tmp_path / 'whole', content)
-        for _ in range(1000):
+        for _ in range(800):
             survivors[kind] += survives(tmp_path / 'file', mutated(content, list(files.values()), rng))
     # Flips in the data itself are not noticed; a mutator that always or never breaks a file tests little.
-    assert all(10 < count < 900 for count in survivors.values()), survivors
+    assert all(10 < count < 700 for count in survivors.values()), survivors
 
 
 def test_every_truncation(tmp_path):
@@ -173,7 +174,7 @@ def headers(content):
 def test_rewritten_headers_that_open_are_read_as_the_library_reads_them(tmp_path):
     header, data = headers(seeds(tmp_path)['safetensors'])
     rng, opened = random.Random(1), 0
-    for _ in range(1500):
+    for _ in range(1000):
         changed = json.loads(json.dumps(header))
         key = rng.choice([key for key in changed if key != '__metadata__'])
         entry, kind = changed[key], rng.randrange(7)
@@ -199,7 +200,7 @@ def test_rewritten_headers_that_open_are_read_as_the_library_reads_them(tmp_path
                 assert set(theirs.keys()) == set(ours)
                 for key in ours:
                     assert forge.torch_bytes(theirs.get_tensor(key)) == ours[key].tobytes()
-    assert 100 < opened < 1400
+    assert 100 < opened < 900
 
 
 @pytest.fixture(scope='module')
@@ -207,7 +208,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp('mutations')
 
 
-quick = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @quick
