@@ -127,8 +127,8 @@ def autoencoder(shapes: Shapes, names: str) -> Fields:
 
 
 def tiny_autoencoder(shapes: Shapes, names: str) -> Fields:
-    """A TAESD pair; names: 'taesd' or 'diffusers', as layouts.taesd has them."""
-    stem = 'encoder.layers' if names == 'diffusers' else 'encoder'
+    """A TAESD pair; names: 'taesd', or 'taesd_diffusers' for those of AutoencoderTiny."""
+    stem = 'encoder.layers' if names == 'taesd_diffusers' else 'encoder'
     channels, image_channels = shapes[f'{stem}.0.weight'][:2]
     last = _highest(shapes, f'{stem}.')
     num_blocks = [0]

@@ -35,6 +35,10 @@ EXPECTED = (
     'autoencoder or text encoder alone.'
 )
 MODEL = "Name a config with --model (model='sd15'), which says what shapes do not."
+NO_SCALE = (
+    "the latent scale of this model is the buffer 'scale_factor' of its checkpoint, which is missing here. Put a "
+    'YAML beside the file whose model.params says scale_factor.'
+)
 
 
 def _any(pattern: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -107,9 +111,9 @@ def identify(
     places = single_file.places(specs)
     if not places:
         raise ValueError(f'{name} has no key that is known; it begins with {sorted(specs)[:5]}. {EXPECTED}')
-    said = prediction or evidence.prediction(specs, metadata or {}, scalars or {}, sidecar)
+    said = prediction or evidence.prediction(specs, metadata or {}, sidecar)
     if model is not None:
-        return _named(model, specs, places, read, said, name)
+        return _named(model, specs, places, read, sidecar, said, name)
     try:
         parts = {part: _fields(part, place, specs) for part, place in places.items()}
         if 'unet' not in parts:
@@ -119,7 +123,9 @@ def identify(
         family = next(family for family in FAMILIES if family.known_by(facts))
         settings = dict(models=_models(facts, family)) | _texts(parts, family)
         settings['schedule'] = evidence.schedule(specs, read, sidecar, family.betas)
-        settings['parameterization'] = said or family.parameterization
+        settings['parameterization'] = (
+            said or family.parameterization or evidence.prediction_by_step(scalars or {})
+        )
         settings['latent_scale'] = evidence.latent_scale(specs, read, sidecar, family.latent_scale)
         settings |= _sizes(parts, family, settings['parameterization'], sidecar)
     except ValueError as error:
@@ -240,10 +246,7 @@ def _answered(settings: Settings, family: Family, name: str) -> Settings:
             '(768 x 768), or put the YAML of the original code beside the file.'
         )
     if settings['latent_scale'] is None:
-        raise ValueError(
-            f"{name} is of the family {family.name}, whose latent scale is the buffer 'scale_factor' of the "
-            'checkpoint; it has none. Put a YAML beside the file whose model.params has scale_factor.'
-        )
+        raise ValueError(f'{name}: {NO_SCALE}')
     return settings
 
 
@@ -274,6 +277,7 @@ def _named(
     specs: Mapping[str, Any],
     places: Mapping[str, Place],
     read: evidence.Read | None,
+    sidecar: Mapping[str, Any] | None,
     said: str | None,
     name: str,
 ) -> Settings:
@@ -287,11 +291,9 @@ def _named(
     settings['models'] = {part: spec for part, spec in model['models'].items() if part in places}
     if 'unet' in places:
         settings['parameterization'] = said or model['parameterization']
-        settings['latent_scale'] = evidence.latent_scale(specs, read, None, model['latent_scale'])
+        settings['latent_scale'] = evidence.latent_scale(specs, read, sidecar, model['latent_scale'])
         if settings['latent_scale'] is None:
-            raise ValueError(
-                f"{name} lacks the buffer 'scale_factor', which holds this model's latent scale."
-            )
+            raise ValueError(f'{name}: {NO_SCALE}')
     return _plain(settings)
 
 
