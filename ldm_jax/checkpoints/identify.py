@@ -8,8 +8,7 @@ an error until it is.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax import build
@@ -20,6 +19,7 @@ from ldm_jax.checkpoints.families import (
     HEAD_WIDTH,
     IMAGE_ACTIVATIONS,
     IMAGE_HEADS,
+    OTHERS,
     Facts,
     Family,
     Tower,
@@ -38,37 +38,6 @@ MODEL = "Name a config with --model (model='sd15'), which says what shapes do no
 NO_SCALE = (
     "the latent scale of this model is the buffer 'scale_factor' of its checkpoint, which is missing here. Put a "
     'YAML beside the file whose model.params says scale_factor.'
-)
-
-
-def _any(pattern: str) -> Callable[[Mapping[str, Any]], bool]:
-    found = re.compile(pattern)
-    return lambda specs: any(found.search(key) for key in specs)
-
-
-# What files of other things look like: the first that fits is named in the error.
-OTHERS = (
-    (
-        'a LoRA or one of its kin, an addition to another model',
-        _any(r'^(lora|lycoris)_|\.(lora|hada|lokr)_|\.lora[._](A|B|up|down)\b|^bundle_emb|_lora\.'),
-    ),
-    ('a ControlNet', _any(r'^(control_model|controlnet_\w+)\.|(^|\.)input_hint_block\.')),
-    ('a transformer of Stable Diffusion 3', _any(r'(^|\.)joint_blocks\.\d')),
-    ('a transformer of the Flux family', _any(r'(^|\.)(double|single)_(blocks|stream)')),
-    (
-        'textual inversion: embeddings of new words',
-        _any(r'^(string_to_(param|token)|emb_params$|clip_[lg]$|<)'),
-    ),
-    ('a hypernetwork', _any(r'^(320|640|768|1024|1280)\.\d\.linear\.')),
-    (
-        "a U-Net in diffusers' names, to be read from its folder (with its config.json)",
-        _any(r'^(unet\.)?down_blocks\.\d+\.(resnets|attentions)\.'),
-    ),
-    ('a motion module for video', _any(r'motion_modules?\.|\.time_stack\.')),
-    (
-        'a classifier',
-        _any(r'^(fc|classifier|head)\.(weight|bias)$|^layer4\.\d|^out\.\d\.positional_embedding$'),
-    ),
 )
 
 

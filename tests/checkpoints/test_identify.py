@@ -320,7 +320,9 @@ def test_distilled_networks_are_refused_by_their_blocks():
 
 
 def test_narrow_networks_whose_heads_are_not_known_ask_for_a_config():
-    unet = single_files.narrow('sdxl')['models']['unet'] | dict(channels=32, channel_mult=(1, 1, 2), head_width=8)
+    unet = single_files.narrow('sdxl')['models']['unet'] | dict(
+        channels=32, channel_mult=(1, 1, 2), head_width=8
+    )
     settings = dict(configs.load('sdxl').to_dict(), models=dict(unet=unet))
     specs = exported(single_file.layout(settings), build.parts(settings)['unet'], 'unet/')
     with pytest.raises(ValueError, match=r'does not split into .*head_width=64.*--model'):
