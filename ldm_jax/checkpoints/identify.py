@@ -84,7 +84,7 @@ def identify(
     if model is not None:
         return _named(model, specs, places, read, sidecar, said, name)
     try:
-        parts = {part: _fields(part, place, specs) for part, place in places.items()}
+        parts = {part: _whole(part, place, specs) for part, place in places.items()}
         if 'unet' not in parts:
             return _plain(_alone(parts, specs))
         evidence.refuse_unsupported(specs)
@@ -100,6 +100,15 @@ def identify(
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from error
     return _plain(_answered(settings, family, name))
+
+
+def _whole(part: str, place: Place, specs: Mapping[str, Any]) -> dict[str, Any]:
+    """`_fields`, with an error for a part that lacks tensors."""
+    try:
+        return _fields(part, place, specs)
+    except KeyError as error:
+        key = place.prefix + error.args[0]
+        raise ValueError(f'Its {part} lacks the tensor {key}; is the file whole?') from error
 
 
 def _fields(part: str, place: Place, specs: Mapping[str, Any]) -> dict[str, Any]:

@@ -301,6 +301,23 @@ def test_other_files_are_called_what_they_are(keys, what):
         identify({key: blank((2, 2)) for key in keys}, name='x.pt')
 
 
+@pytest.mark.parametrize(
+    'key', ['model.diffusion_model.out.2.weight', 'first_stage_model.encoder.conv_in.weight']
+)
+def test_files_that_are_not_whole_are_an_error(key):
+    specs = {other: s for other, s in listings()['sd15'].items() if other != key}
+    with pytest.raises(
+        ValueError, match=rf'x\.pt: Its \w+ lacks the tensor {re.escape(key)}; is the file whole'
+    ):
+        identify(specs, name='x.pt')
+
+
+def test_autoencoders_without_quant_conv_are_of_other_models():
+    specs = {key: s for key, s in below('sd15', 'first_stage_model.').items() if 'quant_conv' not in key}
+    with pytest.raises(ValueError, match='no quant_conv, as those of SD 3 and Flux'):
+        identify(specs)
+
+
 def test_nothing_known_is_an_error():
     with pytest.raises(ValueError, match=r"no key that is known; it begins with \['a', 'b'\]"):
         identify({'b': blank(()), 'a': blank(())})
