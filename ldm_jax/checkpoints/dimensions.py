@@ -7,6 +7,7 @@ activations, which layer is read.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -23,24 +24,18 @@ def unet(shapes: Shapes) -> Fields:
     Raises ValueError where blocks of one level differ, as in distilled networks that lost some of them, and
     for a network without attention in the middle.
     """
-    last = 1 + _highest(shapes, 'output_blocks.')  # how many there are
-    # A module behind the residual block, or behind its attention, changes the resolution.
-    grown = [
-        n
-        for n in range(last)
-        if any(
-            f'output_blocks.{n}.{i}.{name}.weight' in shapes
-            for i in (1, 2)
-            for name in ('conv', 'in_layers.0')
-        )
-    ]
-    levels = len(grown) + 1
-    num_res_blocks = last // levels - 1
-    before = 1 + levels * num_res_blocks + levels - 1
-    if last != levels * (num_res_blocks + 1) or before != 1 + _highest(shapes, 'input_blocks.'):
+    inputs, outputs = (1 + _highest(shapes, f'{side}_blocks.') for side in ('input', 'output'))
+    # A module behind the residual block, or behind its attention, changes the resolution: by a convolution, or
+    # by another residual block.
+    behind = [f'output_blocks.{n}.{i}' for n in range(outputs) for i in (1, 2)]
+    plain = [module for module in behind if f'{module}.conv.weight' in shapes]
+    residual = [module for module in behind if f'{module}.in_layers.0.weight' in shapes]
+    levels = len(plain) + len(residual) + 1
+    num_res_blocks = outputs // levels - 1
+    if (inputs, outputs) != (levels * (num_res_blocks + 1), levels * (num_res_blocks + 1)):
         raise ValueError(
-            f'This U-Net has {1 + _highest(shapes, "input_blocks.")} input blocks and {last} output blocks on '
-            f'{levels} levels; every level must have equally many residual blocks, n down and n + 1 up.'
+            f'This U-Net has {inputs} input blocks and {outputs} output blocks on {levels} levels; every level '
+            'must have equally many residual blocks, n down and n + 1 up.'
         )
     channels, in_channels = shapes['input_blocks.0.0.weight'][:2]
     mult, depth = [], []
@@ -73,9 +68,7 @@ def unet(shapes: Shapes) -> Fields:
         depth=depth,
         mid_depth=mid_depth,
         scale_shift=shapes['input_blocks.1.0.emb_layers.1.weight'][0] == 2 * channels * mult[0],
-        resblock_updown=any(
-            f'output_blocks.{n}.{i}.in_layers.0.weight' in shapes for n in grown for i in (1, 2)
-        ),
+        resblock_updown=bool(residual),
     )
     context = shapes.get('middle_block.1.transformer_blocks.0.attn2.to_k.weight')
     if context:
@@ -104,14 +97,15 @@ def autoencoder(shapes: Shapes, names: str) -> Fields:
         )
     channels, image_channels = shapes['encoder.conv_in.weight'][:2]
     mult, attention_levels, num_res_blocks = [], [], 0
-    while (down := f'encoder.{kind.down.format(level=len(mult))}.') and any(
-        key.startswith(down) for key in shapes
-    ):
-        first = f'{down}{kind.res.format(i=0)}'
-        if f'{down}{kind.attn.format(i=0)}.{kind.attn_norm}.weight' in shapes:
-            attention_levels.append(len(mult))
-        num_res_blocks = sum(f'{down}{kind.res.format(i=i)}.norm1.weight' in shapes for i in range(99))
-        mult.append(shapes[f'{first}.conv1.weight'][0] // channels)
+    for level in itertools.count():
+        down = f'encoder.{kind.down.format(level=level)}'
+        width = shapes.get(f'{down}.{kind.res.format(i=0)}.conv1.weight')
+        if width is None:
+            break
+        mult.append(width[0] // channels)
+        num_res_blocks = 1 + _highest(shapes, f'{down}.{kind.res.format(i="")}')
+        if f'{down}.{kind.attn.format(i=0)}.{kind.attn_norm}.weight' in shapes:
+            attention_levels.append(level)
     fields = dict(
         image_channels=image_channels,
         channels=channels,
@@ -127,8 +121,8 @@ def autoencoder(shapes: Shapes, names: str) -> Fields:
 
 
 def tiny_autoencoder(shapes: Shapes, names: str) -> Fields:
-    """A TAESD pair; names: 'taesd' or 'diffusers', as layouts.taesd has them."""
-    stem = 'encoder.layers' if names == 'diffusers' else 'encoder'
+    """A TAESD pair; names: 'taesd', or 'taesd_diffusers' for those of AutoencoderTiny."""
+    stem = 'encoder.layers' if names == 'taesd_diffusers' else 'encoder'
     channels, image_channels = shapes[f'{stem}.0.weight'][:2]
     last = _highest(shapes, f'{stem}.')
     num_blocks = [0]

@@ -32,10 +32,7 @@ def refuse_unsupported(specs: Mapping[str, Any]) -> None:
 
 
 def prediction(
-    specs: Mapping[str, Any],
-    metadata: Mapping[str, str],
-    scalars: Mapping[str, Any],
-    sidecar: Mapping[str, Any] | None,
+    specs: Mapping[str, Any], metadata: Mapping[str, str], sidecar: Mapping[str, Any] | None
 ) -> str | None:
     """'eps' or 'v' as the file, or the YAML beside it, says; None where neither does.
 
@@ -44,8 +41,11 @@ def prediction(
     for said in (_of_sidecar(sidecar), _of_metadata(metadata)):
         if said is not None:
             return said
-    if 'v_pred' in specs:
-        return 'v'
+    return 'v' if 'v_pred' in specs else None
+
+
+def prediction_by_step(scalars: Mapping[str, Any]) -> str | None:
+    """'eps' for a checkpoint of Stable Diffusion 2 that stopped where 2.0 base did; None for any other."""
     return 'eps' if scalars.get('global_step') == GLOBAL_STEP_EPS else None
 
 

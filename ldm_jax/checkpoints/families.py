@@ -1,12 +1,16 @@
 """What public models of one kind share beyond the shapes of their tensors, and how each kind is recognized.
 
 FAMILIES is a table: the first row whose predicate holds of what was read of a file is its family. Adding a
-kind of model is adding a row.
+kind of model is adding a row. OTHERS is the same for files that hold no such model.
+
+Heads are the family's also where a network is narrower than the published: 8 of them in Stable Diffusion 1, of
+width 64 in 2 and SDXL. A narrow network with other heads needs its config's name; shapes cannot tell.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -99,9 +103,7 @@ class Family:
     text: Tower | None = None
     text_2: Tower | None = None
     cross_attention_only: bool = False  # on all levels but the lowest
-    context_length: int | None = (
-        None  # tokens of the context, where they are not those of the text encoder, or 77
-    )
+    context_length: int | None = None  # of the context; None: that of the text encoder, or 77
 
 
 HEADS_8, HEADS_1 = dict(num_heads=8), dict(num_heads=1)
@@ -233,6 +235,37 @@ FAMILIES = (
     ),
     Family('ldm_bsr_sr', lambda f: f.concat == 3, WIDE_32, betas=(0.0015, 0.0155), **LDM),
     Family('ldm_unconditional', lambda f: True, WIDE_32, betas=(0.0015, 0.0195), **LDM),
+)
+
+
+def _any(pattern: str) -> Callable[[Mapping[str, Any]], bool]:
+    found = re.compile(pattern)
+    return lambda specs: any(found.search(key) for key in specs)
+
+
+# What files of other things look like; the first that fits is named in the error.
+OTHERS = (
+    (
+        'a LoRA or one of its kin, an addition to another model',
+        _any(r'^(lora|lycoris)_|\.(lora|hada|lokr)_|\.lora[._](A|B|up|down)\b|^bundle_emb|_lora\.'),
+    ),
+    ('a ControlNet', _any(r'^(control_model|controlnet_\w+)\.|(^|\.)input_hint_block\.')),
+    ('a transformer of Stable Diffusion 3', _any(r'(^|\.)joint_blocks\.\d')),
+    ('a transformer of the Flux family', _any(r'(^|\.)(double|single)_(blocks|stream)')),
+    (
+        'textual inversion: embeddings of new words',
+        _any(r'^(string_to_(param|token)|emb_params$|clip_[lg]$|<)'),
+    ),
+    ('a hypernetwork', _any(r'^(320|640|768|1024|1280)\.\d\.linear\.')),
+    (
+        "a U-Net in diffusers' names, to be read from its folder (with its config.json)",
+        _any(r'^(unet\.)?down_blocks\.\d+\.(resnets|attentions)\.'),
+    ),
+    ('a motion module for video', _any(r'motion_modules?\.|\.time_stack\.')),
+    (
+        'a classifier',
+        _any(r'^(fc|classifier|head)\.(weight|bias)$|^layer4\.\d|^out\.\d\.positional_embedding$'),
+    ),
 )
 
 

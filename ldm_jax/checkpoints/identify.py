@@ -8,8 +8,7 @@ an error until it is.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax import build
@@ -20,6 +19,7 @@ from ldm_jax.checkpoints.families import (
     HEAD_WIDTH,
     IMAGE_ACTIVATIONS,
     IMAGE_HEADS,
+    OTHERS,
     Facts,
     Family,
     Tower,
@@ -35,36 +35,9 @@ EXPECTED = (
     'autoencoder or text encoder alone.'
 )
 MODEL = "Name a config with --model (model='sd15'), which says what shapes do not."
-
-
-def _any(pattern: str) -> Callable[[Mapping[str, Any]], bool]:
-    found = re.compile(pattern)
-    return lambda specs: any(found.search(key) for key in specs)
-
-
-# What files of other things look like: the first that fits is named in the error.
-OTHERS = (
-    (
-        'a LoRA or one of its kin, an addition to another model',
-        _any(r'^(lora|lycoris)_|\.(lora|hada|lokr)_|\.lora[._](A|B|up|down)\b|^bundle_emb|_lora\.'),
-    ),
-    ('a ControlNet', _any(r'^(control_model|controlnet_\w+)\.|(^|\.)input_hint_block\.')),
-    ('a transformer of Stable Diffusion 3', _any(r'(^|\.)joint_blocks\.\d')),
-    ('a transformer of the Flux family', _any(r'(^|\.)(double|single)_(blocks|stream)')),
-    (
-        'textual inversion: embeddings of new words',
-        _any(r'^(string_to_(param|token)|emb_params$|clip_[lg]$|<)'),
-    ),
-    ('a hypernetwork', _any(r'^(320|640|768|1024|1280)\.\d\.linear\.')),
-    (
-        "a U-Net in diffusers' names, to be read from its folder (with its config.json)",
-        _any(r'^(unet\.)?down_blocks\.\d+\.(resnets|attentions)\.'),
-    ),
-    ('a motion module for video', _any(r'motion_modules?\.|\.time_stack\.')),
-    (
-        'a classifier',
-        _any(r'^(fc|classifier|head)\.(weight|bias)$|^layer4\.\d|^out\.\d\.positional_embedding$'),
-    ),
+NO_SCALE = (
+    "the latent scale of this model is the buffer 'scale_factor' of its checkpoint, which is missing here. Put a "
+    'YAML beside the file whose model.params says scale_factor.'
 )
 
 
@@ -107,11 +80,11 @@ def identify(
     places = single_file.places(specs)
     if not places:
         raise ValueError(f'{name} has no key that is known; it begins with {sorted(specs)[:5]}. {EXPECTED}')
-    said = prediction or evidence.prediction(specs, metadata or {}, scalars or {}, sidecar)
+    said = prediction or evidence.prediction(specs, metadata or {}, sidecar)
     if model is not None:
-        return _named(model, specs, places, read, said, name)
+        return _named(model, specs, places, read, sidecar, said, name)
     try:
-        parts = {part: _fields(part, place, specs) for part, place in places.items()}
+        parts = {part: _whole(part, place, specs) for part, place in places.items()}
         if 'unet' not in parts:
             return _plain(_alone(parts, specs))
         evidence.refuse_unsupported(specs)
@@ -119,12 +92,23 @@ def identify(
         family = next(family for family in FAMILIES if family.known_by(facts))
         settings = dict(models=_models(facts, family)) | _texts(parts, family)
         settings['schedule'] = evidence.schedule(specs, read, sidecar, family.betas)
-        settings['parameterization'] = said or family.parameterization
+        settings['parameterization'] = (
+            said or family.parameterization or evidence.prediction_by_step(scalars or {})
+        )
         settings['latent_scale'] = evidence.latent_scale(specs, read, sidecar, family.latent_scale)
         settings |= _sizes(parts, family, settings['parameterization'], sidecar)
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from error
     return _plain(_answered(settings, family, name))
+
+
+def _whole(part: str, place: Place, specs: Mapping[str, Any]) -> dict[str, Any]:
+    """`_fields`, with an error for a part that lacks tensors."""
+    try:
+        return _fields(part, place, specs)
+    except KeyError as error:
+        key = place.prefix + error.args[0]
+        raise ValueError(f'Its {part} lacks the tensor {key}; is the file whole?') from error
 
 
 def _fields(part: str, place: Place, specs: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,10 +224,7 @@ def _answered(settings: Settings, family: Family, name: str) -> Settings:
             '(768 x 768), or put the YAML of the original code beside the file.'
         )
     if settings['latent_scale'] is None:
-        raise ValueError(
-            f"{name} is of the family {family.name}, whose latent scale is the buffer 'scale_factor' of the "
-            'checkpoint; it has none. Put a YAML beside the file whose model.params has scale_factor.'
-        )
+        raise ValueError(f'{name}: {NO_SCALE}')
     return settings
 
 
@@ -274,6 +255,7 @@ def _named(
     specs: Mapping[str, Any],
     places: Mapping[str, Place],
     read: evidence.Read | None,
+    sidecar: Mapping[str, Any] | None,
     said: str | None,
     name: str,
 ) -> Settings:
@@ -287,11 +269,9 @@ def _named(
     settings['models'] = {part: spec for part, spec in model['models'].items() if part in places}
     if 'unet' in places:
         settings['parameterization'] = said or model['parameterization']
-        settings['latent_scale'] = evidence.latent_scale(specs, read, None, model['latent_scale'])
+        settings['latent_scale'] = evidence.latent_scale(specs, read, sidecar, model['latent_scale'])
         if settings['latent_scale'] is None:
-            raise ValueError(
-                f"{name} lacks the buffer 'scale_factor', which holds this model's latent scale."
-            )
+            raise ValueError(f'{name}: {NO_SCALE}')
     return _plain(settings)
 
 

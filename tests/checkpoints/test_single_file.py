@@ -234,6 +234,35 @@ def test_other_homes_of_the_same_parts(old):
     assert used(layout) <= keys
 
 
+@pytest.mark.parametrize(
+    ('name', 'key'),
+    [
+        ('sd15', 'lvlb_weights'),
+        ('sd15', 'logvar'),
+        ('sd15', 'first_stage_model.loss.discriminator.main.0.weight'),
+        ('sd15', 'cond_stage_model.transformer.text_projection.weight'),
+        ('sd15', 'cond_stage_model.logit_scale'),
+        ('sd15', 'first_stage_model.model_ema.decay'),
+        ('sd2_base', 'cond_stage_model.model.attn_mask'),
+        ('sd21_unclip_l', 'embedder.model.attn_mask'),
+        ('sdxl', 'conditioner.embedders.0.logit_scale'),
+        ('sdxl', 'v_pred'),
+        ('vq_f4', 'model_ema.lossdiscriminatormain0weight'),
+    ],
+)
+def test_keys_that_come_and_go_are_left_out(name, key):
+    assert key not in listings()[name]
+    keys = listings()[name].keys() | {key}
+    layout = single_file.layout(single_files.config(name), keys)
+    assert key not in used(layout)
+    assert layout.ignored(key)
+
+
+@pytest.mark.parametrize('key', ['model.diffusion_model.surprise', 'cond_stage_model.encoder.x', 'betas2'])
+def test_no_pattern_takes_what_nobody_knows(key):
+    assert single_file.layout(single_files.config('sd15'), listings()['sd15']).ignored(key) is None
+
+
 def test_unknown_keys_and_missing_parts_are_errors():
     settings, params = narrow('kl_f4')
     tensors = transfer.export_params(single_file.layout(settings), params)
