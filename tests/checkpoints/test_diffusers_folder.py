@@ -8,7 +8,7 @@ import pytest
 
 import configs
 from ldm_jax import build
-from ldm_jax.checkpoints import diffusers_json, keymap
+from ldm_jax.checkpoints import diffusers_json, keymap, transfer
 from ldm_jax.checkpoints.layouts import diffusers_folder
 from tests import oracles
 from tests.checkpoints import folders
@@ -57,11 +57,8 @@ def offline(monkeypatch):
 
 
 def published(name):
-    """The settings of a config, with unCLIP's statistics, as wide as half of the vector."""
+    """The settings of a config."""
     settings = json.loads(configs.load(name).to_json())
-    if 'unclip' in name:
-        width = settings['models']['unet']['vector_width'] // 2
-        settings['models'].setdefault('image_normalizer', dict(name='image_normalizer', width=width))
     return settings
 
 
@@ -86,7 +83,7 @@ def test_keys_and_shapes_are_those_of_the_classes_of_diffusers(name, tmp_path):
 def write_folder(settings, folder):
     """A whole folder from our parameters: what an export is. Returns the tensors by key."""
     diffusers_json.write_settings(settings, folder)
-    tensors = keymap.export_params(diffusers_folder.layout(settings), folders.random_params(settings))
+    tensors = transfer.export_params(diffusers_folder.layout(settings), folders.random_params(settings))
     by_folder = {}
     for key, tensor in tensors.items():
         name, _, rest = key.rpartition('/')
@@ -151,7 +148,7 @@ def test_a_folder_of_ours_loads_as_it_is_with_equal_weights(name, tmp_path):
     if name.startswith('LDMText'):
         assert pipe.tokenizer('A red cat')['input_ids'] == [2, 5, 6, 7, 3]
     again = diffusers_json.read_settings(folder)
-    assert folders.parts(again) == folders.parts(settings)
+    assert build.parts(again) == build.parts(settings)
 
 
 @pytest.mark.slow
@@ -254,7 +251,7 @@ NETWORKS = {
         unet=dict(
             SD_UNET,
             in_channels=7,
-            num_class_embeds=20,
+            num_class_embeds=30,
             only_cross_attention=(True, False),
             down_block_types=('CrossAttnDownBlock2D',) * 2,
             up_block_types=('CrossAttnUpBlock2D',) * 2,
@@ -328,12 +325,12 @@ def test_a_folder_that_diffusers_saved_is_read_whole(name, tmp_path):
     tensors = saved(tmp_path)
     settings = diffusers_json.read_settings(tmp_path)
     expected = folders.TINY[name]
-    assert folders.parts(settings) == folders.parts(expected)
+    assert build.parts(settings) == build.parts(expected)
     for key in ('schedule', 'parameterization', 'latent_size', 'image_size'):
         assert settings[key] == expected[key], key
     layout = diffusers_folder.layout(settings, tensors.keys())
-    params = keymap.import_params(layout, tensors, keymap.unflatten(folders.shapes(settings)))
-    exported = keymap.export_params(layout, params)
+    params = transfer.import_params(layout, tensors, keymap.unflatten(folders.shapes(settings)))
+    exported = transfer.export_params(layout, params)
     left = {key: layout.ignored(key) for key in tensors.keys() - exported.keys()}
     assert all(left.values())
     assert left.keys() == (UNUSED if 'bert' in NETWORKS[name] else set())
@@ -366,7 +363,7 @@ def test_the_unet_computes_what_that_of_diffusers_does(name):
     oracles.randomize(net)
     settings = dict(models=dict(unet=diffusers_json.network(json.loads(net.to_json_string()))[1]))
     model, state = build.parts(settings)['unet'], oracles.tensors(net)
-    params = keymap.import_params(
+    params = transfer.import_params(
         diffusers_folder.layout(settings, state.keys()), state, keymap.unflatten(folders.shapes(settings))
     )
     x, t, cond = jax.tree.map(
