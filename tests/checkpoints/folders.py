@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ldm_jax import trees
+from ldm_jax import build, trees
 from ldm_jax.checkpoints import keymap
-from ldm_jax.checkpoints.diffusers import pipelines
 
 SCHEDULE = dict(name='scaled_linear', beta_start=0.0009, beta_end=0.0125, num_train_steps=1000)
 UNET = dict(
@@ -66,7 +65,7 @@ TINY = {
         parameterization='v',
         num_heads=2,
         in_channels=7,
-        num_classes=20,
+        num_classes=30,
         depth=[1, 1],
         cross_attention_only=[True, False],
     )
@@ -120,13 +119,6 @@ TINY['StableDiffusionXLInpaintPipeline'] = copy.deepcopy(TINY['StableDiffusionXL
 TINY['StableDiffusionXLInpaintPipeline']['models']['unet']['in_channels'] = 9
 
 
-def parts(settings):
-    """The models of settings by part; the normalizer, which is no network, as its spec."""
-    specs = settings['models']
-    plain = {part: specs[part] for part in (pipelines.NORMALIZER,) if part in specs}
-    return pipelines.models_of(settings) | plain
-
-
 @functools.cache  # many folders share a part
 def _shapes(model):
     return trees.named(trees.shapes(model, size=getattr(model, 'downscale', None)))
@@ -135,12 +127,8 @@ def _shapes(model):
 def shapes(settings):
     """'<part>/<path>' -> shape and dtype of all parameters."""
     found = {}
-    for part, model in pipelines.models_of(settings).items():
+    for part, model in build.parts(settings).items():
         found |= {f'{part}/{path}': leaf for path, leaf in _shapes(model).items()}
-    if pipelines.NORMALIZER in settings['models']:
-        width = settings['models'][pipelines.NORMALIZER]['width']
-        vector = np.broadcast_to(np.float32(0), (width,))
-        found |= {f'{pipelines.NORMALIZER}/{name}': vector for name in ('mean', 'std')}
     return found
 
 

@@ -57,11 +57,8 @@ def offline(monkeypatch):
 
 
 def published(name):
-    """The settings of a config, with unCLIP's statistics, as wide as half of the vector."""
+    """The settings of a config."""
     settings = json.loads(configs.load(name).to_json())
-    if 'unclip' in name:
-        width = settings['models']['unet']['vector_width'] // 2
-        settings['models'].setdefault('image_normalizer', dict(name='image_normalizer', width=width))
     return settings
 
 
@@ -151,7 +148,7 @@ def test_a_folder_of_ours_loads_as_it_is_with_equal_weights(name, tmp_path):
     if name.startswith('LDMText'):
         assert pipe.tokenizer('A red cat')['input_ids'] == [2, 5, 6, 7, 3]
     again = diffusers_json.read_settings(folder)
-    assert folders.parts(again) == folders.parts(settings)
+    assert build.parts(again) == build.parts(settings)
 
 
 @pytest.mark.slow
@@ -254,7 +251,7 @@ NETWORKS = {
         unet=dict(
             SD_UNET,
             in_channels=7,
-            num_class_embeds=20,
+            num_class_embeds=30,
             only_cross_attention=(True, False),
             down_block_types=('CrossAttnDownBlock2D',) * 2,
             up_block_types=('CrossAttnUpBlock2D',) * 2,
@@ -328,7 +325,7 @@ def test_a_folder_that_diffusers_saved_is_read_whole(name, tmp_path):
     tensors = saved(tmp_path)
     settings = diffusers_json.read_settings(tmp_path)
     expected = folders.TINY[name]
-    assert folders.parts(settings) == folders.parts(expected)
+    assert build.parts(settings) == build.parts(expected)
     for key in ('schedule', 'parameterization', 'latent_size', 'image_size'):
         assert settings[key] == expected[key], key
     layout = diffusers_folder.layout(settings, tensors.keys())

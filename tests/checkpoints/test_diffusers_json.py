@@ -5,6 +5,7 @@ import json
 import pytest
 
 import configs
+from ldm_jax import build
 from ldm_jax.checkpoints import diffusers_json
 from tests.checkpoints import folders
 from tests.checkpoints.published_files import KL_F8, OF_THEIR_TIME, write
@@ -48,12 +49,9 @@ LACKING = {
 
 
 def published(name):
-    """The settings of a config, with unCLIP's statistics, as wide as half of the vector."""
+    """The settings of a config."""
     settings = json.loads(configs.load(name).to_json())
     settings.pop('loss', None)
-    if 'unclip' in name:
-        width = settings['models']['unet']['vector_width'] // 2
-        settings['models'].setdefault('image_normalizer', dict(name='image_normalizer', width=width))
     return settings
 
 
@@ -67,7 +65,7 @@ def test_every_published_model_there_and_back(name, tmp_path):
     lacking = diffusers_json.write_settings(settings, tmp_path)
     assert lacking == LACKING.get(name, ())
     again = diffusers_json.read_settings(tmp_path)
-    assert folders.parts(again) == folders.parts(settings)
+    assert build.parts(again) == build.parts(settings)
     if name == 'taesd':
         settings.pop('image_size')  # AutoencoderTiny does not tell
     for key in settings.keys() - {'models'}:
@@ -156,7 +154,7 @@ def test_more_that_cannot_be_written(tmp_path):
 def test_files_of_their_time_are_the_published_models(name, tmp_path):
     write(tmp_path, OF_THEIR_TIME[name])
     settings, expected = diffusers_json.read_settings(tmp_path), published(name)
-    assert folders.parts(settings) == folders.parts(expected)
+    assert build.parts(settings) == build.parts(expected)
     for key in expected.keys() - {'models'}:
         assert settings[key] == expected[key], key
     assert json.loads(json.dumps(settings)) == settings  # plain data
@@ -165,7 +163,7 @@ def test_files_of_their_time_are_the_published_models(name, tmp_path):
 def test_a_folder_without_an_index_or_of_one_model(tmp_path):
     files = OF_THEIR_TIME['sdxl']
     write(tmp_path, {name: text for name, text in files.items() if name != 'model_index.json'})
-    assert folders.parts(diffusers_json.read_settings(tmp_path)) == folders.parts(published('sdxl'))
+    assert build.parts(diffusers_json.read_settings(tmp_path)) == build.parts(published('sdxl'))
     write(tmp_path / 'one', {'config.json': KL_F8})
     assert diffusers_json.read_settings(tmp_path / 'one') == dict(
         models=dict(first_stage=dict(name='vae')), image_size=512

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.checkpoints.diffusers.fields import VERSION, Fields, Spec, header, spec, unsupported
-from ldm_jax.models import bert, clip_text, clip_vision
+from ldm_jax.models import bert, clip_text, clip_vision, image_normalizer
 from ldm_jax.text import clip
 
 TEXT_DEFAULTS = dict(
@@ -232,12 +232,12 @@ def read_normalizer(config: Mapping[str, Any], where: str = 'config.json') -> Sp
     fields = Fields(config, where, dict(embedding_dim=768))
     width = fields('embedding_dim')
     fields.finish()
-    return dict(name='image_normalizer', width=width)
+    return spec('image_normalizer', width=width)
 
 
-def write_normalizer(width: int) -> dict[str, Any]:
+def write_normalizer(model: image_normalizer.Model) -> dict[str, Any]:
     """The config.json of a StableUnCLIPImageNormalizer."""
-    return header('StableUnCLIPImageNormalizer') | dict(embedding_dim=width)
+    return header('StableUnCLIPImageNormalizer') | dict(embedding_dim=model.width)
 
 
 def _tower(fields: Fields, projected: bool) -> dict[str, Any]:

@@ -80,19 +80,13 @@ def tokenizer_folder(subfolder: str) -> str:
     return subfolder.replace('text_encoder', 'tokenizer').replace('bert', 'tokenizer')
 
 
-def models_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """part -> model of the settings, without the image normalizer, which is two vectors."""
-    specs = {part: spec for part, spec in settings['models'].items() if part != NORMALIZER}
-    return build.parts(dict(models=specs))
-
-
 def kind_of(settings: Mapping[str, Any]) -> Kind:
     """The kind of folder that holds a model.
 
     Raises:
         ValueError: diffusers has no pipeline for it; the message names what is in the way.
     """
-    models, specs = models_of(settings), settings['models']
+    models, specs = build.parts(settings), settings['models']
     if len(specs) == 1:
         return Kind(None, dict.fromkeys(specs, ''))
     for part in specs:
@@ -108,7 +102,7 @@ def kind_of(settings: Mapping[str, Any]) -> Kind:
         return _unconditional(models)
     if isinstance(text, bert.Model):
         return _ldm_text(models)
-    names = _clip(models, NORMALIZER in specs)
+    names = _clip(models)
     subfolders = dict(unet='unet', first_stage='vae', text_encoder='text_encoder')
     if names == REFINER:
         subfolders['text_encoder'] = 'text_encoder_2'
@@ -201,7 +195,7 @@ def _ldm_text(models: Mapping[str, Any]) -> Kind:
     return Kind(LDM_TEXT, dict(unet='unet', first_stage='vqvae', text_encoder='bert'))
 
 
-def _clip(models: Mapping[str, Any], has_normalizer: bool) -> str:
+def _clip(models: Mapping[str, Any]) -> str:
     """The pipeline of a model with CLIP's text encoder."""
     network, latents = models['unet'], models['first_stage'].z_channels
     images, more = models['first_stage'].image_channels, network.in_channels - network.out_channels
@@ -214,10 +208,10 @@ def _clip(models: Mapping[str, Any], has_normalizer: bool) -> str:
         if two:
             kinds = {0: 'StableDiffusionXLPipeline', latents + 1: 'StableDiffusionXLInpaintPipeline'}
             _needs(models, 'text_encoder_2')
-        elif sees or has_normalizer:
+        elif sees or NORMALIZER in models:
             kinds = {0: UNCLIP}
-            for part, there in (('image_encoder', sees), (NORMALIZER, has_normalizer)):
-                if not there:
+            for part in ('image_encoder', NORMALIZER):
+                if part not in models:
                     raise unsupported('models', sorted(models), f'{UNCLIP} needs an {part} too')
             _needs(models, 'image_encoder')
         else:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ldm_jax import build
 from ldm_jax.checkpoints.diffusers import (
     conditional_unet,
     encoders,
@@ -24,7 +25,7 @@ def files(settings: Mapping[str, Any], kind: pipelines.Kind) -> dict[str, str]:
 
     Raises ValueError for a setting that diffusers cannot express, naming it.
     """
-    models = pipelines.models_of(settings)
+    models = build.parts(settings)
     configs = {kind.subfolders[part]: _network(part, settings, kind, models) for part in settings['models']}
     found = {}
     if kind.pipeline is None:
@@ -68,9 +69,9 @@ def _network(
     part: str, settings: Mapping[str, Any], kind: pipelines.Kind, models: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The config.json of a part."""
-    if part == pipelines.NORMALIZER:
-        return encoders.write_normalizer(settings['models'][part]['width'])
     model = models[part]
+    if part == pipelines.NORMALIZER:
+        return encoders.write_normalizer(model)
     if part == 'unet' and model.context_width is None:
         return plain_unet.write(model, settings.get('latent_size'))
     if part == 'unet':

@@ -12,12 +12,14 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ldm_jax import build
 from ldm_jax.checkpoints.diffusers import conditional_unet, pipelines
 from ldm_jax.checkpoints.keymap import Layout, Rule, prefixed
 from ldm_jax.checkpoints.layouts import autoencoder, diffusers_unet, transformers_clip
 from ldm_jax.checkpoints.layouts import bert as bert_layout
+from ldm_jax.checkpoints.layouts import image_normalizer as image_normalizer_layout
 from ldm_jax.checkpoints.layouts import taesd as taesd_layout
-from ldm_jax.models import bert, taesd, unet
+from ldm_jax.models import bert, image_normalizer, taesd, unet
 
 
 def layout(settings: Mapping[str, Any], keys: Collection[str] | None = None) -> Layout:
@@ -32,22 +34,19 @@ def layout(settings: Mapping[str, Any], keys: Collection[str] | None = None) -> 
     Raises:
         ValueError: keys is None, and diffusers has no pipeline for such a model.
     """
-    models = pipelines.models_of(settings)
-    parts = list(settings['models'])
+    models = build.parts(settings)
     kind = pipelines.kind_of(settings) if keys is None else None
-    subfolders = _subfolders(parts, keys) if kind is None else kind.subfolders
+    subfolders = _subfolders(models, keys) if kind is None else kind.subfolders
     rules: list[Rule] = []
     ignore = {}
-    for part in parts:
+    for part, model in models.items():
         prefix = f'{subfolders[part]}/' if subfolders[part] else ''
         there = None if keys is None else {key[len(prefix) :] for key in keys if key.startswith(prefix)}
-        if part == pipelines.NORMALIZER:
-            found = Layout(tuple(rule for name in ('mean', 'std') for rule in _row(name)))
-        elif part == 'unet':
+        if part == 'unet':
             unclip = kind is not None and kind.pipeline == pipelines.UNCLIP
-            found = _unet(models[part], there, unclip)
+            found = _unet(model, there, unclip)
         else:
-            found = _network(models[part], there)
+            found = _network(model, there)
         found = prefixed(found, torch=prefix, flax=f'{part}/')
         rules += found.rules
         ignore |= found.ignore
@@ -83,6 +82,8 @@ def _unet(model: unet.Model, keys: Collection[str] | None, unclip: bool) -> Layo
 def _network(model: Any, keys: Collection[str] | None) -> Layout:
     if isinstance(model, taesd.Model):
         return taesd_layout.layout(model, 'diffusers')
+    if isinstance(model, image_normalizer.Model):
+        return image_normalizer_layout.layout(model, 'diffusers')
     if isinstance(model, bert.Model):
         return bert_layout.layout(model, 'diffusers')
     if not hasattr(model, 'num_layers'):
@@ -115,14 +116,3 @@ def _any_projection(rule: Rule) -> Rule:
         return (weight.reshape(weight.shape[:2]).T,)
 
     return dataclasses.replace(rule, to_flax=to_flax)
-
-
-def _row(name: str) -> list[Rule]:
-    """A vector [D] that is stored as [1, D]."""
-
-    def to_flax(arrays):
-        if arrays[0].shape[:-1] != (1,):
-            raise ValueError('expected [1, D]')
-        return (arrays[0][0],)
-
-    return [Rule((name,), (name,), to_flax, lambda arrays: (arrays[0][None],))]

@@ -5,6 +5,7 @@ import inspect
 
 import pytest
 
+from ldm_jax import build
 from ldm_jax.checkpoints import diffusers_json
 from ldm_jax.checkpoints.diffusers import conditional_unet, encoders, first_stages, plain_unet
 from tests.checkpoints import folders
@@ -91,7 +92,7 @@ def test_settings_that_ldm_jax_does_not_have_are_named(config, key, value, messa
 )
 def test_settings_that_it_has_are_kept(config, changes, fields):
     part, spec = diffusers_json.network(config | changes)
-    model = folders.parts(dict(models={part: spec}))[part]
+    model = build.parts(dict(models={part: spec}))[part]
     assert {field: getattr(model, field) for field in fields} == fields
 
 
@@ -149,9 +150,7 @@ def test_defaults_of_encoders_are_those_of_the_libraries(class_name, defaults):
 
 def test_images_are_prepared_as_for_clip():
     transformers = pytest.importorskip('transformers')
-    config = encoders.preprocessor(
-        folders.parts(folders.TINY['StableUnCLIPImg2ImgPipeline'])['image_encoder']
-    )
+    config = encoders.preprocessor(build.parts(folders.TINY['StableUnCLIPImg2ImgPipeline'])['image_encoder'])
     theirs = transformers.CLIPImageProcessor(
         size=dict(shortest_edge=8), crop_size=dict(height=8, width=8)
     ).to_dict()
