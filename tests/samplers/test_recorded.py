@@ -23,7 +23,7 @@ K_DIFFUSION = {
     'heun_churn': dict(name='heun', **CHURN),
     'dpm2': dict(name='dpm2'),
     'dpm2_churn': dict(name='dpm2', **CHURN),
-    **{f'lms_{order}': dict(name='lms', max_order=order) for order in (1, 2, 3, 4)},
+    **{f'lms_{order}': dict(name='lms', max_order=order) for order in (2, 4)},
     'dpmpp_2m': dict(name='dpmpp_2m'),
 }
 COMFYUI = {
@@ -33,13 +33,13 @@ COMFYUI = {
     **{
         f'{name}_{order}': dict(name=name, max_order=order)
         for name in ('ipndm', 'ipndm_v')
-        for order in (1, 2, 3, 4)
+        for order in (3, 4)
     },
     'heunpp2': dict(name='heunpp2'),
     'heunpp2_churn': dict(name='heunpp2', **CHURN),
 }
 SOLVERS = {
-    **{f'dpm_fast_{steps}': (dict(name='dpm_fast'), steps) for steps in (1, 2, 3, 7, 8, 9)},
+    **{f'dpm_fast_{steps}': (dict(name='dpm_fast'), steps) for steps in (2, 3, 7, 9)},
     'dpm_fast_8_eta': (dict(name='dpm_fast', eta=0.6, s_noise=1.1), 8),
     'adaptive_3': (dict(name='dpm_adaptive'), 1),
     'adaptive_2': (dict(name='dpm_adaptive', max_order=2, rtol=0.02, atol=0.001), 1),
@@ -110,7 +110,7 @@ def noise_keys(keys, i):
 
 
 @pytest.mark.parametrize('spec', [dict(name='plms'), dict(name='pndm', skip_prk_steps=True)])
-@pytest.mark.parametrize('steps', [2, 5, 10, 50])
+@pytest.mark.parametrize('steps', [2, 10])
 def test_plms_is_that_of_compvis(steps, spec):
     recorded = np.load(FIXTURES / 'compvis.npz')
 
