@@ -12,7 +12,7 @@ import numpy as np
 
 from ldm_jax import trees
 from ldm_jax.checkpoints import keymap
-from ldm_jax.types import PyTree
+from ldm_jax.types import NoiseLevel, PyTree
 
 # Tests of networks spend their time compiling: without LLVM's optimisations it is a third.
 QUICK = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
@@ -102,3 +102,18 @@ def _run(module, params, dtype, inputs):
     output = jax.jit(module.apply, compiler_options=QUICK)({'params': params}, *inputs)
     assert output.dtype == dtype
     return output
+
+
+def trajectory(sampler, denoise, x, levels, keys):
+    """x [S, B, ...] after each step of sampling.sample, by a loop of its own that compiles nothing."""
+    steps, seen = len(levels.sigma) - 1, []
+    with jax.disable_jit():
+        state = sampler.init(x, levels, jnp.asarray(steps, jnp.int32))
+        for i in range(steps):
+            here, there = (
+                NoiseLevel(t=levels.t[j], alpha=levels.alpha[j], sigma=levels.sigma[j]) for j in (i, i + 1)
+            )
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+            x, state = sampler.step(denoise, x, state, here, there, step_keys)
+            seen.append(x)
+    return jnp.stack(seen)

@@ -35,8 +35,8 @@ class Sampler:
         closing = (jnp.isinf(ends.last) & (ends.last > ends.start)).astype(jnp.int32)
 
         def lam(k):
-            fraction = (k - opening) / jnp.maximum(inner, 1)
-            inside = ends.start + fraction * (ends.stop - ends.start)
+            part = (ends.stop - ends.start) / jnp.maximum(inner, 1)
+            inside = ends.start + (k - opening) * part
             return jnp.where(k < opening, ends.first, jnp.where(k > opening + inner, ends.last, inside))
 
         def body(k, x):
