@@ -225,7 +225,8 @@ def rescaled(rule: Rule, share: Array) -> Rule:
     def apply(uncond: Array, cond: Array) -> Array:
         out = rule(uncond, cond)
         axes = tuple(range(1, out.ndim))
-        ratio = jnp.std(cond, axes, keepdims=True) / jnp.std(out, axes, keepdims=True)
+        spread = jnp.maximum(jnp.std(out, axes, keepdims=True), 1e-12)
+        ratio = jnp.std(cond, axes, keepdims=True) / spread
         return out * (1 + per_example(share, out) * (ratio - 1))
 
     return apply
