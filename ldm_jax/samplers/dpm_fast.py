@@ -31,11 +31,11 @@ class Sampler:
         """x at levels[num_steps]."""
         ends = dpm_solver.Ends.of(levels, num_steps)
         inner = jnp.where(ends.stop > ends.start, num_steps // 3 + 1, 0)
+        part = jnp.where(inner > 0, ends.stop - ends.start, 0.0) / jnp.maximum(inner, 1)
         opening = jnp.isinf(ends.first).astype(jnp.int32)
         closing = (jnp.isinf(ends.last) & (ends.last > ends.start)).astype(jnp.int32)
 
         def lam(k):
-            part = (ends.stop - ends.start) / jnp.maximum(inner, 1)
             inside = ends.start + (k - opening) * part
             return jnp.where(k < opening, ends.first, jnp.where(k > opening + inner, ends.last, inside))
 
