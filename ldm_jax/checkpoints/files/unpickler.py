@@ -1,8 +1,8 @@
 """A pickle machine that builds data and runs nothing.
 
 It is not a subclass of Python's: every opcode is here, and none of them imports, calls, or sets an attribute on
-anything but an `Inert`. Names are looked up in `allowed`. What cannot be in a checkpoint (extension codes,
-out-of-band buffers) is an error.
+anything but an `Inert`. Names are looked up in `allowed`. What cannot be in a checkpoint is an error: extension
+codes, out-of-band buffers, and protocol 0's quoted text and persistent ids, which cannot name a storage.
 
 Memory is bounded by a budget: each opcode costs what the dearest may allocate, text and bytes four times their
 length, which is what Python's widest strings take. So a pickle of a million empty lists fails, small.
@@ -12,7 +12,6 @@ Ref: the pickle protocol, versions 0 to 5, as in the comments of Python's Lib/pi
 
 from __future__ import annotations
 
-import codecs
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -184,12 +183,6 @@ class Unpickler:
             raise ValueError(f'an integer of {count} bytes; at most {MAX_INTEGER} are allowed')
         self._push(int.from_bytes(self._take(count), 'little', signed=True))
 
-    def _quoted_line(self) -> None:
-        line = self._line().strip()
-        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b'"', b"'"):
-            raise ValueError('a string without quotes')
-        self._push(_python2_text(codecs.escape_decode(line[1:-1])[0]))
-
     # Containers
 
     def _append(self, items: list[Any] | tuple) -> None:
@@ -332,10 +325,6 @@ def _pop_or_mark(machine: Unpickler) -> None:
         machine._pop()
 
 
-def _bool(value: bool | None) -> Callable[[Unpickler], None]:
-    return lambda machine: machine._push(value)
-
-
 _OPCODES: dict[int, Callable[[Unpickler], None]] = {
     ord(code): operation
     for code, operation in {
@@ -345,9 +334,9 @@ _OPCODES: dict[int, Callable[[Unpickler], None]] = {
         b'0': _pop_or_mark,
         b'1': lambda m: m._since_mark() and None,
         b'2': lambda m: m._push(m._top()),
-        b'N': _bool(None),
-        b'\x88': _bool(True),
-        b'\x89': _bool(False),
+        b'N': lambda m: m._push(None),
+        b'\x88': lambda m: m._push(True),
+        b'\x89': lambda m: m._push(False),
         b'I': Unpickler._integer_line,
         b'L': Unpickler._long_line,
         b'F': lambda m: m._push(float(m._line())),
@@ -357,7 +346,6 @@ _OPCODES: dict[int, Callable[[Unpickler], None]] = {
         b'G': lambda m: m._push(m._number('>d')),
         b'\x8a': lambda m: m._long('<B'),
         b'\x8b': lambda m: m._long('<i'),
-        b'S': Unpickler._quoted_line,
         b'T': lambda m: m._push(_python2_text(m._payload('<i'))),
         b'U': lambda m: m._push(_python2_text(m._payload('<B'))),
         b'V': lambda m: m._push(m._line().decode('raw-unicode-escape')),

@@ -80,7 +80,7 @@ def test_the_reader_imports_nothing_heavy_and_nothing_that_unpickles(tmp_path):
     path.write_bytes(forge.one_tensor(x=forge.call('os', 'system', text('true'))))
     code = f"""
         import sys
-        import numpy, ml_dtypes
+        import atexit, numpy, ml_dtypes
         before = set(sys.modules)
         from ldm_jax.checkpoints.files import reader
         new = {{name.partition('.')[0] for name in set(sys.modules) - before}}

@@ -70,7 +70,7 @@ def opened(content):
 
 
 def string(value):
-    return b"S'" + value.encode() + b"'\n"
+    return b'V' + value.encode() + b'\n'
 
 
 # What runs a command line, or a Python text, or is handed something else: 'module:name'.
@@ -239,7 +239,7 @@ MALFORMED = {
     'line without end': (b'I12', 'a line without an end'),
     'no integer': (b'Ix\n', 'invalid literal'),
     'no float': (b'Fx\n', 'could not convert'),
-    'string without quotes': (b'Sx\n', 'without quotes'),
+    'quoted text': (b"S'x'\n", 'no opcode'),
     'not UTF-8': (b'X\x01\x00\x00\x00\xff', 'utf-8'),
     'negative memo index': (b'Np-1\n', 'memo index of -1'),
     'persistent id of text': (text('storage') + b'Q', 'no tuple'),
