@@ -43,7 +43,7 @@ SAMPLERS: dict[str, tuple[Spec, Spec]] = {
     'DDIM': (dict(name='ddim'), dict(name='ddim')),
     'DDIM CFG++': (dict(name='euler_cfg_pp'), dict(name='ddim')),
     'PLMS': (dict(name='plms'), dict(name='ddim')),
-    'UniPC': (dict(name='unipc', variant='bh1', order=3), {}),
+    'UniPC': (dict(name='unipc', variant='bh1', max_order=3), {}),
     # A1111, by the names of its interface
     'k_euler_a': (dict(name='euler_ancestral'), {}),
     'k_euler_ancestral': (dict(name='euler_ancestral'), {}),
@@ -69,8 +69,8 @@ SAMPLERS: dict[str, tuple[Spec, Spec]] = {
     'dpmpp_2m_sde_heun': (dict(name='dpmpp_2m_sde', variant='heun'), {}),
     'dpmpp_2m_sde_heun_gpu': (dict(name='dpmpp_2m_sde', variant='heun'), {}),
     'dpmpp_3m_sde_gpu': (dict(name='dpmpp_3m_sde'), {}),
-    'uni_pc': (dict(name='unipc', variant='bh1', order=3), _DISCARD),
-    'uni_pc_bh2': (dict(name='unipc', variant='bh2', order=3), _DISCARD),
+    'uni_pc': (dict(name='unipc', variant='bh1', max_order=3), _DISCARD),
+    'uni_pc_bh2': (dict(name='unipc', variant='bh2', max_order=3), _DISCARD),
     # diffusers
     'DDIMScheduler': (dict(name='ddim'), {}),
     'DDPMScheduler': (dict(name='ddpm'), {}),
@@ -82,11 +82,11 @@ SAMPLERS: dict[str, tuple[Spec, Spec]] = {
     'KDPM2DiscreteScheduler': (dict(name='dpm2'), {}),
     'KDPM2AncestralDiscreteScheduler': (dict(name='dpm2_ancestral'), {}),
     'DPMSolverMultistepScheduler': (dict(name='dpmpp_2m'), {}),
-    'DPMSolverSinglestepScheduler': (dict(name='dpm_solver_singlestep', order=2), {}),
+    'DPMSolverSinglestepScheduler': (dict(name='dpm_solver_singlestep', max_order=2), {}),
     'DPMSolverSDEScheduler': (dict(name='dpmpp_sde'), {}),
     'DEISMultistepScheduler': (dict(name='deis'), {}),
     'IPNDMScheduler': (dict(name='ipndm'), {}),
-    'UniPCMultistepScheduler': (dict(name='unipc', variant='bh2', order=2), {}),
+    'UniPCMultistepScheduler': (dict(name='unipc', variant='bh2', max_order=2), {}),
     'SASolverScheduler': (dict(name='sa_solver'), {}),
     'LCMScheduler': (dict(name='lcm'), dict(name='lcm')),
     'TCDScheduler': (dict(name='tcd'), dict(name='lcm')),
@@ -168,7 +168,8 @@ def _split(name: str, grid: str | None) -> tuple[str, str | None]:
         rest = _plain(name).removesuffix(f' {_plain(suffix)}')
         if rest != _plain(name) and _find(SAMPLERS, build.names('samplers'), rest) is not None:
             # As it is written where it is: A1111's 'Beta' is not ComfyUI's 'beta'.
-            return rest, grid or (suffix if name.endswith(suffix) else _plain(suffix))
+            kept = next(name[:i] for i in range(len(name)) if _plain(name[:i]) == rest)
+            return kept.strip(), grid or (suffix if name.endswith(suffix) else _plain(suffix))
     raise _unknown('sampler', name, [*SAMPLERS, *build.names('samplers')])
 
 

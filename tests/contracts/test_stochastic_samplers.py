@@ -145,7 +145,6 @@ def test_lcm_with_an_exact_consistency_function_is_exact_in_any_number_of_steps(
 
 COUNTERPARTS = [
     (dict(name='euler_ancestral', eta=0.0), dict(name='euler')),
-    (dict(name='euler_ancestral', eta=0.0, flow=True), dict(name='euler')),
     (dict(name='euler_ancestral', eta=0.6), dict(name='ddim', eta=0.6)),
     (dict(name='ddpm'), dict(name='ddim', eta=1.0)),
     (dict(name='tcd'), dict(name='ddim')),

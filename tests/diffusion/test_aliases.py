@@ -111,3 +111,8 @@ def test_an_unknown_name_is_refused_with_the_nearest(asked, words):
     with pytest.raises(ValueError) as error:
         resolve(*asked)
     assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_every_alias_is_a_sampler_that_builds(name):
+    build.build('samplers', resolve(name)[0])

@@ -26,7 +26,6 @@ def denoise(x, level):
     ('spec', 'order'),
     [
         (dict(name='lms', max_order=3), 3),
-        (dict(name='lms', max_order=4), 4),
         (dict(name='deis', max_order=3), 3),
         (dict(name='unipc', max_order=3, lower_order_final=False), 4),
         (dict(name='dpmpp_3m'), 2),  # the published second difference has half its weight

@@ -119,7 +119,7 @@ def test_plms_is_that_of_compvis(steps, spec):
 
     with oracles.float64():
         x = jnp.asarray(recorded['x'])
-        levels = grids.leading(Schedule(), steps)
+        levels = grids.named('leading')(Schedule(), steps)
         ours = oracles.trajectory(build.build('samplers', spec), denoise, x, levels, oracles.keys(x))
         for step, (a, b) in enumerate(zip(ours, recorded[f'plms_{steps}'], strict=True)):
             assert oracles.relative_error(a, b) < 1e-8, step
