@@ -17,12 +17,12 @@ def parse():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        '--prompt', required=True, nargs='+', help='what the picture should show; one or several'
-    )
+    parser.add_argument('--prompt', nargs='+', help='what the picture should show; one or several')
     parser.add_argument('--negative_prompt', default='', help='what it should not show')
     parser.add_argument(
-        '--model', default='emoji32', help='a shipped model (emoji32) or a directory that training wrote'
+        '--model',
+        default='emoji32',
+        help='shipped (emoji32), a model directory, a public checkpoint, or a hub id',
     )
     parser.add_argument('--out', default='samples', help='folder for the PNG files')
     parser.add_argument('--num_images', type=int, default=4, help='for each prompt')
@@ -31,17 +31,25 @@ def parse():
     )
     parser.add_argument('--num_steps', type=int, default=30)
     parser.add_argument('--guidance_scale', type=float, default=2.0, help='1 is no guidance')
-    parser.add_argument('--eta', type=float, default=0.0, help='0 is DDIM, deterministic; 1 is DDPM')
-    parser.add_argument('--grid', default='trailing', help='spacing of the steps: trailing or leading')
+    parser.add_argument(
+        '--sampler', default='ddim', help="ours, or a name of A1111, ComfyUI or diffusers: 'DPM++ 2M Karras'"
+    )
+    parser.add_argument('--eta', type=float, help='of samplers that have it: 0 is deterministic for most')
+    parser.add_argument('--grid', help="the levels: 'trailing' by default, 'karras', ..., or such a name")
+    parser.add_argument('--list_samplers', action='store_true', help='print the names of samplers and grids')
     parser.add_argument(
         '--dtype', default='float32', choices=['float32', 'bfloat16'], help='of the computation'
     )
     parser.add_argument(
-        '--scale', type=int, default=8, help='each pixel becomes this many, each way, in the files'
+        '--scale',
+        type=int,
+        help='each pixel becomes this many, each way, in the files; small pictures grow by default',
     )
     args = parser.parse_args()
+    if not args.prompt and not args.list_samplers:
+        parser.error('the following arguments are required: --prompt')
     for name in ('num_images', 'num_steps', 'scale'):
-        if getattr(args, name) < 1:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name} must be at least 1; got {getattr(args, name)}.')
     return args
 
@@ -52,17 +60,23 @@ def main(args):
     import numpy as np
 
     from ldm_jax import pictures
-    from ldm_jax.build import build
-    from ldm_jax.checkpoints import store
+    from ldm_jax.build import build, names
+    from ldm_jax.checkpoints.loading import load
+    from ldm_jax.diffusion import aliases, grids
     from ldm_jax.pipelines import text_to_image
     from ldm_jax.progress import progress
 
-    settings, params = store.load_model(store.find(args.model))
+    if args.list_samplers:
+        print(f'samplers: {names("samplers")}\ngrids: {grids.names()}\nother names: {list(aliases.SAMPLERS)}')
+        return
+    sampler, grid = aliases.resolve(args.sampler, args.grid)
+    model = load(args.model)
+    settings, params = model.settings, model.params
     pipeline = text_to_image.from_settings(
         settings,
-        sampler=dict(name='ddim', eta=args.eta),
+        sampler=sampler | ({} if args.eta is None else {'eta': args.eta}),
         num_steps=args.num_steps,
-        grid=args.grid,
+        grid=grid or 'trailing',
         dtype=args.dtype,
     )
     tokenize = build('text', settings['tokenizer'])
@@ -80,19 +94,18 @@ def main(args):
         flush=True,
     )
 
+    scale = args.scale or max(1, 256 // images.shape[-2])
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     for prompt, row in zip(args.prompt, images, strict=True):
         for i, image in enumerate(row):
             text = {'prompt': prompt, 'settings': json.dumps(vars(args) | {'prompt': prompt, 'image': i})}
             path = out / f'{file_name(prompt)}_{args.seed}_{i}.png'
-            pictures.save_png(path, image, text, args.scale)
+            pictures.save_png(path, image, text, scale)
             print(path)
     if images[..., 0, 0, 0].size > 1:
         path = out / f'{file_name(args.prompt[0])}_{args.seed}.png'
-        pictures.save_png(
-            path, pictures.contact_sheet(images), {'prompt': ' | '.join(args.prompt)}, args.scale
-        )
+        pictures.save_png(path, pictures.contact_sheet(images), {'prompt': ' | '.join(args.prompt)}, scale)
         print(path)
 
 

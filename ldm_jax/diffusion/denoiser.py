@@ -32,13 +32,18 @@ def on_schedule(denoise: Denoiser, schedule: Schedule) -> Denoiser:
     both hold the same alpha x0 + sigma eps but for a factor. Put it outermost, so that guidance sees true levels.
     """
 
-    def at_schedule(x: Array, level: NoiseLevel) -> Array:
+    def moved(x: Array, level: NoiseLevel) -> tuple[Array, NoiseLevel]:
         log_snr = 2 * (jnp.log(level.alpha) - jnp.log(level.sigma))
         found = schedule.level(schedule.time(log_snr))
         # Not the ratio of the alphas or sigmas: either may be 0.
         scale = jnp.hypot(found.alpha, found.sigma) / jnp.hypot(level.alpha, level.sigma)
         own = jnp.isnan(level.t)
         level = jax.tree.map(lambda a, b: jnp.where(own, a, b), found, level)
-        return denoise(per_example(jnp.where(own, scale, 1), x) * x, level)
+        return per_example(jnp.where(own, scale, 1), x) * x, level
 
+    def at_schedule(x: Array, level: NoiseLevel) -> Array:
+        return denoise(*moved(x, level))
+
+    if hasattr(denoise, 'both'):  # of guided denoisers: CFG++ samplers ask for it
+        at_schedule.both = lambda x, level: denoise.both(*moved(x, level))
     return at_schedule

@@ -32,8 +32,8 @@ class TextToImage:
     parameterization: str
     latent_scale: float
     latent_size: tuple[int, int]  # h, w
-    num_steps: int = 50
-    grid: str = 'trailing'
+    num_steps: int
+    grid: grids.Grid
 
     def __call__(
         self,
@@ -61,7 +61,7 @@ class TextToImage:
         cond = guidance.pair(encode(null_tokens), encode(tokens))
         predict = denoiser(network, parameterization.named(self.parameterization), cond)
         denoise = on_schedule(guidance.classifier_free(predict, guidance_scale), self.schedule)
-        levels = grids.named(self.grid)(self.schedule, self.num_steps)
+        levels = self.grid(self.schedule, self.num_steps)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(tokens)))
         noise_keys, sampler_keys = noise.split(keys, 2)
         x = levels.sigma[0] * noise.normal(noise_keys, self.latents(len(tokens)))
@@ -81,10 +81,24 @@ def from_settings(
     *,
     sampler: Mapping[str, Any],
     num_steps: int,
-    grid: str = 'trailing',
+    grid: str | Mapping[str, Any] = 'trailing',
     dtype: str = 'float32',
 ) -> TextToImage:
-    """The pipeline that a model directory's settings describe, with a sampler spec; dtype is for compute."""
+    """The pipeline that a model directory's settings describe, with a sampler spec; dtype is for compute.
+
+    Raises ValueError for a model that is told more, or less, than a text.
+    """
+    needs = {'text_encoder', 'unet', 'first_stage'}
+    unet = settings['models'].get('unet', {})
+    if (
+        settings['models'].keys() != needs
+        or unet.get('vector_width')
+        or unet.get('in_channels', 4) != unet.get('out_channels', 4)
+    ):
+        raise ValueError(
+            f'Text to image is for models of {sorted(needs)} that are told a text and nothing else; this one has '
+            f'{sorted(settings["models"])}, and its unet takes {unet.get("in_channels", 4)} channels.'
+        )
 
     def part(name):
         return build('models', dict(settings['models'][name], dtype=dtype))
@@ -99,5 +113,5 @@ def from_settings(
         latent_scale=settings['latent_scale'],
         latent_size=(settings['latent_size'],) * 2,
         num_steps=num_steps,
-        grid=grid,
+        grid=grids.named(grid),
     )
