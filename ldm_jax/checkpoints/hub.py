@@ -116,12 +116,24 @@ def _cached(
     repo: str, file: str | None, revision: str | None, variant: str | None, what: str, error: Exception
 ) -> tuple[str, dict[str, str]]:
     import huggingface_hub
+    from huggingface_hub import errors
 
+    wanted = revision or 'main'
     try:
-        root = pathlib.Path(huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True))
+        # Not snapshot_download, which offline refuses a snapshot that lacks files that we never asked for.
+        found = [
+            entry.snapshot_path
+            for cached in huggingface_hub.scan_cache_dir().repos
+            if cached.repo_id == repo
+            for entry in cached.revisions
+            if wanted in entry.refs or wanted == entry.commit_hash
+        ]
+        if not found:
+            raise FileNotFoundError(f'{what} is not in the cache')
+        root = pathlib.Path(found[0])
         here = [str(path.relative_to(root)) for path in root.rglob('*') if path.is_file()]
         files = needed(here, file, variant, what)
-    except (OSError, ValueError):
+    except (OSError, ValueError, errors.CacheNotFound):
         raise ConnectionError(
             f'The hub cannot be reached ({type(error).__name__}), and {what} is not in its cache here. Connect; or '
             f'fetch it where there is a connection (hf download {repo}), copy it here, and give its path.'
