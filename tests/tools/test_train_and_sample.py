@@ -96,7 +96,7 @@ def test_a_prompt_becomes_the_same_pictures_each_time(workdir):
 
 def test_mistakes_end_in_one_clear_line(tmp_path):
     for args, words in [
-        (['--prompt', 'x', '--model', 'nowhere'], ['nowhere', 'settings.json']),
+        (['--prompt', 'x', '--model', 'nowhere'], ['nowhere', 'owner/name']),
         (['--prompt', 'x', '--num_images', '0'], ['--num_images', '0']),
         (['--prompt', 'x', '--num_steps', '1001'], ['1001', '1000']),
         ([], ['--prompt']),
