@@ -34,6 +34,7 @@ setup(
         'pillow>=13.0',
         'pyyaml>=6.0.3',
         'safetensors>=0.8.0',
+        'scipy>=1.17',
         'regex>=2025.10.22',
         'tokenizers>=0.23.1',
         'tqdm>=4.70',

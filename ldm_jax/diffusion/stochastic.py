@@ -53,17 +53,17 @@ def ancestral(
     A deterministic step goes to `down` (its t is not a time to ask a network at), cleaner than `there`;
     x is multiplied by `rise` and noise of deviation `fresh` brings it up to `there`. eta = 0 adds none.
 
-    flow: go down to sigma (1 - eta (1 - sigma / sigma_here)), and alpha to 1 less that, as ComfyUI does with
-        flow models (alpha = 1 - sigma); the other rule is that of DDIM's eta, at 1 DDPM's posterior. Each of
-        them keeps the marginals, on any schedule.
+    flow: the levels are of a flow, alpha = 1 - sigma, and so is `down`, at sigma (1 - eta (1 - sigma / sigma_here)),
+        as in ComfyUI. The other rule holds on every schedule: that of DDIM's eta, at 1 DDPM's posterior.
 
     Ref: Song et al. 2021, arXiv:2010.02502, eq. 16; k-diffusion's get_ancestral_step.
     """
     if flow:
-        sigma = there.sigma * (1 - eta * (1 - there.sigma / here.sigma))
-        rise = there.alpha / (1 - sigma)
-        down = there.replace(alpha=1 - sigma, sigma=sigma)
-        return down, rise, jnp.sqrt(jnp.maximum(there.sigma**2 - (rise * sigma) ** 2, 0.0))
+        below = there.sigma * eta * (1 - there.sigma / here.sigma)
+        down = there.replace(alpha=there.alpha + below, sigma=there.sigma - below)
+        # sigma^2 - (rise sigma_down)^2, factored: as a difference it is noise at eta = 0.
+        square = below * (there.sigma * down.alpha + down.sigma * there.alpha)
+        return down, there.alpha / down.alpha, jnp.sqrt(jnp.maximum(square, 0.0)) / down.alpha
     new = jnp.sqrt(jnp.maximum(1 - decay(here, there) ** 2, 0.0))
     fresh = there.sigma * jnp.minimum(eta * new, 1.0)
     down = there.replace(sigma=jnp.sqrt(jnp.maximum(there.sigma**2 - fresh**2, 0.0)))

@@ -14,7 +14,8 @@ from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 # Gauss-Legendre, exact to rounding; the references sum 100 or 200 equal pieces, which is off by 1e-3 of a step's
 # second-order part and makes the solver of first order in the end.
-POINTS, WEIGHTS = (a / 2 for a in np.polynomial.legendre.leggauss(24))
+# Tuples: a float64 array that one trace has closed over as float32 would stay so for traces in float64.
+POINTS, WEIGHTS = (tuple((a / 2).tolist()) for a in np.polynomial.legendre.leggauss(24))
 
 
 @struct.dataclass
@@ -67,8 +68,8 @@ class Sampler:
         inside = (end > 0) & (u < stochastic.FAR)
         u, end = jnp.where(inside, u, 2.0), jnp.where(inside, end, 1.0)
         span = jnp.log(u / end)
-        points = end * jnp.exp(span * (POINTS + 0.5))
-        shares = (self._phi(end) / self._phi(points) - 1) * points * span * WEIGHTS
+        points = end * jnp.exp(span * (jnp.asarray(POINTS) + 0.5))
+        shares = (self._phi(end) / self._phi(points) - 1) * points * span * jnp.asarray(WEIGHTS)
         first, second = jnp.sum(shares), jnp.sum(shares * (points - u))
         return jnp.where(inside, first, 0.0), jnp.where(inside, second, 0.0)
 

@@ -84,8 +84,7 @@ class Sampler:
         before, *older = last.history.values
         lam, *older_nodes = last.history.nodes
         # Where there is no last step, nor a use of this, it must not be NaN: gradients pass through here too.
-        lam = jnp.where(last.history.length > 0, lam, half_log_snr(here) - 1)
-        h = half_log_snr(here) - lam
+        h = jnp.where(last.history.length > 0, half_log_snr(here) - lam, 1.0)
         nodes = [jnp.zeros(()), jnp.ones(()), *((node - lam) / h for node in older_nodes)]
         moments = self._moments(h, self.max_order + 1, simplified=last.order == 1)
         weights = interpolatory(nodes, moments, last.order + 1)[1:]

@@ -17,6 +17,7 @@ from ldm_jax.samplers import lcm
 from ldm_jax.schedules.scaled_linear import Schedule
 from ldm_jax.types import NoiseLevel
 from tests import oracles
+from tests.walks import levels_of
 
 # Data: two correlated Gaussians in the plane.
 WEIGHTS = np.array([0.3, 0.7])
@@ -110,6 +111,14 @@ def test_the_distribution_is_that_of_the_data_at_any_amount_of_noise_in_one_prog
     assert run._cache_size() == 1
 
 
+def test_the_rule_for_flows_reaches_the_distribution_on_flow_levels():
+    levels = levels_of(np.geomspace(20.0, 0.1, STEPS + 1), 'flow')
+    levels = jax.tree.map(lambda a: a.astype(jnp.float32), levels)
+    x = draw(at(levels, 0))
+    sampler = build.build('samplers', dict(name='euler_ancestral', flow=True))
+    assert_distributed(sample(sampler, Mixture(), x, levels, oracles.keys(x, 1)), at(levels, -1))
+
+
 @pytest.mark.parametrize('gamma', [0.0, 0.02])
 def test_tcd_reaches_the_distribution_by_many_small_climbs(gamma):
     levels = climbs.tcd(Schedule(), Schedule().level(jnp.linspace(999.0, 40.0, STEPS + 1)), gamma)
@@ -145,6 +154,7 @@ def test_lcm_with_an_exact_consistency_function_is_exact_in_any_number_of_steps(
 
 COUNTERPARTS = [
     (dict(name='euler_ancestral', eta=0.0), dict(name='euler')),
+    (dict(name='euler_ancestral', eta=0.0, flow=True), dict(name='euler')),  # on levels of a flow
     (dict(name='euler_ancestral', eta=0.6), dict(name='ddim', eta=0.6)),
     (dict(name='ddpm'), dict(name='ddim', eta=1.0)),
     (dict(name='tcd'), dict(name='ddim')),
@@ -164,8 +174,7 @@ COUNTERPARTS = [
 @pytest.mark.parametrize(('one', 'other'), COUNTERPARTS, ids=lambda spec: spec['name'])
 def test_without_its_noise_or_guidance_it_is_its_counterpart(one, other):
     with oracles.float64():
-        levels = Schedule().level(jnp.linspace(999.0, 100.0, 6))
-        levels = jax.tree.map(jnp.append, levels, NoiseLevel(t=0.0, alpha=1.0, sigma=0.0))
+        levels = levels_of([20.0, 5.0, 2.0, 1.0, 0.4, 0.1, 0.0], 'flow' if 'flow' in one else 'preserving')
         x = jnp.linspace(-2, 2, 12).reshape(2, 3, 2)
         ours, theirs = (
             sample(build.build('samplers', spec), Mixture(), x, levels, oracles.keys(x))
