@@ -46,8 +46,6 @@ def parse():
 
 
 def main(args):
-    import pathlib
-
     from ldm_jax.checkpoints import hub, store
     from ldm_jax.checkpoints.convert import convert, lines
     from ldm_jax.checkpoints.sources import Choice
@@ -66,9 +64,7 @@ def main(args):
         parts=tuple(args.parts.split(',')) if args.parts else None,
         model=model,
     )
-    source, origin = store.find(args.source), {}
-    if not pathlib.Path(source).exists() and hub.is_id(source):
-        source, origin = hub.download(source, args.revision, args.variant)
+    source, origin = hub.locate(store.find(args.source), args.revision, args.variant)
     report = convert(source, args.destination, to=args.to, dtype=args.dtype, choice=choice, origin=origin)
     print(json.dumps(report, indent=2) if args.json else '\n'.join(lines(report)))
 

@@ -23,6 +23,11 @@ def is_id(name: str) -> bool:
     return not pathlib.Path(name).exists() and _ID.fullmatch(name) is not None
 
 
+def locate(name: str, revision: str | None = None, variant: str | None = None) -> tuple[str, dict[str, str]]:
+    """A path and its origin: as `download` where the name is a repository's, the name itself where it is not."""
+    return download(name, revision, variant) if is_id(name) else (name, {})
+
+
 def download(
     name: str, revision: str | None = None, variant: str | None = None
 ) -> tuple[str, dict[str, str]]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -87,9 +87,7 @@ def resolve(
     place = store.find(model)
     if store.is_model(place):
         return place
-    origin: Mapping[str, str] = {}
-    if not pathlib.Path(place).exists() and hub.is_id(place):
-        place, origin = hub.download(place, revision, choice.variant)
+    place, origin = hub.locate(place, revision, choice.variant)
     key = _key(place, choice)
     target = cache_folder() / 'converted' / key
     if not store.is_model(target):
