@@ -43,7 +43,7 @@ def parse():
     parser.add_argument(
         '--scale',
         type=int,
-        help='each pixel becomes this many, each way, in the files; small pictures grow by default',
+        help='each pixel becomes this many, each way, in the files; 8 by default up to 64 pixels wide, 1 beyond',
     )
     args = parser.parse_args()
     if not args.prompt and not args.list_samplers:
@@ -94,7 +94,7 @@ def main(args):
         flush=True,
     )
 
-    scale = args.scale or max(1, 256 // images.shape[-2])
+    scale = args.scale or (8 if images.shape[-2] <= 64 else 1)
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     for prompt, row in zip(args.prompt, images, strict=True):
