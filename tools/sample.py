@@ -55,44 +55,30 @@ def parse():
 
 
 def main(args):
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
     from ldm_jax import pictures
-    from ldm_jax.build import build, names
-    from ldm_jax.checkpoints.loading import load
+    from ldm_jax.build import names
     from ldm_jax.diffusion import aliases, grids
-    from ldm_jax.pipelines import text_to_image
-    from ldm_jax.progress import progress
+    from ldm_jax.pipelines.pipeline import open_pipeline
+    from ldm_jax.pipelines.sampling import Sampling
+    from ldm_jax.pipelines.text_to_image import text_to_image
 
     if args.list_samplers:
         print(f'samplers: {names("samplers")}\ngrids: {grids.names()}\nother names: {list(aliases.SAMPLERS)}')
         return
     sampler, grid = aliases.resolve(args.sampler, args.grid)
-    model = load(args.model)
-    settings, params = model.settings, model.params
-    pipeline = text_to_image.from_settings(
-        settings,
-        sampler=sampler | ({} if args.eta is None else {'eta': args.eta}),
-        num_steps=args.num_steps,
-        grid=grid or 'trailing',
-        dtype=args.dtype,
+    sampling = Sampling(
+        sampler | ({} if args.eta is None else {'eta': args.eta}),
+        grid,
+        args.num_steps,
+        args.guidance_scale,
     )
-    tokenize = build('text', settings['tokenizer'])
-    rows = [tokenize([prompt] * args.num_images) for prompt in args.prompt]
-    null_tokens = tokenize([args.negative_prompt] * args.num_images)
-    rest = (null_tokens, jax.random.key(args.seed), jnp.float32(args.guidance_scale))
-
+    pipeline = open_pipeline(args.model, dtype=args.dtype)
     start = time.monotonic()
-    compiled = jax.jit(pipeline).lower(params, rows[0], *rest).compile()
-    print(f'compiled in {time.monotonic() - start:.1f} s', flush=True)
-    start = time.monotonic()
-    images = np.stack([compiled(params, tokens, *rest) for tokens in progress(rows, len(rows), 'sampling')])
-    print(
-        f'{images[..., 0, 0, 0].size} images of {args.num_steps} steps in {time.monotonic() - start:.1f} s',
-        flush=True,
-    )
+    prompts = [prompt for prompt in args.prompt for _ in range(args.num_images)]
+    seeds = [args.seed + i for i in range(args.num_images)] * len(args.prompt)
+    images = text_to_image(pipeline, prompts, args.negative_prompt, seed=seeds, sampling=sampling)
+    print(f'{len(images)} images of {args.num_steps} steps in {time.monotonic() - start:.1f} s', flush=True)
+    images = images.reshape(len(args.prompt), args.num_images, *images.shape[1:])
 
     scale = args.scale or (8 if images.shape[-2] <= 64 else 1)
     out = pathlib.Path(args.out)

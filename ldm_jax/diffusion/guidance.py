@@ -243,7 +243,9 @@ def projected(scale: Array, eta: Array = 0.0, threshold: Array = jnp.inf) -> Rul
 
     def apply(uncond: Array, cond: Array) -> Array:
         pull = cond - uncond
-        pull = pull * jnp.minimum(1, threshold / jnp.maximum(jnp.sqrt(_dot(pull, pull)), 1e-12))
+        pull = pull * jnp.minimum(
+            1, per_example(threshold, cond) / jnp.maximum(jnp.sqrt(_dot(pull, pull)), 1e-12)
+        )
         parallel = _dot(pull, cond) / jnp.maximum(_dot(cond, cond), 1e-24) * cond
         return cond + per_example(scale - 1, cond) * (pull - parallel + per_example(eta, cond) * parallel)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.types import Array, Denoiser, NoiseLevel, Sampler, Solver
+from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree, Sampler, Solver
 
 
 def sample(
@@ -44,19 +44,39 @@ def sample(
             )
         return sampler.solve(denoise, x, levels, count, keys)
 
-    def step(i, carry):
-        here, there = _level(levels, i), _level(levels, i + 1)
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-        return sampler.step(denoise, *carry, here, there, step_keys)
-
     carry = x, sampler.init(x, levels, count)
     if not differentiable:
-        return jax.lax.fori_loop(0, count, step, carry)[0]
+        return walk(sampler, denoise, carry, levels, keys, 0, count)[0]
 
     def body(carry, i):
-        return jax.lax.cond(i < count, lambda c: step(i, c), lambda c: c, carry), None
+        return jax.lax.cond(
+            i < count, lambda c: _step(sampler, denoise, c, levels, keys, i), lambda c: c, carry
+        ), None
 
     return jax.lax.scan(jax.checkpoint(body), carry, jnp.arange(total))[0][0]
+
+
+def walk(
+    sampler: Sampler,
+    denoise: Denoiser,
+    carry: tuple[Array, PyTree],
+    levels: NoiseLevel,
+    keys: Array,
+    start: Array,
+    stop: Array,
+) -> tuple[Array, PyTree]:
+    """Steps number start to stop - 1 of a run: (x, the sampler's memory) to the same at levels[stop].
+
+    start and stop may be traced, so that one program makes a run in one piece or in several. The first memory is
+    `sampler.init(x, levels, num_steps)` of the whole run; the other arguments are those of `sample`.
+    """
+    return jax.lax.fori_loop(start, stop, lambda i, c: _step(sampler, denoise, c, levels, keys, i), carry)
+
+
+def _step(sampler, denoise, carry, levels, keys, i):
+    here, there = _level(levels, i), _level(levels, i + 1)
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+    return sampler.step(denoise, *carry, here, there, step_keys)
 
 
 def padded(levels: NoiseLevel, size: int) -> NoiseLevel:
