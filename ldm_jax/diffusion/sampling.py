@@ -82,6 +82,8 @@ def _step(sampler, denoise, carry, levels, keys, i):
 def padded(levels: NoiseLevel, size: int) -> NoiseLevel:
     """The same levels with leaves [size + 1]; what follows the last one repeats it and is never walked.
 
+    numpy's arrays stay numpy's, for which nothing is compiled.
+
     Raises ValueError when there are more levels than that.
     """
     have = len(levels.sigma) - 1
@@ -89,8 +91,13 @@ def padded(levels: NoiseLevel, size: int) -> NoiseLevel:
         raise ValueError(
             f'{have} steps do not fit into a table of {size}. Ask for fewer, or for a longer table.'
         )
-    return jax.tree.map(lambda a: jnp.concatenate([a, jnp.broadcast_to(a[-1:], (size - have,))]), levels)
+
+    def longer(a):
+        xp = a.__array_namespace__()
+        return xp.concatenate([a, xp.broadcast_to(a[-1:], (size - have,))])
+
+    return jax.tree.map(longer, levels)
 
 
 def _level(levels: NoiseLevel, i: Array) -> NoiseLevel:
-    return jax.tree.map(lambda a: a[i], levels)
+    return jax.tree.map(lambda a: jnp.asarray(a)[i], levels)  # numpy's take no traced index

@@ -33,6 +33,7 @@ class Parts:
     latent_scale: float
     latent_size: int  # side of the latents that it was trained on
     text_encoder: nn.Module | None = None
+    has_tokenizer: bool = False  # without one the text encoder reads tokens of something else
     text_encoder_2: nn.Module | None = None  # SDXL's, whose projected text is the vector's first part
     class_embedder: nn.Module | None = None
     rescaler: nn.Module | None = None
@@ -114,6 +115,11 @@ class Parts:
         """What the U-Net is told of classes [B]."""
         return Cond(context=self.class_embedder.apply({'params': params['class_embedder']}, labels))
 
+    def semantics(self, params: Params, labels: Array) -> Array:
+        """Maps of classes [B, H, W] to the channels [B, h, w, C] that the U-Net is told."""
+        maps = jax.nn.one_hot(labels, self.rescaler.in_channels)
+        return self.rescaler.apply({'params': params['rescaler']}, maps)
+
 
 def from_settings(settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
     """The parts that a model directory's settings describe; dtype is for compute, parameters keep theirs.
@@ -136,5 +142,6 @@ def from_settings(settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
         parameterization=settings['parameterization'],
         latent_scale=settings['latent_scale'],
         latent_size=settings['latent_size'],
+        has_tokenizer='tokenizer' in settings,
         **{name: build.build('models', dict(spec, dtype=dtype)) for name, spec in models.items()},
     )

@@ -145,7 +145,7 @@ class Pipeline:
         )
         job = Job(
             images=images,
-            levels=jax.tree.map(np.asarray, padded(levels, TABLE)),
+            levels=padded(levels, TABLE),
             num_steps=np.int32(len(levels.sigma) - 1),
             sampler=None if each else sampler,
             interval=sampling.guidance_interval and tuple(map(np.float32, sampling.guidance_interval)),

@@ -87,7 +87,7 @@ class Sampling:
         return sampler | knobs, known or 'trailing'
 
     def plan(self, schedule: Schedule) -> tuple[Sampler | Solver, NoiseLevel]:
-        """The sampler, its knobs float32 [] or [B], and its levels with leaves [S + 1]."""
+        """The sampler, its knobs float32 [] or [B], and its levels, numpy arrays [S + 1]."""
         spec, grid = self.specs()
         each = {key: value for key, value in spec.items() if isinstance(value, list | tuple)}
         sampler = build.build('samplers', spec | {key: value[0] for key, value in each.items()})
@@ -95,9 +95,7 @@ class Sampling:
         sampler = sampler.replace(**{key: np.asarray(value, np.float32) for key, value in each.items()})
         grid = grids.named(grid)
         table = getattr(sampler, 'table', None)  # of samplers that walk more than a grid
-        return sampler, grid(schedule, self.num_steps) if table is None else table(
-            schedule, grid, self.num_steps
-        )
+        return sampler, table(schedule, grid, self.num_steps) if table else grid(schedule, self.num_steps)
 
     def guide(self, batch: int) -> Guide:
         """Guidance of so many pictures."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ldm_jax.pipelines import kinds
 from ldm_jax.pipelines import pipeline as pipelines
 from ldm_jax.pipelines.pipeline import Pipeline
 from ldm_jax.pipelines.sampling import Sampling
@@ -32,7 +33,7 @@ def text_to_image(
     Raises ValueError for a model that is told something else too, or for a size that it cannot make.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    check(pipeline)
+    kinds.check(pipeline.parts, 'text_to_image', 'text')
     size = pipeline.size(size)
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)
@@ -71,19 +72,3 @@ def texts(
             f'{len(negative_prompts)} negative prompts for {len(prompts)} prompts: give as many, or one.'
         )
     return pipeline.text(negative_prompts, size, negative=True), cond
-
-
-def check(pipeline: Pipeline) -> None:
-    """Raises ValueError for a model that is told more than a text."""
-    parts = pipeline.parts
-    if parts.extra_channels or parts.text_encoder is None or parts.image_encoder is not None:
-        raise ValueError(
-            'Text to image is for models that are told a text and nothing else; this one '
-            + (
-                f'takes {parts.extra_channels} channels beside the latents.'
-                if parts.extra_channels
-                else 'reads no texts.'
-                if parts.text_encoder is None
-                else 'is told a picture too.'
-            )
-        )
