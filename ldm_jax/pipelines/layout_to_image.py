@@ -20,7 +20,9 @@ from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.pipelines.text_to_image import starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 
-Box = tuple[int, float, float, float, float]  # class, left, top, right, bottom; the picture is 0 to 1 each way
+Box = tuple[
+    int, float, float, float, float
+]  # class, left, top, right, bottom; the picture is 0 to 1 each way
 
 
 def layout_to_image(
@@ -43,7 +45,9 @@ def layout_to_image(
     if not layouts or not isinstance(layouts[0][0], Sequence):
         layouts = [layouts]
     encoder = pipeline.parts.text_encoder
-    rows = np.array([tokens(boxes, encoder.vocab_size, encoder.context_length) for boxes in layouts], np.int32)
+    rows = np.array(
+        [tokens(boxes, encoder.vocab_size, encoder.context_length) for boxes in layouts], np.int32
+    )
     size = pipeline.size()
     seeds = pipelines.seeds_from(seed, len(rows))
     _, levels = sampling.plan(pipeline.parts.schedule)

@@ -145,3 +145,20 @@ def from_settings(settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
         has_tokenizer='tokenizer' in settings,
         **{name: build.build('models', dict(spec, dtype=dtype)) for name, spec in models.items()},
     )
+
+
+def skipping(parts: Parts, clip_skip: int) -> Parts:
+    """The parts with the text encoder's last layer but clip_skip - 1 as context.
+
+    Raises ValueError for a model with another kind of text encoder, or one that leaves layers out by itself, or for
+    more layers than it has.
+    """
+    encoder = parts.text_encoder
+    if not hasattr(encoder, 'output_layer') or not encoder.final_norm:
+        raise ValueError(
+            'clip_skip is for Stable Diffusion 1 and 2; SDXL leaves out the last layer by itself, and other models '
+            'read no CLIP text. Leave it at 1.'
+        )
+    if not 1 <= clip_skip <= encoder.num_layers:
+        raise ValueError(f'clip_skip must be from 1 to {encoder.num_layers}; got {clip_skip}.')
+    return dataclasses.replace(parts, text_encoder=encoder.clone(output_layer=-clip_skip))

@@ -50,6 +50,7 @@ class Pipeline:
     Attributes:
         batch_size: pictures that are sampled at a time on all devices together; all of a call by default.
         listener: told after each step. Steps then are separate calls of the same program.
+        guidance_scale: that suits the model, where its settings say so; Sampling has its own default.
     """
 
     parts: Parts
@@ -58,6 +59,7 @@ class Pipeline:
     programs: Programs
     batch_size: int | None = None
     listener: Listener | None = None
+    guidance_scale: float | None = None
 
     def size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
         """(H, W) of a picture: what is asked for, or what the model was trained on.
@@ -195,6 +197,7 @@ def open_pipeline(
     *,
     dtype: str = 'float32',
     devices: Sequence[jax.Device] | None = None,
+    clip_skip: int = 1,
     **options: Any,
 ) -> Pipeline:
     """The pipeline of a model: a name, path or hub id as `checkpoints.loading.load` takes them, or what it gave.
@@ -202,12 +205,17 @@ def open_pipeline(
     Args:
         dtype: of the computation; norms, softmax and the sampler's own arithmetic stay float32.
         devices: to spread batches over; all local ones by default.
+        clip_skip: the context is the text encoder's last layer but clip_skip - 1, through the final norm, as the web
+            UI has it for Stable Diffusion 1 and 2.
         options: fields of Pipeline.
 
     Raises what `load` raises, and ValueError for a model that cannot be sampled.
     """
     loaded = loading.load(model) if isinstance(model, str) else model
     parts = parts_of.from_settings(loaded.settings, dtype)
+    if clip_skip != 1:
+        parts = parts_of.skipping(parts, clip_skip)
+    options = dict(guidance_scale=loaded.settings.get('guidance_scale')) | options
     programs = Programs(parts, tuple(jax.local_devices() if devices is None else devices))
     names = [name for name in ('tokenizer', 'tokenizer_2') if name in loaded.settings]
     tokenizers = tuple(build('text', loaded.settings[name]) for name in names)

@@ -41,7 +41,9 @@ def semantic_to_image(
     labels = labels[None] if labels.ndim == 2 else labels
     known = pipeline.parts.rescaler.in_channels
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= known:
-        raise ValueError(f'A map holds integers from 0 to {known - 1}; this one {labels.min()} to {labels.max()}.')
+        raise ValueError(
+            f'A map holds integers from 0 to {known - 1}; this one {labels.min()} to {labels.max()}.'
+        )
     size = pipeline.size(labels.shape[1:])
     seeds = pipelines.seeds_from(seed, len(labels))
     _, levels = sampling.plan(pipeline.parts.schedule)
