@@ -48,6 +48,7 @@ class Model(nn.Module):
         'mid',
     )  # attention that Cond.perturbed is for: 'up_1_attn_0', 'down_2', 'up'
     num_groups: int = 32
+    wrap: str = ''  # 'x', 'y' or 'xy': convolutions go round there, for pictures without a seam
     remat: bool = False  # recompute each block in the backward pass: less memory, a third more time
     attention_backend: str = 'auto'
     dtype: jnp.dtype = jnp.float32
@@ -129,7 +130,7 @@ class Model(nn.Module):
         temb = self._time(jnp.broadcast_to(t, x.shape[:1]), cond)
         h = x if cond.concat is None else jnp.concatenate([x, cond.concat.astype(x.dtype)], axis=-1)
 
-        h = layers.conv(self.channels, dtype=self.dtype, name='conv_in')(h)
+        h = layers.conv(self.channels, wrap=self.wrap, dtype=self.dtype, name='conv_in')(h)
         skips = [h]
         last = len(self.channel_mult) - 1
         cross_only = self.cross_attention_only or (False,) * len(self.channel_mult)
@@ -142,7 +143,7 @@ class Model(nn.Module):
                 if self.resblock_updown:
                     h = self._res_block(h.shape[-1], f'down_{level}_sample', 'down')(h, temb)
                 else:
-                    h = Downsample((1, 1), self.dtype, name=f'down_{level}_sample')(h)
+                    h = Downsample((1, 1), self.dtype, self.wrap, name=f'down_{level}_sample')(h)
                 skips.append(h)
 
         h = self._res_block(h.shape[-1], 'mid_res_0')(h, temb)
@@ -158,10 +159,12 @@ class Model(nn.Module):
                 if self.resblock_updown:
                     h = self._res_block(h.shape[-1], f'up_{level}_sample', 'up')(h, temb)
                 else:
-                    h = Upsample(self.dtype, name=f'up_{level}_sample')(h)
+                    h = Upsample(self.dtype, self.wrap, name=f'up_{level}_sample')(h)
 
         h = layers.group_norm(epsilon=1e-5, num_groups=self.num_groups, dtype=self.dtype, name='norm_out')(h)
-        out = layers.conv(self.out_channels, kernel_init=layers.ZEROS, dtype=self.dtype, name='conv_out')
+        out = layers.conv(
+            self.out_channels, wrap=self.wrap, kernel_init=layers.ZEROS, dtype=self.dtype, name='conv_out'
+        )
         return out(nn.silu(h)).astype(x.dtype)
 
     def _res_block(self, features: int, name: str, resample: str = 'none') -> nn.Module:
@@ -172,6 +175,7 @@ class Model(nn.Module):
             scale_shift=self.scale_shift,
             resample=resample,
             zero_init=True,
+            wrap=self.wrap,
             dtype=self.dtype,
             name=name,
         )

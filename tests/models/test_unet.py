@@ -343,6 +343,26 @@ def test_perturbed_attention_is_that_of_diffusers(family, perturbed, theirs):
     assert error(model, params, (x, np.append(t, t[1]), cond), expected, 'float64') < 1e-9
 
 
+@pytest.mark.parametrize('wrap', ['xy', 'x'])
+def test_going_round_is_that_of_torch_and_moves_with_the_picture(wrap):
+    fields, _, settings = FAMILIES['sd1']
+    model = unet.Model(**fields, wrap=wrap)
+    x, t, cond = draw(model)
+    net = diffusers_net(model, settings)
+    plain = run_diffusers(net, x, t, cond, None, 'float64')
+    oracles.go_round(net, wrap)
+    params = oracles.params_like(model, diffusers_unet.layout(model), oracles.tensors(net), size=2)
+    expected = run_diffusers(net, x, t, cond, None, 'float64')
+    assert oracles.relative_error(plain, expected) > 1e-2
+    assert error(model, params, (x, t, cond), expected, 'float64') < 1e-9
+
+    def moved(a):
+        return np.roll(a, (2, 4) if wrap == 'xy' else (0, 4), axis=(1, 2))
+
+    # By multiples of downscale, or the strides would start elsewhere.
+    assert error(model, params, (moved(x), t, cond), moved(expected), 'float64') < 1e-9
+
+
 def random_weights(shapes, seed):
     """The weights that the original code was run with: normal in the keys' order, scaled by fan-in."""
     generator = np.random.default_rng(seed)
