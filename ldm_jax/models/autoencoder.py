@@ -1,6 +1,7 @@
 """Encoder and decoder of the KL and VQ first stages, and the checks that all first stages make.
 
-First stages (vae, vq, taesd) share `encode(x)`, `latents(x, eps=None)`, `decode(z)` and `downscale`.
+First stages (vae, vq, taesd) share `encode(x)`, `latents(x, eps=None)`, its half `draw(encoded, eps=None)`,
+`decode(z)` and `downscale`.
 Ref: Esser et al. 2021, arXiv:2012.09841; Rombach et al. 2022, arXiv:2112.10752, appendix G.
 """
 

@@ -74,7 +74,11 @@ class Model(nn.Module):
 
     def latents(self, x: Array, eps: Array | None = None) -> Array:
         """What a diffusion model learns: `encode`; eps is not used, there being no posterior to sample."""
-        return self.encode(x)
+        return self.draw(self.encode(x), eps)
+
+    def draw(self, z: Array, eps: Array | None = None) -> Array:
+        """What `latents` makes of the answer of `encode`: nothing."""
+        return z
 
     def decode(self, z: Array) -> Array:
         """Latents [B, h, w, Z] -> images [B, H, W, C], nominally in [-1, 1] (not clipped)."""

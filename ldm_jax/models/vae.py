@@ -62,7 +62,11 @@ class Model(nn.Module):
 
     def latents(self, x: Array, eps: Array | None = None) -> Array:
         """Images to latents [B, h, w, Z]: the posterior's mean, or with noise eps its sample."""
-        return sample(self.encode(x), eps)
+        return self.draw(self.encode(x), eps)
+
+    def draw(self, moments: Array, eps: Array | None = None) -> Array:
+        """What `latents` makes of the answer of `encode`."""
+        return sample(moments, eps)
 
     def decode(self, z: Array) -> Array:
         """Latents [B, h, w, Z] -> images [B, H, W, C], nominally in [-1, 1] (not clipped)."""

@@ -66,7 +66,11 @@ class Model(nn.Module):
 
     def latents(self, x: Array, eps: Array | None = None) -> Array:
         """What a diffusion model learns: `encode`; eps is not used, there being no posterior to sample."""
-        return self.encode(x)
+        return self.draw(self.encode(x), eps)
+
+    def draw(self, z: Array, eps: Array | None = None) -> Array:
+        """What `latents` makes of the answer of `encode`: nothing."""
+        return z
 
     def quantize(self, z: Array) -> tuple[Array, Array, Array]:
         """Latents [B, h, w, Z] -> (quantized [B, h, w, Z], codebook loss, indices [B, h, w])."""
