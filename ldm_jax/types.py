@@ -39,6 +39,7 @@ class Cond:
     )
     vector: Array | None = None  # [B, D] one embedding for the picture: SDXL sizes, unCLIP image embedding
     label: Array | None = None  # [B] integer class: noise level of the x4 upscaler
+    perturbed: Array | None = None  # [B] bool: whose self-attention is the identity, where the network says
 
 
 Denoiser = Callable[[Array, NoiseLevel], Array]  # (x, level) -> x0_hat; params and cond are bound

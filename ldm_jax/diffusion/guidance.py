@@ -138,7 +138,8 @@ def perturbed(branches: Branches, rule: Rule, scale: Array) -> Guided:
 
     Args:
         branches: of uncond, cond and perturbed. For perturbed-attention guidance the last one's network
-            has the self-attention of some blocks replaced by the identity; it may skip layers instead.
+            has the self-attention of some blocks replaced by the identity: one batch of three, with
+            Cond.perturbed false, false and true, cond twice. It may skip layers instead.
 
     Ref: Ahn et al. 2024, arXiv:2403.17377.
     """

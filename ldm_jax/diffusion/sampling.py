@@ -18,13 +18,13 @@ def sample(
     *,
     differentiable: bool = False,
 ) -> Array:
-    """Walks x [B, ...] down the first num_steps + 1 of the levels.
+    """Walks x [B, ...] along the first num_steps + 1 of the levels.
 
     Args:
         sampler: of ldm_jax/samplers; its knobs are leaves, so changing them compiles nothing.
         denoise: the guided denoiser.
         x: at the first level.
-        levels: leaves [S + 1], noisiest first; `padded` makes them longer than a run's own.
+        levels: leaves [S + 1], noisiest first, or `ascending`; `padded` makes them longer than a run's own.
         keys: PRNG keys [B], one an image: image i depends on its key alone.
         num_steps: integer [], at most S and traced like everything else, so that fewer steps cost fewer
             evaluations of the same program; S by default.
@@ -77,6 +77,15 @@ def _step(sampler, denoise, carry, levels, keys, i):
     here, there = _level(levels, i), _level(levels, i + 1)
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
     return sampler.step(denoise, *carry, here, there, step_keys)
+
+
+def ascending(levels: NoiseLevel) -> NoiseLevel:
+    """The levels from the last one up to the noisiest: a way from a picture to its noise.
+
+    To be walked by samplers/ddim_inverse, or by one without noise of its own if the first level has some; the
+    latents of a picture are x at either. Of a table that is not `padded` yet.
+    """
+    return jax.tree.map(lambda a: a[::-1], levels)
 
 
 def padded(levels: NoiseLevel, size: int) -> NoiseLevel:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import jax
+import jax.numpy as jnp
 from flax import struct
 
 from ldm_jax.build import unknown
@@ -46,7 +48,7 @@ class Guide:
         if self.scale is None:
             return 1
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
-        return 1 + len(scales) + (self.image_scale is not None) + (self.perturbed is not None)
+        return 1 + len(scales) + (self.image_scale is not None)
 
 
 def denoiser(
@@ -62,7 +64,7 @@ def denoiser(
     Args:
         predict: a conditioning to the network's own denoiser.
         conds: as many as the guide wants, of B pictures each: unconditional, conditional; with an image scale
-            neither, picture alone, both; with perturbed unconditional, conditional, conditional and perturbed.
+            neither, picture alone, both. Perturbed guidance adds the last one, with its self-attention perturbed.
         prediction: what the network predicts, which rescaling and the rule 'zero_star' are stated for.
         interval: the lowest and highest sigma / alpha with guidance, each [].
         percentile: [] of dynamic thresholding, for pictures in [-1, 1] rather than latents.
@@ -71,6 +73,9 @@ def denoiser(
     """
     if len(conds) != guide.num_conds:
         raise ValueError(f'This guidance is of {guide.num_conds} conditionings; got {len(conds)}.')
+    if guide.perturbed is not None and guide.scale is not None:
+        conds = [*conds, conds[-1]]
+        conds = [c.replace(perturbed=_flags(c, i == len(conds) - 1)) for i, c in enumerate(conds)]
     if guide.scale is None:
         found = predict(conds[0])
     else:
@@ -79,6 +84,10 @@ def denoiser(
         if interval is not None:
             found = guidance.interval(found, predict(conds[1]), *interval)
     return found if percentile is None else guidance.thresholded(found, percentile)
+
+
+def _flags(cond: Cond, value: bool) -> Array:
+    return jnp.full(len(jax.tree.leaves(cond)[0]), value)
 
 
 def _guided(guide: Guide, branches: guidance.Branches, prediction: Parameterization) -> guidance.Guided:

@@ -14,9 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax import build
+from ldm_jax.build import unknown
 from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.denoiser import Network
+from ldm_jax.diffusion.windows import Windows, windowed
 from ldm_jax.models.layers import timestep_embedding
+from ldm_jax.pipelines.tiled import FirstStage
 from ldm_jax.types import Array, Cond, PyTree, Schedule
 
 Params = Mapping[str, PyTree]  # part -> parameters
@@ -27,7 +30,7 @@ class Parts:
     """Frozen and hashable, so that it is static under jit; parameters are an argument of each method."""
 
     unet: nn.Module
-    first_stage: nn.Module
+    first_stage: nn.Module | FirstStage
     schedule: Schedule
     parameterization: str
     latent_scale: float
@@ -39,6 +42,9 @@ class Parts:
     rescaler: nn.Module | None = None
     image_encoder: nn.Module | None = None
     image_normalizer: nn.Module | None = None
+    windows: Windows | None = (
+        None  # of latents, where pictures are larger than the U-Net is asked for at once
+    )
 
     @property
     def downscale(self) -> int:
@@ -69,7 +75,11 @@ class Parts:
 
     def network(self, params: Params, part: str = 'unet') -> Network:
         """The U-Net with its parameters bound."""
-        return lambda x, t, cond: self.unet.apply({'params': params[part]}, x, t, cond)
+
+        def network(x, t, cond):
+            return self.unet.apply({'params': params[part]}, x, t, cond)
+
+        return network if self.windows is None else windowed(network, self.windows)
 
     def text(
         self, params: Params, tokens: tuple[Array, ...], keep: Array, sizes: Array | None = None
@@ -162,3 +172,15 @@ def skipping(parts: Parts, clip_skip: int) -> Parts:
     if not 1 <= clip_skip <= encoder.num_layers:
         raise ValueError(f'clip_skip must be from 1 to {encoder.num_layers}; got {clip_skip}.')
     return dataclasses.replace(parts, text_encoder=encoder.clone(output_layer=-clip_skip))
+
+
+def seamless(parts: Parts, axes: str) -> Parts:
+    """The parts with convolutions that go round on axes 'x', 'y' or 'xy': pictures that continue in themselves.
+
+    Raises ValueError for other axes.
+    """
+    if axes not in ('x', 'y', 'xy'):
+        raise unknown('axes to go round', axes, ['x', 'y', 'xy'])
+    return dataclasses.replace(
+        parts, unet=parts.unet.clone(wrap=axes), first_stage=parts.first_stage.clone(wrap=axes)
+    )

@@ -20,12 +20,14 @@ from ldm_jax.build import build
 from ldm_jax.checkpoints import loading
 from ldm_jax.diffusion import noise_sources
 from ldm_jax.diffusion.sampling import padded
+from ldm_jax.diffusion.windows import Windows
 from ldm_jax.pipelines import parts as parts_of
 from ldm_jax.pipelines.guide import Guide
 from ldm_jax.pipelines.images import check_size
 from ldm_jax.pipelines.parts import Params, Parts
 from ldm_jax.pipelines.programs import Images, Job, Kept, Programs, pad
 from ldm_jax.pipelines.sampling import TABLE, Sampling, per_image
+from ldm_jax.pipelines.tiled import FirstStage
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Tokenizer
 
 
@@ -198,6 +200,9 @@ def open_pipeline(
     dtype: str = 'float32',
     devices: Sequence[jax.Device] | None = None,
     clip_skip: int = 1,
+    seamless: str | None = None,
+    windows: Windows | None = None,
+    tiles: tuple[int, int] | None = None,
     **options: Any,
 ) -> Pipeline:
     """The pipeline of a model: a name, path or hub id as `checkpoints.loading.load` takes them, or what it gave.
@@ -207,6 +212,9 @@ def open_pipeline(
         devices: to spread batches over; all local ones by default.
         clip_skip: the context is the text encoder's last layer but clip_skip - 1, through the final norm, as the web
             UI has it for Stable Diffusion 1 and 2.
+        seamless: axes on which pictures continue in themselves: 'x', 'y' or 'xy'.
+        windows: of latents, for pictures larger than the U-Net should see at once (MultiDiffusion).
+        tiles: side and overlap in latents of the tiles that the first stage works on, for its memory.
         options: fields of Pipeline.
 
     Raises what `load` raises, and ValueError for a model that cannot be sampled.
@@ -215,6 +223,12 @@ def open_pipeline(
     parts = parts_of.from_settings(loaded.settings, dtype)
     if clip_skip != 1:
         parts = parts_of.skipping(parts, clip_skip)
+    if seamless is not None:
+        parts = parts_of.seamless(parts, seamless)
+    if windows is not None:
+        parts = dataclasses.replace(parts, windows=windows)
+    if tiles is not None:
+        parts = dataclasses.replace(parts, first_stage=FirstStage(parts.first_stage, *tiles))
     options = dict(guidance_scale=loaded.settings.get('guidance_scale')) | options
     programs = Programs(parts, tuple(jax.local_devices() if devices is None else devices))
     names = [name for name in ('tokenizer', 'tokenizer_2') if name in loaded.settings]

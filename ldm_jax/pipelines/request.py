@@ -107,7 +107,7 @@ class Request:
         return images.fit(picture, size, self.resize), images.fit(mask, size, self.resize)
 
     def boxes(self) -> list[tuple]:
-        """The boxes of the layout's file. Raises ValueError for another form.
+        """The boxes of the layout's file. Raises ValueError for another form."""
         try:
             found = json.loads(pathlib.Path(self.layout).read_text('utf-8'))
             return [(int(label), *map(float, (a, b, c, d))) for label, a, b, c, d in found]
