@@ -68,12 +68,15 @@ def parse():
         add(f'--{name}', type=KINDS.get(name, str), nargs=MANY.get(name), help=text)
     add('--dtype', default='float32', choices=['float32', 'bfloat16'], help='of the computation')
     add('--batch_size', type=int, help='pictures at a time; all by default')
+    add('--seamless', choices=['x', 'y', 'xy'], help='pictures that continue in themselves')
+    add('--window', type=int, help='large pictures: the U-Net sees so many pixels square at a time')
+    add('--tile', type=int, help='large pictures: the first stage works on so many pixels square at a time')
     add('--preview', type=int, help='write OUT/preview.png every so many steps')
     add('--scale', type=int, help='each pixel becomes so many, each way; 8 by default up to 64 pixels wide')
     add('--json', action='store_true', help='print one JSON object with paths, seeds and settings')
     add('--list_samplers', action='store_true', help='print the names of samplers and grids')
     args = parser.parse_args()
-    for name in ('scale', 'batch_size', 'preview'):
+    for name in ('scale', 'batch_size', 'preview', 'window', 'tile'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name} must be at least 1; got {getattr(args, name)}.')
     return args
@@ -96,6 +99,9 @@ def main(args):
         preview=args.preview,
         scale=args.scale,
         as_json=args.json,
+        seamless=args.seamless,
+        window=args.window,
+        tile=args.tile,
     )
 
 

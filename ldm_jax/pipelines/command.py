@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ldm_jax import build, pictures
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.diffusion import aliases, grids
@@ -54,6 +56,7 @@ def run(
     preview: int | None = None,
     scale: int | None = None,
     as_json: bool = False,
+    **options: Any,
 ) -> list[pathlib.Path]:
     """Samples, with a bar, and writes pictures into the folder `out`: their paths.
 
@@ -62,6 +65,7 @@ def run(
         preview: write out/preview.png every so many steps.
         scale: each pixel becomes scale x scale of them; 8 by default up to 64 pixels wide, 1 beyond.
         as_json: print one JSON object instead of lines.
+        options: others of open_pipeline: seamless, window, tile.
     """
     folder = gallery.prepare(out)
     directory = loading.resolve(model)
@@ -72,7 +76,7 @@ def run(
     if asked.prompts is None and kinds.kind(described) in PROMPTED:
         raise ValueError(f'{task} wants a prompt: give --prompt, --prompts_file or --from_png.')
     watch = _Watch(folder / 'preview.png', preview)
-    options = dict(dtype=dtype, batch_size=batch_size, listener=watch)
+    options |= dict(dtype=dtype, batch_size=batch_size, listener=watch)
     start = time.monotonic()
     pipeline = open_pipeline(directory, clip_skip=asked.clip_skip, **options)
     watch.pipeline = pipeline
@@ -132,8 +136,14 @@ class _Watch:
             self.meter = Meter(step.total, 'sampling')
         self.meter.advance()
         if self.every and step.done % self.every == 0:
-            rows = previews.pictures(self.pipeline.parts, step.x0())
-            pictures.save_png(self.path, pictures.contact_sheet(rows[None]))
+            pictures.save_png(self.path, pictures.contact_sheet(self._seen(step.x0())[None]))
+
+    def _seen(self, latents: np.ndarray) -> np.ndarray:
+        parts = self.pipeline.parts
+        try:
+            return np.asarray(previews.linear(latents.shape[-1], parts.latent_scale)(latents))
+        except ValueError:  # a latent space whose colours nobody published
+            return self.pipeline.decode(latents)
 
     def close(self) -> None:
         if self.meter is not None:

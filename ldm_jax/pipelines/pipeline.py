@@ -201,8 +201,8 @@ def open_pipeline(
     devices: Sequence[jax.Device] | None = None,
     clip_skip: int = 1,
     seamless: str | None = None,
-    windows: Windows | None = None,
-    tiles: tuple[int, int] | None = None,
+    window: int | None = None,
+    tile: int | None = None,
     **options: Any,
 ) -> Pipeline:
     """The pipeline of a model: a name, path or hub id as `checkpoints.loading.load` takes them, or what it gave.
@@ -213,8 +213,9 @@ def open_pipeline(
         clip_skip: the context is the text encoder's last layer but clip_skip - 1, through the final norm, as the web
             UI has it for Stable Diffusion 1 and 2.
         seamless: axes on which pictures continue in themselves: 'x', 'y' or 'xy'.
-        windows: of latents, for pictures larger than the U-Net should see at once (MultiDiffusion).
-        tiles: side and overlap in latents of the tiles that the first stage works on, for its memory.
+        window: pixels along the sides of what the U-Net sees at once, for larger pictures (MultiDiffusion). Half of
+            each overlaps the next one.
+        tile: pixels along the sides of the tiles that the first stage works on, for its memory. A quarter overlaps.
         options: fields of Pipeline.
 
     Raises what `load` raises, and ValueError for a model that cannot be sampled.
@@ -225,10 +226,12 @@ def open_pipeline(
         parts = parts_of.skipping(parts, clip_skip)
     if seamless is not None:
         parts = parts_of.seamless(parts, seamless)
-    if windows is not None:
-        parts = dataclasses.replace(parts, windows=windows)
-    if tiles is not None:
-        parts = dataclasses.replace(parts, first_stage=FirstStage(parts.first_stage, *tiles))
+    if window is not None:
+        side = _latents(parts, window, parts.unet.downscale)
+        parts = dataclasses.replace(parts, windows=Windows(side, side // 2))
+    if tile is not None:
+        side = _latents(parts, tile, 1)
+        parts = dataclasses.replace(parts, first_stage=FirstStage(parts.first_stage, side, side // 4))
     options = dict(guidance_scale=loaded.settings.get('guidance_scale')) | options
     programs = Programs(parts, tuple(jax.local_devices() if devices is None else devices))
     names = [name for name in ('tokenizer', 'tokenizer_2') if name in loaded.settings]
@@ -239,6 +242,12 @@ def open_pipeline(
 def default_sizes(parts: Parts, size: tuple[int, int], negative: bool = False) -> tuple[float, ...]:
     """The numbers for `Parts.text` of a picture that is not cropped: of its size, or of good looks or bad ones."""
     return (*size, 0, 0, *(size if parts.num_sizes == 6 else (2.5 if negative else 6.0,)))
+
+
+def _latents(parts: Parts, pixels: int, multiple: int) -> int:
+    """So many pixels in latents. Raises ValueError unless they are as many as networks can halve."""
+    check_size((pixels, pixels), parts.downscale * multiple)
+    return pixels // parts.downscale
 
 
 def seeds_from(seed: int | Sequence[int], batch: int) -> list[int]:

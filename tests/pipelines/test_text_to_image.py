@@ -1,5 +1,8 @@
 """Text to image against diffusers' with the same weights and noise, and what its arguments mean."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from ldm_jax.pipelines.sampling import Sampling
@@ -22,13 +25,10 @@ def pipeline():
         'StableDiffusionPipeline',
         'StableDiffusionPipeline (2)',
         'StableDiffusionXLPipeline',
-        'LDMTextToImagePipeline',
     ],
 )
 def test_images_are_those_of_diffusers(name):
     pytest.importorskip('diffusers')
-    if name == 'LDMTextToImagePipeline':
-        pytest.skip('its tokenizer is not in the tree')
     ours, theirs = pairs.pair(name)
     theirs.scheduler = pairs.ddim(theirs)
     size = (16, 32)
@@ -45,3 +45,85 @@ def test_images_are_those_of_diffusers(name):
     images = text_to_image(ours, PROMPTS, NEGATIVE, size=size, seed=3, sampling=DDIM)
     assert images.shape == (2, 16, 32, 3)
     assert pairs.psnr(images, expected) > 50
+
+
+@pytest.mark.slow
+def test_perturbed_attention_and_rescaling_are_those_of_diffusers():
+    diffusers = pytest.importorskip('diffusers')
+    ours, theirs = pairs.pair('StableDiffusionPipeline')
+    call = dict(
+        prompt=PROMPTS,
+        negative_prompt=[NEGATIVE] * 2,
+        height=16,
+        width=32,
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        latents=pairs.noise([3, 4], ours.parts.latents(1, (16, 32))[1:]),
+        output_type='np',
+    )
+    theirs.scheduler = pairs.ddim(theirs)
+    expected = theirs(**call, guidance_rescale=0.7).images * 2 - 1
+    sampling = dataclasses.replace(DDIM, guidance_rescale=0.7)
+    images = text_to_image(ours, PROMPTS, NEGATIVE, size=(16, 32), seed=3, sampling=sampling)
+    assert pairs.psnr(images, expected) > 50
+
+    pipe = diffusers.StableDiffusionPAGPipeline(**theirs.components, pag_applied_layers=['mid'])
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(**call, pag_scale=2.0).images * 2 - 1
+    sampling = dataclasses.replace(DDIM, perturbed_scale=2.0)
+    images = text_to_image(ours, PROMPTS, NEGATIVE, size=(16, 32), seed=3, sampling=sampling)
+    assert pairs.psnr(images, expected) > 50
+    plain = text_to_image(ours, PROMPTS, NEGATIVE, size=(16, 32), seed=3, sampling=DDIM)
+    assert pairs.psnr(images, plain) < 40
+
+
+@pytest.mark.slow
+def test_skipping_a_layer_of_the_text_encoder_is_that_of_diffusers():
+    pytest.importorskip('diffusers')
+    ours, theirs = pairs.pair('StableDiffusionPipeline')
+    theirs.scheduler = pairs.ddim(theirs)
+    noise = pairs.noise([3, 4], ours.parts.latents(1, (16, 32))[1:])
+    expected = theirs(
+        PROMPTS,
+        16,
+        32,
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        negative_prompt=[NEGATIVE] * 2,
+        latents=noise,
+        clip_skip=1,  # counted from 0
+        output_type='np',
+    ).images
+    skipping = pairs.ours(folders.TINY['StableDiffusionPipeline'], ours.params, clip_skip=2)
+    images = text_to_image(skipping, PROMPTS, NEGATIVE, size=(16, 32), seed=3, sampling=DDIM)
+    assert pairs.psnr(images, expected * 2 - 1) > 50
+    with pytest.raises(ValueError, match='clip_skip must be from 1 to 2; got 3'):
+        pairs.ours(folders.TINY['StableDiffusionPipeline'], ours.params, clip_skip=3)
+
+
+@pytest.mark.slow
+def test_large_pictures_go_in_windows_and_tiles_and_seamless_ones_round(pipeline):
+    call = dict(size=(32, 48), seed=1, sampling=Sampling('ddim', num_steps=2, guidance_scale=2.0))
+    settings, params = folders.TINY['StableDiffusionPipeline'], pipeline.params
+    whole = text_to_image(pipeline, 'a red cat', **call)
+    windows = text_to_image(pairs.ours(settings, params, window=32), 'a red cat', **call)
+    assert windows.shape == whole.shape == (1, 32, 48, 3)
+    assert np.abs(windows - whole).max() > 0.01
+    one = text_to_image(pairs.ours(settings, params, window=48, tile=48), 'a red cat', **call)
+    np.testing.assert_allclose(one, whole, atol=1e-5)
+    tiles = text_to_image(pairs.ours(settings, params, tile=32), 'a red cat', **call)
+    assert 1e-4 < np.abs(tiles - whole).mean() < 0.5
+    with pytest.raises(ValueError, match=r'30 x 30.*nearest that is: 32 x 32'):
+        pairs.ours(settings, params, window=30)
+
+    # A seamless picture of noise that is rolled is the rolled picture.
+    round_ = pairs.ours(settings, params, seamless='xy')
+    x = round_.noise([1], (32, 32))
+    conds = (round_.text(['a red cat'], (32, 32)),)
+    sampling = Sampling('ddim', num_steps=2, guidance_scale=None)
+    _, levels = sampling.plan(round_.parts.schedule)
+    first, second = (
+        round_.decode(round_.sample(sampling, np.roll(x, shift, (1, 2)), levels, conds, [0]))
+        for shift in ((0, 0), (4, 6))
+    )
+    np.testing.assert_allclose(np.roll(first, (8, 12), (1, 2)), second, atol=1e-4)
