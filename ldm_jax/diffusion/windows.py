@@ -153,10 +153,11 @@ class Windows:
 def windowed(network: Network, windows: Windows) -> Network:
     """A network for latents of any size from one for windows of them: MultiDiffusion.
 
-    Each window sees its part of Cond.concat, and the whole of the other parts. The network's own predictions are
-    averaged, below any guidance, so that rules which measure a picture measure all of it, and CFG++ samplers have
-    their second prediction. Where predictions are turned into a step linearly, as all deterministic samplers here
-    do, that is to average the windows' steps.
+    Each window sees its part of Cond.concat, and the whole of the other parts. On an axis with several windows let
+    these go round the picture (Windows.wrap), not the network, which would go round each of them.
+    The network's own predictions are averaged, below any guidance, so that rules which measure a picture measure
+    all of it, and CFG++ samplers have their second prediction. Where predictions are turned into a step linearly,
+    as all deterministic samplers here do, that is to average the windows' steps.
     Ref: Bar-Tal et al. 2023, arXiv:2302.08113.
     """
 

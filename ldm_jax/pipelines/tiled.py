@@ -31,8 +31,9 @@ class FirstStage:
     blend: 'even': all tiles are whole, the last of a row ends with it, and each fades linearly into the next; one
         compilation. 'diffusers': tiles begin at equal distances, those past the end are cut, and corners are
         blended twice over, as in AutoencoderKL.tiled_decode and tiled_encode; a compilation for each shape.
+    A model that goes round (`wrap`) makes pictures without a seam in even tiles too.
 
-    Raises ValueError for an overlap that leaves no way forward, or an unknown blend.
+    Raises ValueError for an overlap that leaves no way forward, an unknown blend, or diffusers' one with `wrap`.
     """
 
     model: nn.Module
@@ -44,6 +45,11 @@ class FirstStage:
         Windows(self.tile, self.overlap)  # which says what is wrong
         if self.blend not in BLENDS:
             raise unknown('blend of tiles', self.blend, list(BLENDS))
+        if self.blend == 'diffusers' and self.model.wrap:
+            raise ValueError(
+                f"diffusers' tiles do not go round a picture, and the first stage should (wrap={self.model.wrap!r}). "
+                "Take blend='even'."
+            )
 
     @property
     def downscale(self) -> int:
@@ -61,8 +67,8 @@ class FirstStage:
         if method not in ('encode', 'decode'):
             raise unknown('method of a tiled first stage', method, ['encode', 'latents', 'decode'])
 
-        def one(x):
-            return self.model.apply(variables, x, *args, method=method)
+        def one(x, model=self.model):
+            return model.apply(variables, x, *args, method=method)
 
         unit = self.downscale if method == 'encode' else 1
         tile, overlap = self.tile * unit, self.overlap * unit
@@ -71,7 +77,11 @@ class FirstStage:
         jax.eval_shape(one, x)  # its complaints are of the picture, not of a tile
         if self.blend == 'diffusers':
             return _cut_at_the_end(one, x, tile, overlap)
-        return Windows(tile, overlap, 'ramp').average(lambda tiles: one(tiles[0])[None], x)
+        # Tiles go round a seamless picture; the model does where one tile is all of it.
+        alone = ''.join(axis for axis in self.model.wrap if x.shape['yx'.index(axis) + 1] <= tile)
+        model = dataclasses.replace(self.model, wrap=alone)
+        windows = Windows(tile, overlap, 'ramp', self.model.wrap)
+        return windows.average(lambda tiles: one(tiles[0], model)[None], x)
 
 
 def _cut_at_the_end(function: Callable[[Array], Array], x: Array, tile: int, overlap: int) -> Array:

@@ -21,6 +21,7 @@ class Pixelwise:
     """Doubles the size of latents and takes every other pixel back; looks at each alone."""
 
     downscale: int = 2
+    wrap: str = ''
 
     def apply(self, variables, x, *args, method):
         if method == 'encode':
@@ -95,6 +96,22 @@ def test_even_tiles_are_whole_and_fade_into_each_other():
     np.testing.assert_allclose(out[0, 3, :, 0], [0] * 4 + [0.125, 0.375, 0.625, 0.875] + [1] * 4, atol=1e-6)
 
 
+@pytest.mark.parametrize(('wrap', 'size', 'shift'), [('x', (4, 12), (0, 3)), ('xy', (12, 4), (3, 1))])
+def test_tiles_of_a_seamless_picture_go_round_it(wrap, size, shift):
+    model = taesd.Model(channels=8, num_blocks=(1, 1), wrap=wrap)
+    tiled = FirstStage(model, tile=6, overlap=3)
+    z = normal(1, *size, 4)
+
+    @partial(jax.jit, compiler_options=oracles.QUICK)
+    def run(z):
+        variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+        return tiled.apply(variables, z, method='decode')
+
+    out = run(z)
+    moved = run(np.roll(z, shift, (1, 2)))
+    np.testing.assert_allclose(moved, np.roll(out, (2 * shift[0], 2 * shift[1]), (1, 2)), atol=1e-5)
+
+
 @pytest.mark.parametrize('model', [MODEL, taesd.Model(channels=8, num_blocks=(1, 1))])
 def test_latents_of_a_tiled_model_are_drawn_from_its_tiles(model):
     tiled = FirstStage(model, tile=4, overlap=1)
@@ -119,6 +136,8 @@ def test_what_cannot_be_tiled_is_an_error():
         FirstStage(MODEL, tile=8, overlap=8)
     with pytest.raises(ValueError, match="blend of tiles 'smooth'; have"):
         FirstStage(MODEL, blend='smooth')
+    with pytest.raises(ValueError, match=r"should \(wrap='x'\). Take blend='even'"):
+        FirstStage(dataclasses.replace(MODEL, wrap='x'), blend='diffusers')
     with pytest.raises(ValueError, match='method of a tiled first stage .__call__.'):
         FirstStage(MODEL).apply({}, normal(1, 8, 8, 3), method='__call__')
     variables = jax.eval_shape(MODEL.init, jax.random.key(0), normal(1, 8, 8, 3))
