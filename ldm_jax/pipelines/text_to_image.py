@@ -45,9 +45,14 @@ def starting_noise(
     pipeline: Pipeline, sampling: Sampling, levels: NoiseLevel, seeds: Sequence[int], size: tuple[int, int]
 ) -> np.ndarray:
     """Latents of noise alone at the first level."""
+    return at_start(sampling, levels, pipeline.noise(seeds, size, sampling.noise_source))
+
+
+def at_start(sampling: Sampling, levels: NoiseLevel, noise: np.ndarray) -> np.ndarray:
+    """Standard normal noise scaled to the first level."""
     alpha, sigma = float(levels.alpha[0]), float(levels.sigma[0])
     scale = sigma if sampling.start == 'noise' else np.hypot(alpha, sigma)
-    return np.float32(scale) * pipeline.noise(seeds, size, sampling.noise_source)
+    return np.float32(scale) * noise
 
 
 def texts(
