@@ -45,20 +45,25 @@ def ours(settings, params=None, devices=1, **options) -> Pipeline:
 
 
 @functools.cache
+def model(name: str) -> Pipeline:
+    """Our pipeline of a kind of folders.TINY, with the programs that other tests compiled."""
+    return ours(copy.deepcopy(folders.TINY[name]))
+
+
+@functools.cache
 def pair(name: str) -> tuple[Pipeline, object]:
     """(ours, diffusers') of a kind of folders.TINY. diffusers' safety checker and progress bar are off."""
     import diffusers
 
     settings = copy.deepcopy(folders.TINY[name])
-    params = random_params(settings)
     with tempfile.TemporaryDirectory() as folder:
-        model, target = Path(folder) / 'model', Path(folder) / 'diffusers'
-        store.save_model(model, settings, params)
-        convert(str(model), str(target), to='diffusers')
+        source, target = Path(folder) / 'model', Path(folder) / 'diffusers'
+        store.save_model(source, settings, random_params(settings))
+        convert(str(source), str(target), to='diffusers')
         given = dict(depth_estimator=None, feature_extractor=None) if 'Depth' in name else {}
         theirs = diffusers.DiffusionPipeline.from_pretrained(target, **given)
     theirs.set_progress_bar_config(disable=True)
-    return ours(settings, params), theirs
+    return model(name), theirs
 
 
 def noise(seeds, shape, source='torch_cpu'):

@@ -5,7 +5,6 @@ import pytest
 
 from ldm_jax.pipelines.depth_to_image import depth_to_image, latent_depths
 from ldm_jax.pipelines.sampling import Sampling
-from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
@@ -49,7 +48,7 @@ def test_depth_maps_are_scaled_as_torch_does(size):
 
 
 def test_bad_input_is_refused_before_anything_runs():
-    pipeline = pairs.ours(folders.TINY['StableDiffusionDepth2ImgPipeline'])
+    pipeline = pairs.model('StableDiffusionDepth2ImgPipeline')
 
     def run(depths=DEPTHS, images=IMAGES, **options):
         depth_to_image(pipeline, PROMPTS, images, depths, **options)
@@ -64,7 +63,7 @@ def test_bad_input_is_refused_before_anything_runs():
         run(strength=0)
     with pytest.raises(ValueError, match='The nearest that is: 16 x 32'):
         run(images=IMAGES[:, :, :31])
-    other = pairs.ours(folders.TINY['StableDiffusionPipeline'])
+    other = pairs.model('StableDiffusionPipeline')
     with pytest.raises(
         ValueError, match=r'a depth map\. This one takes a text and nothing else: its task is text'
     ):

@@ -5,7 +5,6 @@ import pytest
 
 from ldm_jax.pipelines.edit import edit
 from ldm_jax.pipelines.sampling import Sampling
-from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['make it a red cat', 'turn it into two green apples'], 'blurry'
@@ -46,7 +45,7 @@ def test_latents_and_images_are_those_of_diffusers(text_scale, image_scale):
 @pytest.mark.slow
 def test_without_guidance_the_network_is_told_both():
     """Outside the interval of guidance too, where there is one evaluation instead of three."""
-    pipeline = pairs.ours(folders.TINY['StableDiffusionInstructPix2PixPipeline'])
+    pipeline = pairs.model('StableDiffusionInstructPix2PixPipeline')
 
     def made(**options):
         return edit(pipeline, PROMPTS, IMAGES, seed=3, sampling=Sampling('ddim', **DDIM, **options))
@@ -57,7 +56,7 @@ def test_without_guidance_the_network_is_told_both():
 
 
 def test_bad_input_is_refused_before_anything_runs():
-    pipeline = pairs.ours(folders.TINY['StableDiffusionInstructPix2PixPipeline'])
+    pipeline = pairs.model('StableDiffusionInstructPix2PixPipeline')
     with pytest.raises(ValueError, match=r"\['guidance_rescale'\] does not go with the two scales"):
         edit(pipeline, PROMPTS, IMAGES, sampling=Sampling(guidance_rescale=0.7))
     with pytest.raises(ValueError, match=r"\['guidance_rule'\] does not go"):
@@ -68,6 +67,6 @@ def test_bad_input_is_refused_before_anything_runs():
         edit(pipeline, [*PROMPTS, 'a'], IMAGES)
     with pytest.raises(ValueError, match='The nearest that is: 16 x 32'):
         edit(pipeline, PROMPTS, IMAGES[:, :, :31])
-    other = pairs.ours(folders.TINY['StableDiffusionInpaintPipeline'])
+    other = pairs.model('StableDiffusionInpaintPipeline')
     with pytest.raises(ValueError, match='its task is inpaint'):
         edit(other, PROMPTS, IMAGES)

@@ -4,7 +4,6 @@ import pytest
 from ldm_jax.pipelines.inpaint import inpaint
 from ldm_jax.pipelines.outpaint import extended, outpaint
 from ldm_jax.pipelines.sampling import Sampling
-from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 12, 20, 3)).astype(np.float32)
@@ -21,7 +20,7 @@ def test_canvas_and_mask():
 
 
 def test_the_picture_stays_and_its_surroundings_are_inpainted():
-    pipeline = pairs.ours(folders.TINY['StableDiffusionPipeline'])
+    pipeline = pairs.model('StableDiffusionPipeline')
     settings = dict(blur=1, strength=0.75, seed=3, sampling=Sampling('ddim', 'leading', num_steps=4))
     made = outpaint(pipeline, ['a cat', 'a dog'], IMAGES, top=4, left=8, right=4, **settings)
     expected = inpaint(
@@ -46,6 +45,6 @@ def test_the_picture_stays_and_its_surroundings_are_inpainted():
     ],
 )
 def test_bad_input_is_refused_before_anything_runs(options, message):
-    pipeline = pairs.ours(folders.TINY['StableDiffusionPipeline'])
+    pipeline = pairs.model('StableDiffusionPipeline')
     with pytest.raises(ValueError, match=message):
         outpaint(pipeline, ['a', 'b'], IMAGES, **dict(dict(blur=0), **options))
