@@ -46,8 +46,8 @@ def edit(
     size = pipeline.size(images.shape[1:3])
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)
-    x = text_to_image.starting_noise(pipeline, sampling, levels, seeds, size)
     texts = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    x = text_to_image.starting_noise(pipeline, sampling, levels, seeds, size)
     # These models are told the posterior's mean, not scaled as the latents that they make.
     told = pipeline.encode(images) / np.float32(pipeline.parts.latent_scale)
     conds = _conds(texts, told)

@@ -72,40 +72,30 @@ def inpaint(
     levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
     masks = np.stack([masking.blur(mask, blur) for mask in masks])
-    views, view_masks, regions = images, masks, [None] * len(prompts)
-    if padding is None:
-        size = pipeline.size(images.shape[1:3])
-    else:
-        size = pipeline.size(size)
-        regions = [masking.masked_crop(mask, padding, size[1] / size[0]) for mask in masks]
-        views, view_masks = (
-            np.stack([fit(region.of(a), size, 'fill') for region, a in zip(regions, whole, strict=True)])
-            for whole in (images, masks)
-        )
-    latent_masks = _latent_masks(pipeline, view_masks, keep)
+    size = pipeline.size(images.shape[1:3] if padding is None else size)
+    views, view_masks, regions = _views(images, masks, padding, size)
+    small = _latent_masks(pipeline, view_masks, keep)
+    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
     start = np.stack([masking.masked_image(content, *each) for each in zip(views, view_masks, strict=True)])
-
     has_channels, full, draws = pipeline.parts.extra_channels > 0, strength == 1, itertools.count()
-    known = None  # diffusers draws no noise for what it does not need
-    if not (has_channels and full):
-        known = posterior(pipeline, start, seeds, sampling, next(draws))
+    # In diffusers' order, which draws nothing for what it does not need.
+    known = None if has_channels and full else posterior(pipeline, start, seeds, sampling, next(draws))
     noise = pipeline.noise(seeds, size, sampling.noise_source, next(draws))
     if full:
         x = text_to_image.at_start(sampling, levels, noise)
     else:
         # The content 'latent_noise' is the very noise that is added, as in A1111's web UI.
-        x = noised(masking.masked_latents(content, known, latent_masks, noise), noise, levels)
-    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+        x = noised(masking.masked_latents(content, known, small, noise), noise, levels)
     if has_channels:
         holed = posterior(pipeline, views * (view_masks < 0.5), seeds, sampling, next(draws))
-        concat = np.concatenate([latent_masks, holed], -1)
-        conds = tuple(cond.replace(concat=concat) for cond in conds)
+        told = np.concatenate([small, holed], -1)
+        conds = tuple(cond.replace(concat=told) for cond in conds)
         latents = pipeline.sample(sampling, x, levels, conds, seeds)
     else:
-        kept = Kept(known, latent_masks, noise, keep)
+        kept = Kept(known, small, noise, keep)
         latents = pipeline.sample(sampling, x, levels, conds, seeds, kept=kept)
         # Grids may end at the first training level, which has some noise; what is known has none.
-        latents = latent_masks * latents + (1 - latent_masks) * known
+        latents = small * latents + (1 - small) * known
     made = pipeline.decode(latents)
     if not paste:
         return made
@@ -133,6 +123,20 @@ def _check_masks(images: np.ndarray, masks: np.ndarray) -> None:
             f'The mask has values from {masks.min():g} to {masks.max():g}; they must be in [0, 1], 1 where the '
             'picture is made anew.'
         )
+
+
+def _views(
+    images: np.ndarray, masks: np.ndarray, padding: int | None, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, list[masking.Region | None]]:
+    """What is worked on of pictures and masks, at that size, and where it lies: the whole without a padding."""
+    if padding is None:
+        return images, masks, [None] * len(images)
+    regions = [masking.masked_crop(mask, padding, size[1] / size[0]) for mask in masks]
+    views, view_masks = (
+        np.stack([fit(region.of(a), size, 'fill') for region, a in zip(regions, whole, strict=True)])
+        for whole in (images, masks)
+    )
+    return views, view_masks, regions
 
 
 def _latent_masks(pipeline: Pipeline, masks: np.ndarray, keep: str) -> np.ndarray:

@@ -66,16 +66,15 @@ def texts(
 
     Raises ValueError where there are not as many negative prompts as prompts.
     """
-    cond = pipeline.text(prompts, size)
     if sampling.guidance_scale is None:
-        return (cond,)
+        return (pipeline.text(prompts, size),)
     if isinstance(negative_prompts, str):
         negative_prompts = [negative_prompts] * len(prompts)
     if len(negative_prompts) != len(prompts):
         raise ValueError(
             f'{len(negative_prompts)} negative prompts for {len(prompts)} prompts: give as many, or one.'
         )
-    return pipeline.text(negative_prompts, size, negative=True), cond
+    return pipeline.text(negative_prompts, size, negative=True), pipeline.text(prompts, size)
 
 
 def check(pipeline: Pipeline) -> None:

@@ -175,6 +175,7 @@ def test_only_masked_works_at_its_own_size_and_changes_nothing_else(text_model):
         (dict(masks=MASKS[:, :8]), r'The mask is \[8, 32, 1\] and the picture \[16, 32, 3\]'),
         (dict(masks=2 * MASKS), r'values from 0 to 2; they must be in \[0, 1\]'),
         (dict(masks=0 * MASKS), 'leaves nothing to make anew'),
+        (dict(negative_prompts=['a'] * 3), '3 negative prompts for 2 prompts'),
         (dict(strength=1.5), r'above 0 and at most 1; got 1\.5'),
         (dict(content='nothing'), "No masked content 'nothing'; have"),
         (dict(keep='x'), r"No way to keep 'x'; have \['x0', 'step'\]"),
