@@ -82,7 +82,8 @@ def denoiser(
         branches = guidance.batched(predict(guidance.pair(*conds)), len(conds))
         found = _guided(guide, branches, prediction)
         if interval is not None:
-            found = guidance.interval(found, predict(conds[1]), *interval)
+            told_all = conds[1 if guide.image_scale is None else 2]
+            found = guidance.interval(found, predict(told_all), *interval)
     return found if percentile is None else guidance.thresholded(found, percentile)
 
 

@@ -46,9 +46,14 @@ def starting_noise(
     pipeline: Pipeline, sampling: Sampling, levels: NoiseLevel, seeds: Sequence[int], size: tuple[int, int]
 ) -> np.ndarray:
     """Latents of noise alone at the first level."""
+    return at_start(sampling, levels, pipeline.noise(seeds, size, sampling.noise_source))
+
+
+def at_start(sampling: Sampling, levels: NoiseLevel, noise: np.ndarray) -> np.ndarray:
+    """Standard normal noise scaled to the first level."""
     alpha, sigma = float(levels.alpha[0]), float(levels.sigma[0])
     scale = sigma if sampling.start == 'noise' else np.hypot(alpha, sigma)
-    return np.float32(scale) * pipeline.noise(seeds, size, sampling.noise_source)
+    return np.float32(scale) * noise
 
 
 def texts(
@@ -62,13 +67,12 @@ def texts(
 
     Raises ValueError where there are not as many negative prompts as prompts.
     """
-    cond = pipeline.text(prompts, size)
     if sampling.guidance_scale is None:
-        return (cond,)
+        return (pipeline.text(prompts, size),)
     if isinstance(negative_prompts, str):
         negative_prompts = [negative_prompts] * len(prompts)
     if len(negative_prompts) != len(prompts):
         raise ValueError(
             f'{len(negative_prompts)} negative prompts for {len(prompts)} prompts: give as many, or one.'
         )
-    return pipeline.text(negative_prompts, size, negative=True), cond
+    return pipeline.text(negative_prompts, size, negative=True), pipeline.text(prompts, size)

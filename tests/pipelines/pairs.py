@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import tempfile
 from pathlib import Path
@@ -44,20 +45,25 @@ def ours(settings, params=None, devices=1, **options) -> Pipeline:
 
 
 @functools.cache
+def model(name: str) -> Pipeline:
+    """Our pipeline of a kind of folders.TINY, with the programs that other tests compiled."""
+    return ours(copy.deepcopy(folders.TINY[name]))
+
+
+@functools.cache
 def pair(name: str) -> tuple[Pipeline, object]:
     """(ours, diffusers') of a kind of folders.TINY. diffusers' safety checker and progress bar are off."""
     import diffusers
 
     settings = copy.deepcopy(folders.TINY[name])
-    params = random_params(settings)
     with tempfile.TemporaryDirectory() as folder:
-        model, target = Path(folder) / 'model', Path(folder) / 'diffusers'
-        store.save_model(model, settings, params)
-        convert(str(model), str(target), to='diffusers')
+        source, target = Path(folder) / 'model', Path(folder) / 'diffusers'
+        store.save_model(source, settings, random_params(settings))
+        convert(str(source), str(target), to='diffusers')
         given = dict(depth_estimator=None, feature_extractor=None) if 'Depth' in name else {}
         theirs = diffusers.DiffusionPipeline.from_pretrained(target, **given)
     theirs.set_progress_bar_config(disable=True)
-    return ours(settings, params), theirs
+    return model(name), theirs
 
 
 def noise(seeds, shape, source='torch_cpu'):
@@ -79,6 +85,44 @@ def ddim(pipe):
     return diffusers.DDIMScheduler.from_config(
         pipe.scheduler.config, clip_sample=False, set_alpha_to_one=False, steps_offset=1
     )
+
+
+def made_by_ours(task, pipeline, *args, **options):
+    """(latents, images) of a task."""
+    latents = []
+
+    class Seen(Pipeline):
+        def decode(self, found):
+            latents.append(found)
+            return super().decode(found)
+
+    fields = {field.name: getattr(pipeline, field.name) for field in dataclasses.fields(pipeline)}
+    images = task(Seen(**fields), *args, **options)
+    return latents[0], images
+
+
+def made_by_theirs(pipe, **call):
+    """(latents, images in [-1, 1]) of a pipeline of diffusers, channels last."""
+    import torch
+
+    latents = pipe(**call, output_type='latent').images
+    with torch.no_grad():
+        images = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample.clamp(-1, 1)
+    return channels_last(latents), channels_last(images)
+
+
+def channels_first(array):
+    """[B, h, w, C] as a torch tensor [B, C, h, w]."""
+    import torch
+
+    return torch.from_numpy(np.moveaxis(np.asarray(array), -1, 1).copy())
+
+
+def generators(*seeds):
+    """torch's generator of each seed."""
+    import torch
+
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def psnr(ours, theirs):
