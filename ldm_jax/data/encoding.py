@@ -196,8 +196,8 @@ def _agree(root: pathlib.Path, job: Job, settings: Mapping[str, Any]) -> None:
     }
     if changed:
         raise ValueError(
-            f'{root} was begun with other settings (old, new): {changed}. Choose another folder, or give the old ones to '
-            'go on.'
+            f'{root} was begun with other settings (old, new): {changed}. Choose another folder, or give the old '
+            'ones to go on.'
         )
 
 

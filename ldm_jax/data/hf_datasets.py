@@ -9,10 +9,8 @@ import itertools
 import json
 import pathlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
-
-import numpy as np
 
 from ldm_jax.data import index, rows
 from ldm_jax.data.corrupt import Corrupt
@@ -190,10 +188,13 @@ def _arrow(parquet: str) -> str:
     import pyarrow.parquet
 
     def rewrite(target: pathlib.Path) -> None:
-        with pyarrow.parquet.ParquetFile(parquet) as source, pa.OSFile(str(target), 'wb') as sink:
-            with pa.ipc.new_stream(sink, source.schema_arrow) as writer:
-                for batch in source.iter_batches(batch_size=100):
-                    writer.write_batch(batch)
+        with (
+            pyarrow.parquet.ParquetFile(parquet) as source,
+            pa.OSFile(str(target), 'wb') as sink,
+            pa.ipc.new_stream(sink, source.schema_arrow) as writer,
+        ):
+            for batch in source.iter_batches(batch_size=100):
+                writer.write_batch(batch)
 
     try:
         return str(index.kept('arrow', index.stamp([parquet]), rewrite, '.arrow'))

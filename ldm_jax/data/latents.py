@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from ldm_jax.data import array_record, encoding, packing
-from ldm_jax.data.corrupt import Corrupt
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
     """Encoded examples; floating-point arrays as float32, whatever they were stored as.
 
-    An example has moments [h, w, 2 Z] (of a KL autoencoder: means, then log variances) or latents [h, w, Z] (of others),
-    neither scaled by latent_scale; and what was encoded and kept of text, context [L, D], pooled [P], label and size [6].
+    An example has moments [h, w, 2 Z] (of a KL autoencoder: means, then log variances) or latents [h, w, Z] (of
+    others), neither scaled by latent_scale; and what was encoded and kept of text, context [L, D], pooled [P], label
+    and size [6].
 
     Args:
         path: the folder.

@@ -112,8 +112,8 @@ def check(source: TableSource, rows: Iterable[int] | None = None, hint: str = ''
     if lacking:
         row, fields = lacking[0]
         raise ValueError(
-            f'{source.path}: {len(lacking)} of {len(table)} rows have no field {" or ".join(map(repr, sorted(fields)))}; '
-            f'the first, {table.name(row)}, has {sorted(table.columns(row))}. text is {source.text!r}, label '
+            f'{source.path}: {len(lacking)} of {len(table)} rows have no field '
+            f'{" or ".join(map(repr, sorted(fields)))}; the first, {table.name(row)}, has {sorted(table.columns(row))}. text is {source.text!r}, label '
             f'{source.label!r}. {hint}'.rstrip()
         )
 

@@ -29,7 +29,8 @@ class Source:
 
     Raises:
         ImportError: tensorflow-datasets is not installed.
-        ValueError: no such dataset, version, split or feature; or it is stored as tfrecord, which only TensorFlow reads.
+        ValueError: no such dataset, version, split or feature; or it is stored as tfrecord, which only TensorFlow
+            reads.
     """
 
     dataset: str

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax import cache, trees
+from ldm_jax import trees
+from ldm_jax.cache import CACHE
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.leaves import Arrays
@@ -21,7 +22,7 @@ SETTINGS = folders.TINY['StableDiffusionPipeline']
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(cache.CACHE, str(tmp_path / 'cache'))
+    monkeypatch.setenv(CACHE, str(tmp_path / 'cache'))
     return tmp_path / 'cache'
 
 
