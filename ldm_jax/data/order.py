@@ -16,8 +16,8 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 
-import grain
 import numpy as np
+from grain.experimental import index_shuffle  # a permutation without a table
 
 Place = tuple[int, int]  # a bucket, a position of its stream
 
@@ -51,23 +51,14 @@ class Order:
         count = len(self.buckets[bucket])
         epoch, first = divmod(position, count)
         for offset in range(count):
-            yield epoch, int(self._streams[bucket][epoch * count + (first + offset) % count])
+            number = index_shuffle(
+                (first + offset) % count, max_index=count - 1, seed=_seed(self.seed, bucket, epoch), rounds=4
+            )
+            yield epoch, int(self.buckets[bucket][number])
 
     def rng(self, epoch: int, index: int) -> np.random.Generator:
         """The randomness of one showing of an example."""
         return np.random.default_rng([self.seed % 2**64, epoch, index])
-
-    @functools.cached_property
-    def _streams(self) -> list[grain.MapDataset[int]]:
-        return [
-            grain.MapDataset.source(members).seed(self._seed(number)).shuffle().repeat()
-            for number, members in enumerate(self.buckets)
-        ]
-
-    def _seed(self, bucket: int) -> int:
-        return int(
-            np.random.SeedSequence([self.seed % 2**64, bucket]).generate_state(1)[0]
-        )  # Grain takes 32 bits
 
     def _whole(self, epoch: int) -> int:
         """T(epoch)."""
@@ -96,3 +87,9 @@ def _plan(counts: tuple[int, ...], batch_size: int, seed: int, epoch: int) -> np
         entries.append(np.stack([np.full_like(numbers, bucket), numbers], axis=1))
     rng = np.random.default_rng([seed % 2**64, epoch])
     return rng.permutation(np.concatenate(entries))
+
+
+@functools.lru_cache(maxsize=256)
+def _seed(seed: int, bucket: int, epoch: int) -> int:
+    """Of an epoch's shuffle: 32 bits, as Grain takes them."""
+    return int(np.random.SeedSequence([seed % 2**64, bucket, epoch]).generate_state(1)[0])

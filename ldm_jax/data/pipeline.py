@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import grain
 import numpy as np
+from absl import flags
 
 from ldm_jax.data.corrupt import Corrupt, Report
 from ldm_jax.data.order import Order, Place
@@ -175,6 +176,8 @@ def batches(
     dataset = grain.MapDataset.range(start, sys.maxsize).map(reader)
     stream = dataset.to_iter_dataset(grain.ReadOptions(threads, max(prefetch, threads)))
     if workers:
+        if not flags.FLAGS.is_parsed():  # by a notebook or a test; Grain hands the flags to its processes
+            flags.FLAGS.mark_as_parsed()
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(workers, prefetch))
     return Batches(iter(stream), report)
 

@@ -111,10 +111,10 @@ def check(source: TableSource, rows: Iterable[int] | None = None, hint: str = ''
     lacking = [(row, fields) for row, fields in lacking if fields]
     if lacking:
         row, fields = lacking[0]
+        absent, have = ' or '.join(map(repr, sorted(fields))), sorted(table.columns(row))
         raise ValueError(
-            f'{source.path}: {len(lacking)} of {len(table)} rows have no field '
-            f'{" or ".join(map(repr, sorted(fields)))}; the first, {table.name(row)}, has {sorted(table.columns(row))}. text is {source.text!r}, label '
-            f'{source.label!r}. {hint}'.rstrip()
+            f'{source.path}: {len(lacking)} of {len(table)} rows have no field {absent}; the first, '
+            f'{table.name(row)}, has {have}. text is {source.text!r}, label {source.label!r}. {hint}'.rstrip()
         )
 
 
