@@ -15,6 +15,7 @@ import numpy as np
 from ldm_jax.data import index, packing, rows, transforms
 from ldm_jax.data.corrupt import Corrupt
 
+FIRST = 100  # rows that are looked at when a source is built
 SUFFIXES = ('.array_record', '.arrayrecord')
 
 
@@ -42,14 +43,13 @@ class Source:
     key: str = ''
 
     def __post_init__(self):
-        if len(self.table):
-            row = self.table.row(0)
-            for field in filter(None, (self.image, self.key)):
-                if field not in row:
-                    raise ValueError(
-                        f'{self.path}: the first row has no field {field!r}; it has {sorted(row)}.'
-                    )
-        rows.check(self, range(min(len(self.table), 1)))
+        rows.check(self, FIRST)
+        have = set()
+        for row in range(min(FIRST, len(self.table))):
+            with contextlib.suppress(Corrupt):
+                have |= self.table.row(row).keys()
+        if self.image not in have:
+            raise ValueError(f'{self.path}: no row has the field image={self.image!r}; have {sorted(have)}.')
 
     @functools.cached_property
     def table(self) -> Table:

@@ -56,9 +56,14 @@ def stamp(paths: Iterable[str]) -> str:
     return digest.hexdigest()[:32]
 
 
+def place(kind: str, key: str, suffix: str) -> pathlib.Path:
+    """Where `kept` has the file of a kind and a key."""
+    return cache_folder() / kind / f'{key}{suffix}'
+
+
 def kept(kind: str, key: str, make: Callable[[pathlib.Path], None], suffix: str) -> pathlib.Path:
     """The file of a kind and a key in the cache folder; make(path) writes it when it is not there yet."""
-    target = cache_folder() / kind / f'{key}{suffix}'
+    target = place(kind, key, suffix)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(

@@ -7,7 +7,7 @@ functions here are its methods.
 from __future__ import annotations
 
 import string
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,10 +93,12 @@ def needed(source: TableSource) -> set[str]:
     return found | ({source.label} if source.label else set())
 
 
-def check(source: TableSource, rows: Iterable[int] | None = None, hint: str = '') -> None:
+def check(source: TableSource, first: int | None = None, hint: str = '') -> None:
     """Raises ValueError when a source cannot work: no rows, or none of what text and label name.
 
-    rows: that must have the fields, all by default; hint: where the fields come from.
+    Args:
+        first: one of so many rows must have the fields, where looking at all is too long; by default all must.
+        hint: where the fields come from.
     """
     if source.image_size is not None and source.image_size < 1:
         raise ValueError(
@@ -105,17 +107,26 @@ def check(source: TableSource, rows: Iterable[int] | None = None, hint: str = ''
     table, wanted = source.table, needed(source)
     if not len(table):
         raise ValueError(f'{source.path} holds no images.')
-    lacking = [
-        (row, wanted - set(table.columns(row))) for row in (range(len(table)) if rows is None else rows)
-    ]
-    lacking = [(row, fields) for row, fields in lacking if fields]
+    lacking, failure = [], None
+    for row in range(len(table) if first is None else min(first, len(table))):
+        try:
+            have = set(table.columns(row))
+        except Corrupt as error:  # one of those that will be skipped, unless all are
+            failure = error
+            continue
+        if wanted <= have and first is not None:
+            return
+        if not wanted <= have:
+            lacking.append((row, have))
     if lacking:
-        row, fields = lacking[0]
-        absent, have = ' or '.join(map(repr, sorted(fields))), sorted(table.columns(row))
+        row, have = lacking[0]
+        absent = ' or '.join(map(repr, sorted(wanted - have)))
         raise ValueError(
             f'{source.path}: {len(lacking)} of {len(table)} rows have no field {absent}; the first, '
-            f'{table.name(row)}, has {have}. text is {source.text!r}, label {source.label!r}. {hint}'.rstrip()
+            f'{table.name(row)}, has {sorted(have)}. text is {source.text!r}, label {source.label!r}. {hint}'.rstrip()
         )
+    if first is not None:
+        raise ValueError(f'{source.path}: none of its first rows can be read: {failure}.')
 
 
 def _within(source: TableSource, i: int) -> int:

@@ -44,12 +44,7 @@ class Source:
     label: str = ''
 
     def __post_init__(self):
-        first = range(min(len(self.table), 100))
-        wanted = rows.needed(self)
-        fits = (row for row in first if not wanted - set(self.table.columns(row)))
-        rows.check(
-            self, [next(fits, 0)] if len(self.table) else [], 'Fields are of key.json, key.txt and key.cls.'
-        )
+        rows.check(self, 100, 'Fields are of key.json, key.txt and key.cls.')
 
     @functools.cached_property
     def table(self) -> Table:
@@ -76,10 +71,11 @@ class Table:
     @functools.cached_property
     def _samples(self) -> dict[str, np.ndarray]:
         """key [N], shard [N], files [N + 1] (sample i has those from files[i] on); suffix, offset, size [M]."""
-        found = [
-            dict(index.arrays('tar', index.stamp([shard]), functools.partial(_index, shard)))
-            for shard in progress(self.shards, len(self.shards), 'indexing shards')
-        ]
+        keys = {shard: index.stamp([shard]) for shard in self.shards}
+        new = [shard for shard in self.shards if not index.place('tar', keys[shard], '.npz').exists()]
+        for shard in progress(new, len(new), 'indexing shards'):
+            index.arrays('tar', keys[shard], functools.partial(_index, shard))
+        found = [index.arrays('tar', keys[shard], functools.partial(_index, shard)) for shard in self.shards]
         counts = [0, *np.cumsum([len(one['suffix']) for one in found])]
         return {
             'key': np.concatenate([one['key'] for one in found]),
