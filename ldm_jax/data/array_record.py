@@ -119,9 +119,7 @@ def records(paths: tuple[str, ...]) -> Any:
     except ImportError:
         raise ImportError("ArrayRecord files need array_record: pip install 'ldm_jax[train]'.") from None
     try:
-        return array_record_data_source.ArrayRecordDataSource(
-            list(paths), reader_options={'readahead_buffer_size': '0', 'max_parallelism': '0'}
-        )
+        return array_record_data_source.ArrayRecordDataSource(list(paths))
     except (ValueError, RuntimeError, IndexError) as error:
         raise ValueError(f'{paths[0]} and others are no ArrayRecord files, or cut off: {error}.') from None
 

@@ -132,7 +132,7 @@ def shapes(area: int, multiple: int, min_side: int, max_side: int) -> list[Shape
 
     Raises ValueError when no square fits.
     """
-    square = math.isqrt(area) // multiple * multiple
+    square = math.isqrt(area) // max(multiple, 1) * multiple
     if not 0 < multiple <= min_side <= square <= max_side:
         raise ValueError(
             f'Buckets need 0 < multiple <= min_side <= image_size <= max_side; got multiple {multiple}, min_side '

@@ -52,7 +52,7 @@ def _array(code: int, data: bytes) -> Any:
 
 def _example(data: bytes) -> dict[str, Any]:
     from google.protobuf.message import DecodeError
-    from tensorflow_datasets.core.proto import tf_example_pb2
+    from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example_pb2
 
     try:
         features = tf_example_pb2.Example.FromString(data).features.feature

@@ -42,7 +42,7 @@ def test_rows_of_all_files_are_read_by_index(folder):
 
 def test_tensorflow_examples_are_read(tmp_path):
     from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets.core.proto import tf_example_pb2
+    from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example_pb2
 
     writer = ArrayRecordWriter(str(tmp_path / 'x.array_record'), 'group_size:1')
     for i in range(3):

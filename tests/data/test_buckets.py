@@ -121,8 +121,8 @@ def test_batches_have_one_shape_and_every_image_comes_once_an_epoch(folder):
 def test_an_example_has_the_shape_of_its_bucket_and_tells_how_it_was_cut(folder):
     ours = source(folder)
     example = ours[9]  # 60 wide, 20 high
-    assert example['image'].shape == (*ours.shape(9), 3) == (16, 64, 3)
-    assert example['size'].tolist() == [20, 60, 2, 0, 16, 64]  # scaled to 21 x 64
+    assert example['image'].shape == (*ours.shape(9), 3) == (16, 48, 3)
+    assert example['size'].tolist() == [20, 60, 0, 0, 16, 48]
     assert example['text'] == ours.caption(9) == '9'
     assert ours.name(9) == '09.png'
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(ours))[9]['image'], example['image'])
@@ -134,7 +134,7 @@ def test_sizes_are_measured_once_until_the_data_change(folder, monkeypatch, tmp_
     assert [source(folder).shape(0), source(folder, min_side=8).shape(0)] == [(32, 32)] * 2
     assert len(calls) == 1
     (tmp_path / '00.png').write_bytes(picture(0, (60, 20)))
-    assert source(folder).shape(0) == (16, 64)
+    assert source(folder).shape(0) == (16, 48)
     assert len(calls) == 2
 
 

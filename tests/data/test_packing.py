@@ -37,7 +37,7 @@ def test_rows_come_back_and_flax_reads_them():
 
 
 def test_tensorflow_examples_are_read():
-    from tensorflow_datasets.core.proto import tf_example_pb2
+    from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example_pb2
 
     example = tf_example_pb2.Example()
     features = example.features.feature
