@@ -57,18 +57,24 @@ def main(argv):
     have = [part for part in stored.parts if part == 'first_stage' or part.startswith('text_encoder')]
     model = encoder.from_settings(stored.settings, PARTS.value or have, COMPUTE.value)
     params = loading.load(path, model.parts).params
-    run = jax.jit(model)
+    # Each device of this process takes a part of the batch.
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ('data',))
+    shared, split = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in ((), ('data',)))
+    if BATCH_SIZE.value % mesh.size:
+        raise app.UsageError(
+            f'--batch_size must be a multiple of the {mesh.size} devices; got {BATCH_SIZE.value}.'
+        )
+    run = jax.jit(model, in_shardings=(shared, split, split))
+    params = jax.device_put(params, shared)
 
     def encode(batch):
-        tokens = model.tokens(batch['text']) if model.text_encoders else {}
-        found = run(params, pictures.to_float(batch['image']), tokens)
+        image = pictures.to_float(batch['image']) if model.first_stage is not None else None
+        found = run(params, image, model.tokens(batch['text']) if model.text_encoders else {})
         return {name: np.asarray(array.astype(DTYPE.value)) for name, array in found.items()}
 
     def null():
-        return {
-            name: np.asarray(array[0].astype(DTYPE.value))
-            for name, array in run(params, None, model.tokens([''])).items()
-        }
+        found = run(params, None, model.tokens([''] * BATCH_SIZE.value))
+        return {name: np.asarray(array[0].astype(DTYPE.value)) for name, array in found.items()}
 
     settings = {
         'model': MODEL.value,

@@ -90,6 +90,8 @@ class Table:
                 f'tensorflow-datasets has no {self.dataset!r}, and none is prepared in '
                 f'{self.data_dir or "its own folder"} (data_dir).'
             ) from None
+        except AssertionError as error:  # another version is prepared, or known
+            raise ValueError(str(error)) from None
 
     @functools.cached_property
     def image(self) -> str:

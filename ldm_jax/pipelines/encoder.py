@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,21 +15,24 @@ from ldm_jax.types import Array, PyTree, Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """A first stage and text encoders; either may be absent. Parameters are an argument, and the caller jits."""
+    """A first stage and text encoders; either may be absent. Parameters are an argument, and the caller jits.
+
+    Attributes:
+        first_stage: or None.
+        text_encoders: (part, network, tokenizer) of each, in the order in which contexts are joined.
+    """
 
     first_stage: nn.Module | None
-    text_encoders: Mapping[
-        str, tuple[nn.Module, Tokenizer]
-    ]  # by part, in the order in which contexts are joined
+    text_encoders: tuple[tuple[str, nn.Module, Tokenizer], ...]
 
     @property
     def parts(self) -> list[str]:
         """The parts whose parameters are needed."""
-        return ['first_stage'] * (self.first_stage is not None) + list(self.text_encoders)
+        return ['first_stage'] * (self.first_stage is not None) + [part for part, _, _ in self.text_encoders]
 
-    def tokens(self, texts: Any) -> dict[str, Array]:
+    def tokens(self, texts: Sequence[str]) -> dict[str, Array]:
         """Texts to ids [B, L] by part."""
-        return {part: tokenizer(list(texts)) for part, (_, tokenizer) in self.text_encoders.items()}
+        return {part: tokenizer(list(map(str, texts))) for part, _, tokenizer in self.text_encoders}
 
     def __call__(
         self, params: Mapping[str, PyTree], image: Array | None, tokens: Mapping[str, Array]
@@ -49,8 +52,7 @@ class Encoder:
             encoded = self.first_stage.apply({'params': params['first_stage']}, image, method='encode')
             found['moments' if encoded.shape[-1] == 2 * self.first_stage.z_channels else 'latents'] = encoded
         outputs = [
-            encoder.apply({'params': params[part]}, tokens[part])
-            for part, (encoder, _) in self.text_encoders.items()
+            encoder.apply({'params': params[part]}, tokens[part]) for part, encoder, _ in self.text_encoders
         ]
         if outputs:
             found['context'] = jnp.concatenate([getattr(o, 'context', o) for o in outputs], axis=-1)
@@ -71,8 +73,8 @@ def from_settings(settings: Mapping[str, Any], parts: list[str], dtype: str = 'f
         part: build('models', dict(settings['models'][part], dtype=dtype)) for part in have if part in parts
     }
     first_stage = models.pop('first_stage', None)
-    texts = {
-        part: (model, build('text', settings['tokenizer' + part.removeprefix('text_encoder')]))
+    texts = (
+        (part, model, build('text', settings['tokenizer' + part.removeprefix('text_encoder')]))
         for part, model in models.items()
-    }
-    return Encoder(first_stage, texts)
+    )
+    return Encoder(first_stage, tuple(texts))
