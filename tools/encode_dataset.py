@@ -79,6 +79,7 @@ def main(argv):
     settings = {
         'model': MODEL.value,
         'parts': {part: checksum(path, part) for part in model.parts},
+        'settings': stored.settings,
         'data': json.loads(CONFIG.value.data.to_json()),
         'dtype': DTYPE.value,
         'compute_dtype': COMPUTE.value,

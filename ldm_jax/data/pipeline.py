@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -149,7 +150,8 @@ def batches(
             batch, one after the other.
         threads: that read, in each process.
         workers: processes that read; with 0 the threads of this one do. They are spawned: the main program needs its
-            `if __name__ == '__main__'`, and the source must survive pickling.
+            `if __name__ == '__main__'`, and the source must survive pickling (a function of Mapped that holds
+            parameters takes them along). In them jax has only the CPU.
         prefetch: batches that are read ahead, by each process.
         max_corrupt: the share of examples that may be corrupt, see corrupt.Report.
 
@@ -178,8 +180,13 @@ def batches(
     if workers:
         if not flags.FLAGS.is_parsed():  # by a notebook or a test; Grain hands the flags to its processes
             flags.FLAGS.mark_as_parsed()
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(workers, prefetch))
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(workers, prefetch), _begin_worker)
     return Batches(iter(stream), report)
+
+
+def _begin_worker(number: int, count: int) -> None:
+    """Leaves accelerators to the main process, should a function of the source use jax."""
+    os.environ['JAX_PLATFORMS'] = 'cpu'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,7 +149,7 @@ def _number(source: TableSource, fields: Fields, i: int) -> np.int32:
     if classes is not None and value in classes:
         return np.int32(classes.index(value))
     try:
-        if isinstance(value, float) and value != int(value):
+        if np.ndim(value) or (isinstance(value, float) and value != int(value)):
             raise ValueError
         return np.int32(value)
     except (TypeError, ValueError, OverflowError):

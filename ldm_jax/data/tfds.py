@@ -19,16 +19,18 @@ class Source:
 
     Args:
         dataset: its name in the catalogue, with a configuration and a version if need be: 'oxford_flowers102',
-            'imagenet_resized/64x64', 'coco_captions:1.1.0'. One that is not prepared yet is downloaded and written as
-            array_record, which needs TensorFlow once for most of them.
+            'imagenet_resized/64x64', 'coco_captions:1.1.0'.
         image_size, text, label: as for image_folder. The example's other features are the fields; a class stands for
             its name in text and for its number in label. Nested ones are given as '{captions[text][0]}'.
         split: such as 'train', 'train[:10%]' or 'train+test'.
         image: the feature that is the picture; the only one of its kind by default.
         data_dir: where prepared datasets lie; by default tensorflow-datasets' own folder.
+        download: one that is not prepared yet is downloaded and written as array_record, which needs TensorFlow for
+            most of them; otherwise that is an error.
 
     Raises:
         ImportError: tensorflow-datasets is not installed.
+        FileNotFoundError: not prepared, and download is false.
         ValueError: no such dataset, version, split or feature; or it is stored as tfrecord, which only TensorFlow
             reads.
     """
@@ -40,13 +42,14 @@ class Source:
     split: str = 'train'
     image: str = ''
     data_dir: str | None = None
+    download: bool = False
 
     def __post_init__(self):
         rows.check(self, 1)
 
     @functools.cached_property
     def table(self) -> Table:
-        return Table(self.dataset, self.split, self.data_dir, self.image)
+        return Table(self.dataset, self.split, self.data_dir, self.image, self.download)
 
     __len__ = rows.length
     __getitem__ = rows.example
@@ -73,6 +76,7 @@ class Table:
     split: str
     data_dir: str | None
     picture: str = ''  # the feature that was asked for
+    download: bool = False
 
     @functools.cached_property
     def builder(self) -> Any:
@@ -112,7 +116,13 @@ class Table:
         import tensorflow_datasets as tfds
 
         decoders = {self.image: tfds.decode.SkipDecoding()}  # ours names a broken picture
-        self.builder.download_and_prepare(file_format='array_record')
+        if self.download:
+            self.builder.download_and_prepare(file_format='array_record')
+        elif not self.builder.is_prepared():
+            raise FileNotFoundError(
+                f'{self.dataset} is not prepared in {self.builder.data_path}. Say where it is by data_dir, or '
+                'let it be downloaded and prepared by download=True.'
+            )
         try:
             return self.builder.as_data_source(split=self.split, decoders=decoders)
         except NotImplementedError as error:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 import sys
 
 import numpy as np
@@ -85,3 +86,13 @@ def test_versions_and_splits_are_those_of_the_catalogue(data_dir):
         Source('swatches:9.9.9', data_dir=data_dir)
     with pytest.raises(ValueError, match="no 'no_such_set'.*data_dir"):
         Source('no_such_set', data_dir=data_dir)
+    with pytest.raises(FileNotFoundError, match=r'swatches is not prepared in .*elsewhere.*download=True'):
+        Source('swatches', data_dir=f'{data_dir}/elsewhere')
+
+
+def test_a_dataset_as_tfrecord_says_what_to_do(data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path / 'x')
+    info = tmp_path / 'x' / 'swatches' / '1.0.0' / 'dataset_info.json'
+    info.write_text(info.read_text().replace('array_record', 'tfrecord'))
+    with pytest.raises(ValueError, match="no access by row.*file_format='array_record'"):
+        Source('swatches', data_dir=str(tmp_path / 'x'))
