@@ -45,9 +45,25 @@ def ours(settings, params=None, devices=1, **options) -> Pipeline:
 
 
 @functools.cache
+def settings_of(name: str) -> dict:
+    """The settings of a kind of folders.TINY; BERT's words, which no package ships, are a few of our own."""
+    settings = copy.deepcopy(folders.TINY[name])
+    if settings.get('tokenizer', {}).get('name') == 'bert':
+        path = Path(_words().name) / 'vocab.txt'
+        path.write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', 'red', 'cat', 'two']))
+        settings['tokenizer']['vocab'] = str(path)
+    return settings
+
+
+@functools.cache
+def _words() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory()  # for as long as the process
+
+
+@functools.cache
 def model(name: str) -> Pipeline:
     """Our pipeline of a kind of folders.TINY, with the programs that other tests compiled."""
-    return ours(copy.deepcopy(folders.TINY[name]))
+    return ours(settings_of(name))
 
 
 @functools.cache
@@ -55,7 +71,7 @@ def pair(name: str) -> tuple[Pipeline, object]:
     """(ours, diffusers') of a kind of folders.TINY. diffusers' safety checker and progress bar are off."""
     import diffusers
 
-    settings = copy.deepcopy(folders.TINY[name])
+    settings = settings_of(name)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / 'model', Path(folder) / 'diffusers'
         store.save_model(source, settings, random_params(settings))

@@ -33,7 +33,8 @@ def test_errors_say_what_is_wanted_what_there_is_and_what_fits():
     found = parts.from_settings(folders.TINY['StableDiffusionPipeline'])
     kinds.check(found, 'inpaint', 'inpaint', 'text')
     with pytest.raises(
-        ValueError, match=r'^edit is for .* told a text and a picture\. This one is told a text: .* text_to_image'
+        ValueError,
+        match=r'^edit is for .* told a text and a picture\. This one is told a text: .* text_to_image',
     ):
         kinds.check(found, 'edit', 'edit')
     strange = dataclasses.replace(found, unet=dataclasses.replace(found.unet, in_channels=11))

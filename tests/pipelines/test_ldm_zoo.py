@@ -14,6 +14,7 @@ from ldm_jax.pipelines.programs import Programs
 from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.pipelines.semantic_to_image import semantic_to_image
 from ldm_jax.pipelines.super_resolution import super_resolution
+from ldm_jax.pipelines.text_to_image import text_to_image
 from ldm_jax.pipelines.unconditional import unconditional
 from tests.checkpoints import folders
 from tests.pipelines import pairs
@@ -60,6 +61,41 @@ def zoo(in_channels, **models):
 
 def decoded(pipeline, latents):
     return pipeline.decode(np.asarray(latents, np.float32))
+
+
+def test_pictures_of_texts_that_bert_reads_are_those_of_diffusers():
+    pytest.importorskip('diffusers')
+    ours, theirs = pairs.pair('LDMTextToImagePipeline')
+    theirs.scheduler = pairs.ddim(theirs)
+    prompts = ['a red cat', 'two cat']
+    latents = pairs.noise([3, 4], ours.parts.latents(1, (16, 16))[1:])
+    context, null = (theirs_read(theirs, texts) for texts in (prompts, ['', '']))
+    expected = guided_latents(theirs, latents, null, context, 3.0)
+    sampling = dataclasses.replace(DDIM, guidance_scale=3.0)
+    images = text_to_image(ours, prompts, size=(16, 16), seed=3, sampling=sampling)
+    assert pairs.psnr(images, decoded(ours, pairs.channels_last(expected))) > 50
+
+
+def theirs_read(pipe, texts):
+    import torch
+
+    ids = pipe.tokenizer(
+        texts, padding='max_length', max_length=77, truncation=True, return_tensors='pt'
+    ).input_ids
+    with torch.no_grad():
+        return pipe.bert(ids)[0]
+
+
+def guided_latents(pipe, x, null, context, scale):
+    import torch
+
+    pipe.scheduler.set_timesteps(4)
+    with torch.no_grad():
+        for t in pipe.scheduler.timesteps:
+            both = pipe.unet(torch.cat([x, x]), t, torch.cat([null, context])).sample
+            uncond, cond = both.chunk(2)
+            x = pipe.scheduler.step(uncond + scale * (cond - uncond), t, x).prev_sample
+    return x
 
 
 def test_unconditional_pictures_are_those_of_diffusers():

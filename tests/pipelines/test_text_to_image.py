@@ -78,20 +78,26 @@ def test_perturbed_attention_and_rescaling_are_those_of_diffusers():
 
 
 @pytest.mark.slow
-def test_skipping_a_layer_of_the_text_encoder_is_that_of_diffusers():
+def test_skipping_a_layer_of_the_text_encoder_is_reading_the_one_before_through_the_final_norm():
+    torch = pytest.importorskip('torch')
     pytest.importorskip('diffusers')
     ours, theirs = pairs.pair('StableDiffusionPipeline')
     theirs.scheduler = pairs.ddim(theirs)
-    noise = pairs.noise([3, 4], ours.parts.latents(1, (16, 32))[1:])
+
+    def read(texts):
+        ids = theirs.tokenizer(texts, padding='max_length', max_length=77, return_tensors='pt').input_ids
+        with torch.no_grad():
+            hidden = theirs.text_encoder(ids, output_hidden_states=True).hidden_states[-2]
+            return theirs.text_encoder.final_layer_norm(hidden)
+
     expected = theirs(
-        PROMPTS,
-        16,
-        32,
+        prompt_embeds=read(PROMPTS),
+        negative_prompt_embeds=read([NEGATIVE] * 2),
+        height=16,
+        width=32,
         num_inference_steps=4,
         guidance_scale=3.0,
-        negative_prompt=[NEGATIVE] * 2,
-        latents=noise,
-        clip_skip=1,  # counted from 0
+        latents=pairs.noise([3, 4], ours.parts.latents(1, (16, 32))[1:]),
         output_type='np',
     ).images
     skipping = pairs.ours(folders.TINY['StableDiffusionPipeline'], ours.params, clip_skip=2)
