@@ -6,7 +6,6 @@ import pytest
 from ldm_jax.pipelines import text_to_image
 from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.pipelines.sizes import Sizes
-from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 BASE, REFINER = 'StableDiffusionXLPipeline', 'StableDiffusionXLImg2ImgPipeline'
@@ -62,6 +61,6 @@ def test_sizes_are_refused_where_they_are_empty_or_not_told():
         Sizes(original=(0, 5))
     with pytest.raises(ValueError, match=r'crop must be \(top, left\); got \(1,\)'):
         Sizes(crop=(1,))
-    pipeline = pairs.ours(folders.TINY['StableDiffusionPipeline'])
+    pipeline = pairs.model('StableDiffusionPipeline')
     with pytest.raises(ValueError, match='This model is told no sizes: leave Sizes'):
         text_to_image.text_to_image(pipeline, 'a', sizes=Sizes())
