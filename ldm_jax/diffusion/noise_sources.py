@@ -33,15 +33,27 @@ def noise(source: str, seeds: Sequence[int], shape: Sequence[int], draw: int = 0
 
     Raises ValueError for another source, or for a seed that torch does not take.
     """
+    return noises(source, seeds, [shape] * (draw + 1))[draw]
+
+
+def noises(source: str, seeds: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """As `noise`, one array [B, *shape] for each shape: each seed's draws one after the other.
+
+    Where diffusers draws the noises of one picture from one generator, these are they.
+    """
     if source not in SOURCES:
         raise unknown('noise source', source, list(SOURCES))
     if source == 'jax':
         words = jnp.asarray([int(seed) & 0xFFFFFFFF for seed in seeds], jnp.uint32)
         keys, _ = image_noise.split(image_noise.image_keys(words), 2)  # the other half is the sampler's
-        if draw:
-            keys = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
-        return np.asarray(image_noise.normal(keys, jax.ShapeDtypeStruct((len(seeds), *shape), jnp.float32)))
-    drawn = []
-    for generator in (GENERATORS[source](seed) for seed in seeds):
-        drawn.append([generator.randn((shape[-1], *shape[:-1])) for _ in range(draw + 1)][draw])
-    return np.moveaxis(np.stack(drawn), 1, -1)
+        found = []
+        for draw, shape in enumerate(shapes):
+            like = jax.ShapeDtypeStruct((len(seeds), *shape), jnp.float32)
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, draw) if draw else keys
+            found.append(np.asarray(image_noise.normal(own, like)))
+        return found
+    generators = [GENERATORS[source](seed) for seed in seeds]
+    return [
+        np.moveaxis(np.stack([g.randn((*shape[-1:], *shape[:-1])) for g in generators]), 1, -1)
+        for shape in shapes
+    ]

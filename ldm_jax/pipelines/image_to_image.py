@@ -15,6 +15,7 @@ from ldm_jax.pipelines import kinds, text_to_image
 from ldm_jax.pipelines import pipeline as pipelines
 from ldm_jax.pipelines.pipeline import Pipeline
 from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines.sizes import Sizes
 from ldm_jax.types import NoiseLevel
 
 
@@ -27,13 +28,15 @@ def image_to_image(
     strength: float = 0.8,
     seed: int | Sequence[int] = 0,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sizes: Sizes | None = None,
+    negative_sizes: Sizes | None = None,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each prompt.
 
     Args:
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1] to begin with, at the size that is wanted.
         strength: share of the steps that are taken, from the end: 1 keeps next to nothing.
-        prompts, negative_prompts, seed: as in text_to_image.
+        prompts, negative_prompts, seed, sizes, negative_sizes: as in text_to_image.
 
     Raises ValueError for a strength outside (0, 1] or that leaves no step, and as text_to_image.
     """
@@ -45,7 +48,7 @@ def image_to_image(
     seeds = pipelines.seeds_from(seed, len(prompts))
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, pipeline.noise(seeds, size, sampling.noise_source, draw=1), levels)
-    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
 
 

@@ -27,6 +27,7 @@ from ldm_jax.pipelines.images import check_size
 from ldm_jax.pipelines.parts import Params, Parts
 from ldm_jax.pipelines.programs import Images, Job, Kept, Programs, pad
 from ldm_jax.pipelines.sampling import TABLE, Sampling, per_image
+from ldm_jax.pipelines.sizes import Sizes
 from ldm_jax.pipelines.tiled import FirstStage
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Tokenizer
 
@@ -79,28 +80,29 @@ class Pipeline:
         size: tuple[int, int],
         *,
         negative: bool = False,
-        sizes: Sequence[float] | np.ndarray | None = None,
+        sizes: Sizes | None = None,
     ) -> Cond:
         """What the U-Net is told by B texts.
 
         Args:
             size: (H, W) of the pictures, for models that are told of it.
             negative: SDXL's base is told zeros, not an empty text, of what is not wanted, as in its training.
-            sizes: [N] or [B, N] numbers for `Parts.text` in place of those of a picture that was not cropped.
+            sizes: what SDXL is told of the pictures' making; that they were not cropped by default.
 
-        Raises ValueError for a model without a text encoder or a tokenizer.
+        Raises ValueError for a model without a text encoder or a tokenizer, and for sizes that it is not told.
         """
         if self.parts.text_encoder is None or not self.tokenizers:
             raise ValueError('This model reads no texts: it has no text encoder with a tokenizer.')
+        if sizes is not None and not self.parts.num_sizes:
+            raise ValueError(f'This model is told no sizes: leave {sizes} out. SDXL and its refiner are.')
         tokens = tuple(tokenizer(list(prompts)) for tokenizer in self.tokenizers)
         zeros = negative and self.parts.text_encoder_2 is not None
         keep = np.array([not zeros or bool(prompt.strip()) for prompt in prompts], np.float32)
         if not self.parts.num_sizes:
             return self.programs.map(Parts.text, self.params, tokens, keep)
-        if sizes is None:
-            sizes = default_sizes(self.parts, size, negative)
-        sizes = np.broadcast_to(np.asarray(sizes, np.float32), (len(keep), self.parts.num_sizes))
-        return self.programs.map(Parts.text, self.params, tokens, keep, sizes)
+        numbers = np.asarray((sizes or Sizes()).numbers(self.parts, size, negative), np.float32)
+        numbers = np.broadcast_to(numbers, (len(keep), len(numbers)))
+        return self.programs.map(Parts.text, self.params, tokens, keep, numbers)
 
     def encode(self, images: np.ndarray, eps: np.ndarray | None = None) -> np.ndarray:
         """Images [B, H, W, 3] in [-1, 1] to latents [B, h, w, Z]: the posterior's samples by eps, or its means."""
@@ -126,6 +128,7 @@ class Pipeline:
         *,
         guide: Guide | None = None,
         kept: Kept | None = None,
+        stop: int | None = None,
     ) -> np.ndarray:
         """Walks x [B, h, w, Z] down the levels, told conds: latents.
 
@@ -135,6 +138,8 @@ class Pipeline:
             seeds: [B], of the noise that samplers add.
             guide: in place of sampling's.
             kept: what inpainting keeps.
+            stop: the level to stop at, the last one by default. To samplers that remember, a run that stops is not
+                one that ends.
         """
         batch = len(x)
         sampler, _ = sampling.plan(self.parts.schedule)
@@ -147,10 +152,13 @@ class Pipeline:
             kept=kept,
             sampler=None if not each else jax.tree.map(lambda a: per_image(a, batch), sampler),
         )
+        if stop is not None and hasattr(sampler, 'solve'):  # which knows of the ends alone
+            levels = jax.tree.map(lambda a: a[: stop + 1], levels)
+        count = len(levels.sigma) - 1
         job = Job(
             images=images,
             levels=padded(levels, TABLE),
-            num_steps=np.int32(len(levels.sigma) - 1),
+            num_steps=np.int32(count),
             sampler=None if each else sampler,
             interval=sampling.guidance_interval and tuple(map(np.float32, sampling.guidance_interval)),
             percentile=sampling.percentile and np.float32(sampling.percentile),
@@ -158,12 +166,12 @@ class Pipeline:
         made, size = [], self._share(batch)
         for first in range(0, batch, size):
             share = jax.tree.map(lambda a: pad(a[first : first + size], size), images)  # noqa: B023
-            made.append(self._run(job.replace(images=share), first, batch))
+            made.append(self._run(job.replace(images=share), count if stop is None else stop, first, batch))
         return np.concatenate(made)[:batch]
 
-    def _run(self, job: Job, first: int, batch: int) -> np.ndarray:
-        """The latents of one batch, with the listener told."""
-        carry, count = self.programs.begin(self.params, job), int(job.num_steps)
+    def _run(self, job: Job, count: int, first: int, batch: int) -> np.ndarray:
+        """The latents of one batch after so many steps, with the listener told."""
+        carry = self.programs.begin(self.params, job)
         if self.listener is None or hasattr(job.sampler, 'solve'):
             carry = self.programs.advance(self.params, job, carry, 0, count)
             return self.programs.latents(carry)
@@ -237,11 +245,6 @@ def open_pipeline(
     names = [name for name in ('tokenizer', 'tokenizer_2') if name in loaded.settings]
     tokenizers = tuple(build('text', loaded.settings[name]) for name in names)
     return Pipeline(parts, programs.place(loaded.params), tokenizers, programs, **options)
-
-
-def default_sizes(parts: Parts, size: tuple[int, int], negative: bool = False) -> tuple[float, ...]:
-    """The numbers for `Parts.text` of a picture that is not cropped: of its size, or of good looks or bad ones."""
-    return (*size, 0, 0, *(size if parts.num_sizes == 6 else (2.5 if negative else 6.0,)))
 
 
 def _latents(parts: Parts, pixels: int, multiple: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from ldm_jax.pipelines import kinds
 from ldm_jax.pipelines import pipeline as pipelines
 from ldm_jax.pipelines.pipeline import Pipeline
 from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines.sizes import Sizes
 from ldm_jax.types import Cond, NoiseLevel
 
 
@@ -21,6 +23,8 @@ def text_to_image(
     size: tuple[int, int] | None = None,
     seed: int | Sequence[int] = 0,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sizes: Sizes | None = None,
+    negative_sizes: Sizes | None = None,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each prompt.
 
@@ -29,6 +33,8 @@ def text_to_image(
         size: (H, W); by default the model's own.
         seed: of the first picture, the next ones having the next numbers; or B of them. A picture depends on its
             own prompt, seed and settings, not on those beside it or on the devices.
+        sizes, negative_sizes: what SDXL is told of the making of what is wanted, and of what is not; the same of
+            both by default, but for the refiner's aesthetic score.
 
     Raises ValueError for a model that is told something else too, or for a size that it cannot make.
     """
@@ -38,7 +44,7 @@ def text_to_image(
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)
     x = starting_noise(pipeline, sampling, levels, seeds, size)
-    conds = texts(pipeline, sampling, prompts, negative_prompts, size)
+    conds = texts(pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
 
 
@@ -62,17 +68,22 @@ def texts(
     prompts: Sequence[str],
     negative_prompts: str | Sequence[str],
     size: tuple[int, int],
+    sizes: Sizes | None = None,
+    negative_sizes: Sizes | None = None,
 ) -> tuple[Cond, ...]:
     """The conditionings that guidance is of: that of negative prompts, unless there is no guidance, and of prompts.
 
     Raises ValueError where there are not as many negative prompts as prompts.
     """
     if sampling.guidance_scale is None:
-        return (pipeline.text(prompts, size),)
+        return (pipeline.text(prompts, size, sizes=sizes),)
     if isinstance(negative_prompts, str):
         negative_prompts = [negative_prompts] * len(prompts)
     if len(negative_prompts) != len(prompts):
         raise ValueError(
             f'{len(negative_prompts)} negative prompts for {len(prompts)} prompts: give as many, or one.'
         )
-    return pipeline.text(negative_prompts, size, negative=True), pipeline.text(prompts, size)
+    if negative_sizes is None and sizes is not None:
+        negative_sizes = dataclasses.replace(sizes, aesthetic_score=None)
+    uncond = pipeline.text(negative_prompts, size, negative=True, sizes=negative_sizes)
+    return uncond, pipeline.text(prompts, size, sizes=sizes)

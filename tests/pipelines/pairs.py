@@ -104,7 +104,7 @@ def ddim(pipe):
 
 
 def made_by_ours(task, pipeline, *args, **options):
-    """(latents, images) of a task."""
+    """(final latents, images) of a task."""
     latents = []
 
     class Seen(Pipeline):
@@ -114,7 +114,7 @@ def made_by_ours(task, pipeline, *args, **options):
 
     fields = {field.name: getattr(pipeline, field.name) for field in dataclasses.fields(pipeline)}
     images = task(Seen(**fields), *args, **options)
-    return latents[0], images
+    return latents[-1], images
 
 
 def made_by_theirs(pipe, **call):
