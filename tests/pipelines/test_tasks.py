@@ -47,7 +47,11 @@ def test_the_task_is_the_one_that_the_model_and_the_fields_are_for(name, given, 
     ('name', 'given', 'message'),
     [
         (INPAINT, {}, r"has nothing more, .*inpaint needs \['init_image', 'mask'\]"),
-        (TEXT, dict(depth='x'), r"has \['depth'\], which is none of its tasks: text_to_image needs nothing more"),
+        (
+            TEXT,
+            dict(depth='x'),
+            r"has \['depth'\], which is none of its tasks: text_to_image needs nothing more",
+        ),
         ('LDMPipeline', dict(init_image='x'), r"told nothing, and the request has \['init_image'\]"),
     ],
 )
