@@ -49,5 +49,8 @@ def test_what_it_cannot_do_is_refused_before_anything_runs():
         upscale(pipeline, 'a', SMALL[0], noise_level=[1, 2, 3])
     with pytest.raises(ValueError, match=r'7 x 16.*multiples of 2.*The nearest that is: 8 x 16'):
         upscale(pipeline, 'a', SMALL[0, :7])
-    with pytest.raises(ValueError, match=r'upscale is for models that are told a text, a small picture.*told a text: it is for text_to_image'):
+    with pytest.raises(
+        ValueError,
+        match=r'upscale is for models that are told a text, a small picture.*told a text: it is for text_to_image',
+    ):
         upscale(pairs.model('StableDiffusionPipeline'), 'a', SMALL[0])
