@@ -14,7 +14,7 @@ from PIL.Image import Resampling
 
 from ldm_jax.build import unknown
 from ldm_jax.pipelines import images as pictures
-from ldm_jax.pipelines import interpolation, text_to_image
+from ldm_jax.pipelines import interpolation, kinds, text_to_image
 from ldm_jax.pipelines import pipeline as pipelines
 from ldm_jax.pipelines.image_to_image import image_to_image, last_levels, noised
 from ldm_jax.pipelines.pipeline import Pipeline
@@ -75,7 +75,7 @@ def hires(
     the model cannot make or below the first, and as text_to_image.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    text_to_image.check(pipeline)
+    kinds.check(pipeline.parts, 'hires', 'text')
     second = sampling if second is None else second
     name = WEB_UI.get(upscaler, upscaler)
     if name not in UPSCALERS:

@@ -6,7 +6,7 @@ from ldm_jax.pipelines.parts import Parts
 
 # Kind of model -> (what it is told, the tasks that fit).
 KINDS = {
-    'text': ('a text', 'text_to_image, image_to_image, inpaint, outpaint, hires or invert'),
+    'text': ('a text', 'text_to_image, image_to_image, inpaint, outpaint, hires, refine or invert'),
     'inpaint': ('a text, a mask and a picture with a hole', 'inpaint or outpaint'),
     'edit': ('a text and a picture', 'edit'),
     'depth': ('a text and a depth map', 'depth_to_image'),

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from ldm_jax.pipelines import kinds, text_to_image
 from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines import text_to_image
 from ldm_jax.pipelines.pipeline import Pipeline
 from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.pipelines.sizes import Sizes
@@ -82,7 +82,7 @@ def handover(schedule: Schedule, levels: NoiseLevel, share: float) -> int:
 def check(base: Pipeline, refiner: Pipeline) -> None:
     """Raises ValueError for models that cannot hand latents over."""
     for each in (base, refiner):
-        text_to_image.check(each)
+        kinds.check(each.parts, 'refine', 'text')
     for name in ('schedule', 'latent_scale', 'downscale'):
         ours, theirs = getattr(base.parts, name), getattr(refiner.parts, name)
         if ours != theirs:

@@ -6,7 +6,6 @@ import pytest
 from ldm_jax.pipelines import images as pictures
 from ldm_jax.pipelines.hires import UPSCALERS, WEB_UI, hires
 from ldm_jax.pipelines.sampling import Sampling
-from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 KIND = 'StableDiffusionPipeline'
@@ -31,23 +30,23 @@ def test_images_are_those_of_diffusers_and_torch():
     second = dict(strength=0.65, guidance_scale=2.0, num_inference_steps=5)
 
     large = torch.nn.functional.interpolate(small, size=(16, 16), mode='bilinear')[:, :, 4:12]
-    expected = pairs.made_by(again, **prompts, **second, image=large, generator=pairs.generators([3, 4]))
+    expected = pairs.made_by_theirs(again, **prompts, **second, image=large, generator=pairs.generators(3, 4))
     given = dict(size=(16, 16), final_size=(16, 32), strength=0.65, seed=3, sampling=DDIM, second=SECOND)
-    latents, images = pairs.made(hires, ours, PROMPTS, NEGATIVE, upscaler='Latent', **given)
+    latents, images = pairs.made_by_ours(hires, ours, PROMPTS, NEGATIVE, upscaler='Latent', **given)
     assert images.shape == (2, 16, 32, 3)
     pairs.assert_same(latents, expected[0], images, expected[1])
 
     with torch.no_grad():
         pixels = theirs.vae.decode(small / theirs.vae.config.scaling_factor).sample.clamp(-1, 1)
     fitted = np.stack([pictures.fit(each, (16, 32)) for each in pairs.channels_last(pixels)])
-    expected = pairs.made_by(
+    expected = pairs.made_by_theirs(
         again,
         **prompts,
         **second,
         image=pairs.channels_first(fitted),
-        generator=pairs.generators([3, 4]),
+        generator=pairs.generators(3, 4),
     )
-    latents, images = pairs.made(hires, ours, PROMPTS, NEGATIVE, upscaler='Lanczos', **given)
+    latents, images = pairs.made_by_ours(hires, ours, PROMPTS, NEGATIVE, upscaler='Lanczos', **given)
     pairs.assert_same(latents, expected[0], images, expected[1])
 
 
@@ -56,7 +55,7 @@ def test_the_web_uis_upscalers_are_known():
 
 
 def test_what_it_cannot_do_is_refused_before_anything_runs():
-    pipeline = pairs.ours(folders.TINY[KIND])
+    pipeline = pairs.model(KIND)
     with pytest.raises(ValueError, match=r"No upscaler 'latent_bicubc'; .*Did you mean 'latent_bicubic'"):
         hires(pipeline, 'a', upscaler='latent_bicubc')
     with pytest.raises(ValueError, match=r'scale must be at least 1; got 0\.5'):
@@ -67,5 +66,5 @@ def test_what_it_cannot_do_is_refused_before_anything_runs():
         hires(pipeline, 'a', size=(16, 16), final_size=(18, 33))
     with pytest.raises(ValueError, match='strength must be above 0'):
         hires(pipeline, 'a', strength=0)
-    with pytest.raises(ValueError, match=r'it is for upscaling \(upscale\), not for texts'):
-        hires(pairs.ours(folders.TINY['StableDiffusionUpscalePipeline']), 'a')
+    with pytest.raises(ValueError, match=r'hires is for models that are told a text\. .*it is for upscale'):
+        hires(pairs.model('StableDiffusionUpscalePipeline'), 'a')

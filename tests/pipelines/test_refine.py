@@ -46,12 +46,11 @@ def test_images_are_those_of_diffusers():
         denoising_end=0.7,
         output_type='latent',
     ).images
-    expected = pairs.made_by(
+    expected = pairs.made_by_theirs(
         their_refiner, **call, image=handed, denoising_start=0.7, negative_crops_coords_top_left=(3, 5)
     )
-    latents, images = pairs.made(
-        refine,
-        base,
+    latents, images = pairs.made_by_ours(
+        lambda last, *args, **options: refine(base, last, *args, **options),
         refiner,
         PROMPTS,
         NEGATIVE,
@@ -123,8 +122,7 @@ def test_a_share_or_models_that_cannot_be_are_refused():
         handover(Schedule(), levels, 0.95)
     with pytest.raises(ValueError, match=r'share 0\.0001 of 4 steps leaves none for the base'):
         handover(Schedule(), Sampling(grid='leading', num_steps=4).plan(Schedule())[1], 0.0001)
-    pytest.importorskip('diffusers')
-    base, refiner = pairs.pair(BASE)[0], pairs.pair(REFINER)[0]
+    base, refiner = pairs.model(BASE), pairs.model(REFINER)
     other = dataclasses.replace(refiner, parts=dataclasses.replace(refiner.parts, latent_scale=0.5))
     with pytest.raises(ValueError, match=r'share their latents: latent_scale is 0\.2 of the base and 0\.5'):
         check(base, other)
