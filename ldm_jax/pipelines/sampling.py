@@ -71,7 +71,7 @@ class Sampling:
             raise ValueError(f'guidance_interval must be 0 <= low < high; got {self.guidance_interval}.')
         if self.percentile is not None and not 0 < self.percentile <= 1:
             raise ValueError(f'percentile must be in (0, 1]; got {self.percentile}.')
-        self.specs()
+        _built(self.specs()[0])
 
     def specs(self) -> tuple[dict[str, Any], dict[str, Any] | str]:
         """The specs of sampler and grid."""
@@ -89,10 +89,7 @@ class Sampling:
     def plan(self, schedule: Schedule) -> tuple[Sampler | Solver, NoiseLevel]:
         """The sampler, its knobs float32 [] or [B], and its levels, numpy arrays [S + 1]."""
         spec, grid = self.specs()
-        each = {key: value for key, value in spec.items() if isinstance(value, list | tuple)}
-        sampler = build.build('samplers', spec | {key: value[0] for key, value in each.items()})
-        sampler = jax.tree.map(np.float32, sampler)  # a knob of 1 and one of 1.0 are one program
-        sampler = sampler.replace(**{key: np.asarray(value, np.float32) for key, value in each.items()})
+        sampler = _built(spec)
         grid = grids.named(grid)
         table = getattr(sampler, 'table', None)  # of samplers that walk more than a grid
         return sampler, table(schedule, grid, self.num_steps) if table else grid(schedule, self.num_steps)
@@ -111,6 +108,14 @@ class Sampling:
             perturbed=each(self.perturbed_scale),
             rule=self.guidance_rule,
         )
+
+
+def _built(spec: Mapping[str, Any]) -> Sampler | Solver:
+    """The sampler of a spec, its knobs float32 [], or [B] where they are lists."""
+    each = {key: value for key, value in spec.items() if isinstance(value, list | tuple)}
+    sampler = build.build('samplers', spec | {key: value[0] for key, value in each.items()})
+    sampler = jax.tree.map(np.float32, sampler)  # a knob of 1 and one of 1.0 are one program
+    return sampler.replace(**{key: np.asarray(value, np.float32) for key, value in each.items()})
 
 
 def per_image(value: Number, batch: int) -> np.ndarray:

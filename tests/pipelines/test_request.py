@@ -23,9 +23,9 @@ def files(tmp_path):
     ('fields', 'message'),
     [
         (dict(sampler='dpmp_2m'), r"No sampler 'dpmp_2m'; the nearest are .*'dpmpp_2m'"),
-        (dict(grid='karas'), r"No grid 'karas'; the nearest are .*'karras'"),
+        (dict(grid='karas'), r"No grid 'karas'; the nearest are .*'Karras'"),
         (dict(sampler='ddim', eta=0.5, num_steps=0), 'num_steps must be from 1 to 1024; got 0'),
-        (dict(sampler='dpmpp_2m', eta=0.5), 'eta'),
+        (dict(sampler='dpmpp_2m', eta=0.5), "No field of samplers/dpmpp_2m 'eta'"),
         (dict(width=500), r'500 x 500.*multiples of 8.*nearest that is: 496 x 496'),
         (dict(width=512, height=513), r'513 x 512.*nearest that is: 512 x 512'),
         (dict(strength=0.0), r'strength must be above 0 and at most 1; got 0\.0'),

@@ -50,11 +50,7 @@ def test_what_it_cannot_do_is_refused_before_anything_runs():
     with pytest.raises(ValueError, match=r'7 x 16.*multiples of 2.*The nearest that is: 8 x 16'):
         upscale(pipeline, 'a', SMALL[0, :7])
     with pytest.raises(
-<<<<<<< HEAD
-        ValueError, match=r'told a text, a small picture.*told a text: it is for text_to_image'
-=======
         ValueError,
         match=r'upscale is for models that are told a text, a small picture.*told a text: it is for text_to_image',
->>>>>>> variations
     ):
         upscale(pairs.model('StableDiffusionPipeline'), 'a', SMALL[0])

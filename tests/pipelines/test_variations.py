@@ -114,12 +114,8 @@ def test_what_it_cannot_do_is_refused_before_anything_runs():
             variations(pipeline, '', EMBEDDINGS, weights=weights)
     with pytest.raises(ValueError, match='cancel each other out'):
         mixed(np.stack([EMBEDDINGS[0], -EMBEDDINGS[0]]), [1, 1])
-<<<<<<< HEAD
-    with pytest.raises(ValueError, match=r'told .*embedding.*told a text: it is for text_to_image'):
-=======
     with pytest.raises(
         ValueError,
         match=r'variations is for models that are told .*embedding.*told a text: it is for text_to_image',
     ):
->>>>>>> variations
         variations(pairs.model('StableDiffusionPipeline'), '', EMBEDDINGS)
