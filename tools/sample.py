@@ -36,8 +36,11 @@ HELP = {
     'depth': 'a depth map, nearer things brighter',
     'image_guidance_scale': 'how much of the picture an edit keeps; 1.5 by default',
     'noise_level': 'of the small picture, or of the embedding, before it is used',
+    'mix': 'more pictures, to be mixed with --init_image before they are varied',
+    'mix_weights': 'of --init_image and of each of --mix; equal by default',
     'hires_scale': 'a second pass, so many times larger',
     'hires_upscaler': "'latent_bilinear', 'lanczos', ..., or the web UI's name",
+    'hires_steps': 'of the second pass, all of which it takes; by default its share of --num_steps',
     'refiner': "SDXL's refiner, for the last steps",
     'refiner_start': 'share of the time after which the refiner takes over; 0.8 by default',
     'labels': 'classes, for a model of classes',
@@ -45,11 +48,11 @@ HELP = {
     'layout': 'a JSON file [[class, left, top, right, bottom], ...]',
     'clip_skip': "2 takes the text encoder's last layer but one",
 }
-MANY = {'outpaint': 4, 'labels': '+'}
+MANY = {'outpaint': 4, 'labels': '+', 'mix': '+', 'mix_weights': '+'}
 KINDS = {
     'num_images': int, 'seed': int, 'num_steps': int, 'width': int, 'height': int, 'mask_padding': int,
-    'noise_level': int, 'outpaint': int, 'labels': int, 'clip_skip': int, 'guidance_scale': float,
-    'guidance_rescale': float, 'eta': float, 'strength': float, 'mask_blur': float, 'hires_scale': float,
+    'noise_level': int, 'outpaint': int, 'labels': int, 'clip_skip': int, 'hires_steps': int, 'mix_weights': float,
+    'guidance_scale': float, 'guidance_rescale': float, 'eta': float, 'strength': float, 'mask_blur': float, 'hires_scale': float,
     'image_guidance_scale': float, 'refiner_start': float,
 }  # fmt: skip
 

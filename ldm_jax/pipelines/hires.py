@@ -21,6 +21,7 @@ from ldm_jax.pipelines.pipeline import Pipeline
 from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.pipelines.sizes import Sizes
 
+STRENGTH = 0.7
 LATENT = 'latent_'  # before a method of interpolation
 PIXELS = {
     'lanczos': Resampling.LANCZOS,
@@ -50,7 +51,7 @@ def hires(
     scale: float = 2.0,
     final_size: tuple[int, int] | None = None,
     upscaler: str = 'latent_bilinear',
-    strength: float = 0.7,
+    strength: float = STRENGTH,
     seed: int | Sequence[int] = 0,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     second: Sampling | None = None,

@@ -34,6 +34,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     'Image CFG scale': ('image_guidance_scale', float),
     'Hires upscale': ('hires_scale', float),
     'Hires upscaler': ('hires_upscaler', str),
+    'Hires steps': ('hires_steps', int),
     'Refiner': ('refiner', str),
     'Refiner switch at': ('refiner_start', float),
     'Eta': ('eta', float),
@@ -90,6 +91,8 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
     if 'Class' in settings:
         found['labels'] = (_value('Class', settings['Class'], int),)
     found['noise_source'] = _noise_source(settings.get('RNG', DEFAULT_RNG))
+    if 'hires_scale' in found and not settings.get('Version', '').startswith(OURS):
+        found.setdefault('hires_steps', found.get('num_steps'))  # the web UI's default
     if 'sampler' in found:
         aliases.resolve(found['sampler'], found.get('grid'))
     return found

@@ -49,8 +49,11 @@ class Request:
     depth: str | None = None
     image_guidance_scale: float | None = None
     noise_level: int | None = None
+    mix: tuple[str, ...] | None = None  # pictures to mix with init_image
+    mix_weights: tuple[float, ...] | None = None
     hires_scale: float | None = None
     hires_upscaler: str | None = None
+    hires_steps: int | None = None  # that the second pass takes, all of them
     refiner: str | None = None
     refiner_start: float | None = None
     labels: tuple[int, ...] | None = None
@@ -121,8 +124,8 @@ class Request:
 def check(request: Request) -> None:
     """Raises ValueError or FileNotFoundError for what is wrong whatever the model is."""
     request.sampling(None)
-    for name in ('num_images', 'clip_skip'):
-        if getattr(request, name) < 1:
+    for name in ('num_images', 'clip_skip', 'hires_steps'):
+        if getattr(request, name) is not None and getattr(request, name) < 1:
             raise ValueError(f'{name} must be at least 1; got {getattr(request, name)}.')
     if request.size is not None:
         images.check_size(request.size, LEAST)
@@ -132,9 +135,14 @@ def check(request: Request) -> None:
         raise unknown('resize', request.resize, list(images.RESIZES))
     if request.mask_content is not None and request.mask_content not in CONTENTS:
         raise unknown('masked content', request.mask_content, list(CONTENTS))
-    for name in ('init_image', 'depth', 'label_map'):
-        if getattr(request, name) is not None:
-            images.read_image(getattr(request, name))
+    for path in (request.init_image, request.depth, request.label_map, *(request.mix or ())):
+        if path is not None:
+            images.read_image(path)
+    if request.mix_weights is not None and len(request.mix_weights) != 1 + len(request.mix or ()):
+        raise ValueError(
+            f'{len(request.mix_weights)} weights for a mix of {1 + len(request.mix or ())} pictures: give one '
+            'for each, that of init_image first.'
+        )
     if request.mask is not None:
         if request.init_image is None:
             raise ValueError(

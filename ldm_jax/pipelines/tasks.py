@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from ldm_jax.pipelines import images, kinds
 from ldm_jax.pipelines.class_to_image import class_to_image, has_null
 from ldm_jax.pipelines.depth_to_image import depth_to_image
 from ldm_jax.pipelines.edit import edit
+from ldm_jax.pipelines.hires import STRENGTH as HIRES_STRENGTH
 from ldm_jax.pipelines.hires import hires
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.inpaint import inpaint
@@ -108,6 +110,9 @@ def _text_to_image(pipeline, request, common):
 
 def _hires(pipeline, request, common):
     options = _options(request, scale='hires_scale', upscaler='hires_upscaler', strength='strength')
+    if request.hires_steps is not None:  # of which the pass would leave some out
+        steps = math.ceil(request.hires_steps / (request.strength or HIRES_STRENGTH))
+        options['second'] = dataclasses.replace(common['sampling'], num_steps=steps)
     return hires(pipeline, _prompts(request), request.negative_prompt, size=request.size, **options, **common)
 
 
@@ -168,9 +173,11 @@ def _upscale(pipeline, request, common):
 
 
 def _variations(pipeline, request, common):
-    picture = request.picture('init_image', None)
+    seen = [images.load_image(path) for path in (request.init_image, *(request.mix or ()))]
     options = _options(request, noise_level='noise_level', size='size')
-    return variations(pipeline, _prompts(request), picture, request.negative_prompt, **options, **common)
+    if request.mix is not None:
+        options['weights'] = request.mix_weights or [1.0] * len(seen)
+    return variations(pipeline, _prompts(request), seen, request.negative_prompt, **options, **common)
 
 
 def _class_to_image(pipeline, request, common):
@@ -211,7 +218,7 @@ def _fitting(pipeline: Pipeline, request: Request) -> tuple[int, int]:
 
 TASKS = {
     'text_to_image': Task(_text_to_image, ('text',)),
-    'hires': Task(_hires, ('text',), ('hires_scale',), ('hires_upscaler', 'strength')),
+    'hires': Task(_hires, ('text',), ('hires_scale',), ('hires_upscaler', 'hires_steps', 'strength')),
     'refine': Task(_refine, ('text',), ('refiner',), ('refiner_start',)),
     'image_to_image': Task(_image_to_image, ('text',), ('init_image',), ('strength',)),
     'inpaint': Task(
@@ -229,7 +236,7 @@ TASKS = {
     'depth_to_image': Task(_depth_to_image, ('depth',), ('init_image', 'depth'), ('strength',)),
     'edit': Task(_edit, ('edit',), ('init_image',), ('image_guidance_scale',)),
     'upscale': Task(_upscale, ('upscale',), ('init_image',), ('noise_level',)),
-    'variations': Task(_variations, ('variation',), ('init_image',), ('noise_level',)),
+    'variations': Task(_variations, ('variation',), ('init_image',), ('noise_level', 'mix', 'mix_weights')),
     'class_to_image': Task(_class_to_image, ('class',), ('labels',)),
     'unconditional': Task(_unconditional, ('unconditional',)),
     'super_resolution': Task(_super_resolution, ('super_resolution',), ('init_image',)),

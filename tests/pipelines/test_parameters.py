@@ -32,6 +32,7 @@ def test_the_settings_of_the_web_ui_are_read():
         noise_source='torch_cpu',
         hires_scale=1.5,
         hires_upscaler='Latent (nearest-exact)',
+        hires_steps=30,
     )
 
 
@@ -46,7 +47,13 @@ def test_a_picture_of_the_web_ui_that_names_no_generator_is_of_a_card():
         dict(prompts=('a red cat',)),
         dict(prompts=('a, b: c',), negative_prompt='x', sampler='Euler a', grid='Karras', eta=0.5, width=64),
         dict(prompts=('a',), strength=0.3, mask_blur=2.5, mask_content='fill', mask_padding=4, clip_skip=2),
-        dict(prompts=('a',), hires_scale=2.0, hires_upscaler='lanczos', noise_source='torch_cuda'),
+        dict(
+            prompts=('a',),
+            hires_scale=2.0,
+            hires_upscaler='lanczos',
+            hires_steps=7,
+            noise_source='torch_cuda',
+        ),
         dict(prompts=('a',), guidance_rescale=0.7, guidance_rule='projected', start='total', noise_level=20),
         dict(prompts=('a',), refiner='x', refiner_start=0.7, image_guidance_scale=1.2),
     ],
