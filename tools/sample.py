@@ -52,7 +52,8 @@ MANY = {'outpaint': 4, 'labels': '+', 'mix': '+', 'mix_weights': '+'}
 KINDS = {
     'num_images': int, 'seed': int, 'num_steps': int, 'width': int, 'height': int, 'mask_padding': int,
     'noise_level': int, 'outpaint': int, 'labels': int, 'clip_skip': int, 'hires_steps': int, 'mix_weights': float,
-    'guidance_scale': float, 'guidance_rescale': float, 'eta': float, 'strength': float, 'mask_blur': float, 'hires_scale': float,
+    'guidance_scale': float, 'guidance_rescale': float,
+    'eta': float, 'strength': float, 'mask_blur': float, 'hires_scale': float,
     'image_guidance_scale': float, 'refiner_start': float,
 }  # fmt: skip
 
