@@ -97,11 +97,11 @@ class _SingleFile:
             )
         if self.path.exists() and not self._report.is_file():
             raise FileExistsError(f'{self.path} exists, and was not converted; choose another name.')
-        self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, settings: Mapping[str, Any], leaves: Leaves, report: Callable[[], Report]) -> None:
         layout = single_file.layout(settings)
         specs = export_specs(layout, leaves)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
 
         def arrays() -> Iterator[tuple[str, np.ndarray]]:
             yield from export(layout, leaves)

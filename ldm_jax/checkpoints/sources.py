@@ -138,7 +138,9 @@ def _ours(path: pathlib.Path, choice: Choice) -> Source:
 def _open_single(path: pathlib.Path) -> TensorFile:
     other = reader.sibling(path)
     if other is None:
-        return reader.open_file(path)
+        tensors = reader.open_file(path)
+        reader.refuse_half(path.name, tensors.keys())
+        return tensors
     first, second = sorted((path, other), key=lambda file: 'decoder' in file.name)
     return reader.open_pair(first, second)
 

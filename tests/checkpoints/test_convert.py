@@ -215,6 +215,41 @@ def test_an_older_conversion_is_replaced_and_anything_else_is_not(sd15, tmp_path
     assert len(list(tmp_path.iterdir())) == (2 if to == 'compvis' else 1)
 
 
+@pytest.fixture(scope='module')
+def tiny_halves():
+    """The published form of a tiny autoencoder: 'encoder' and 'decoder' -> tensors by number."""
+    settings = {'models': {'first_stage': dict(name='taesd', channels=8, num_blocks=[1, 2])}}
+    tensors = export_params(single_file.layout(settings), folders.random_params(settings))
+    halves = {'encoder': {}, 'decoder': {}}
+    for key, array in tensors.items():
+        half, _, rest = key.partition('.')
+        halves[half][rest] = array
+    return halves
+
+
+@pytest.mark.parametrize('half', ['encoder', 'decoder'])
+def test_half_of_an_autoencoder_names_the_file_that_is_missing(tiny_halves, tmp_path, half):
+    other = {'encoder': 'decoder', 'decoder': 'encoder'}[half]
+    path = tmp_path / f'taesd_{half}.safetensors'
+    safetensors.numpy.save_file(tiny_halves[half], path)
+    words = rf'taesd_{half}\.safetensors is the {half} .*alone.*no taesd_{other}\.safetensors beside it.*Put it there'
+    with pytest.raises(ValueError, match=words):
+        convert(path, tmp_path / 'model')
+    path = path.rename(tmp_path / 'mine.safetensors')
+    words = (
+        rf'mine\.safetensors is the {half} .*NAME_encoder\.safetensors and NAME_decoder\.safetensors, in one'
+    )
+    with pytest.raises(ValueError, match=words):
+        convert(path, tmp_path / 'model')
+    assert [entry.name for entry in tmp_path.iterdir()] == ['mine.safetensors']
+    for name, tensors in tiny_halves.items():
+        safetensors.numpy.save_file(tensors, tmp_path / f'taesd_{name}.safetensors')
+    report = convert(tmp_path / f'taesd_{half}.safetensors', tmp_path / 'model')
+    count = sum(array.size for tensors in tiny_halves.values() for array in tensors.values())
+    assert report['parts']['first_stage']['parameters'] == count
+    assert report['source']['sha256'].keys() == {'taesd_encoder.safetensors', 'taesd_decoder.safetensors'}
+
+
 def test_a_pickle_is_not_written(sd15, tmp_path):
     with pytest.raises(ValueError, match=r'\.safetensors; got .*out\.ckpt'):
         convert(sd15[0], tmp_path / 'out.ckpt', to='compvis')
