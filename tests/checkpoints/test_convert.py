@@ -203,11 +203,18 @@ def test_an_older_conversion_is_replaced_and_anything_else_is_not(sd15, tmp_path
     else:
         destination.mkdir()
         (destination / 'thesis.tex').write_text('years of work')
+    # Names that other people's files may have, beside it and in it.
+    (tmp_path / f'out.{store.REPORT}').write_text('{"mine": 1}')
+    if to == 'diffusers':
+        (destination / store.REPORT).write_text('{"mine": 1}')
     with pytest.raises(FileExistsError, match='out'):
         convert(path, destination, to=to)
     if to == 'compvis':
         destination.unlink()
-    else:
+        with pytest.raises(FileExistsError, match=r'out\.report\.json'):
+            convert(path, destination, to=to)
+    (tmp_path / f'out.{store.REPORT}').unlink()
+    if to != 'compvis':
         shutil.rmtree(destination)
     choice = Choice(parts=('first_stage',))
     first = convert(path, destination, to=to, choice=choice)
