@@ -19,9 +19,9 @@ from ldm_jax import trees
 from ldm_jax.build import parts as build_parts
 from ldm_jax.build import unknown
 from ldm_jax.checkpoints import diffusers_json, identify, store
-from ldm_jax.checkpoints.files import reader
+from ldm_jax.checkpoints.files import hostile, reader
 from ldm_jax.checkpoints.files.tensor_file import TensorFile
-from ldm_jax.checkpoints.keymap import Layout
+from ldm_jax.checkpoints.keymap import Layout, listed
 from ldm_jax.checkpoints.layouts import diffusers_folder, single_file
 from ldm_jax.checkpoints.leaves import Leaves, Only, part_of
 from ldm_jax.checkpoints.transfer import Imported
@@ -83,7 +83,8 @@ def opened(path: str, choice: Choice = Choice()) -> Iterator[Source]:
 
     Raises:
         FileNotFoundError: there is nothing.
-        ValueError: it is something else, or not what its kind is supposed to be, or leaves a question open.
+        ValueError: it is something else, or not what its kind is supposed to be, or leaves a question open; or a
+            pickle in it would run programs if it could.
     """
     place = pathlib.Path(path)
     if store.is_model(place):
@@ -185,6 +186,12 @@ def _imported(
     choice: Choice,
     notes: Mapping[str, Any],
 ) -> Source:
+    if wanted := hostile.names(tensors.refused):
+        raise ValueError(
+            f'{path.name} is a pickle that was made to do harm: it asks for {listed(wanted)}, which no saved model '
+            'needs. Nothing of it was run, and nothing is converted. Do not open it with anything else; get the '
+            'weights from another place, as .safetensors.'
+        )
     parts = chosen(choice.parts, list(settings['models']), path.name)
     settings, layout = _only(settings, parts), _narrowed(layout, parts)
     expected = {

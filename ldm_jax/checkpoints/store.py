@@ -6,8 +6,8 @@
     model/unet/ ...         one Orbax tree a part, loadable alone
 
 A directory appears under its name only when it is whole; what a killed process leaves beside it ends in
-'.ldm_jax-partial' or '.ldm_jax-old', and the next one to write there cleans up. Neither Orbax nor the formats below it notice a
-flipped bit; the checksums do, and name the array.
+'.ldm_jax-partial' or '.ldm_jax-old', and the next one to write there cleans up. Neither Orbax nor the formats
+below it notice a flipped bit; the checksums do, and name the array.
 """
 
 from __future__ import annotations

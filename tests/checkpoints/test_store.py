@@ -191,6 +191,18 @@ def test_arrays_go_to_the_devices_and_dtype_that_are_asked_for(tmp_path, verify,
     np.testing.assert_array_equal(np.asarray(unet['ids']), np.arange(16))
 
 
+@pytest.mark.parametrize('kind', ['float8_e4m3fn', 'float8_e5m2', 'bfloat16'])
+def test_small_floats_are_floats(tmp_path, kind):
+    table = np.linspace(-2, 2, 12).astype(kind).reshape(3, 4)
+    store.write_model(tmp_path / 'model', {}, Arrays({'unet/table': table}))
+    wide = store.load_model(tmp_path / 'model')[1]['unet']['table']
+    assert wide.dtype == np.float32
+    np.testing.assert_array_equal(wide, table.astype(np.float32))
+    np.testing.assert_array_equal(store.load_model(tmp_path / 'model', dtype=None)[1]['unet']['table'], table)
+    assert leaves.all_finite(table)
+    assert not leaves.all_finite(np.array([1, np.nan]).astype(kind))
+
+
 def test_leaves_are_read_in_windows_of_bounded_size(tmp_path, monkeypatch):
     arrays = {f'unet/a{i}': np.full(100, i, np.float32) for i in range(10)}
     asked = []

@@ -44,7 +44,7 @@ DTYPES = {
     }.items()
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-PARTIAL = '.ldm_jax-partial'  # behind the name of what is being written; nobody else's file is called so
+PARTIAL = '.ldm_jax-partial'  # behind the name of what is being written: no file of anybody else's ends so
 MAX_HEADER = 100_000_000  # bytes, the reference's bound
 MAX_TENSORS = 100_000  # the largest public models have some thousands
 MAX_TEXT = 16 << 20  # bytes, of all keys and metadata: kohya's training notes take one or two MB
