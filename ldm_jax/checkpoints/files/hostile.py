@@ -11,25 +11,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Modules whose every name would serve; loggers, types and functions of notebooks are not among them.
-MODULES = frozenset(
+MODULES = _words(
     """os posix nt sys subprocess commands popen2 pty shutil socket ctypes _ctypes cffi importlib imp _imp pkgutil
     runpy zipimport pip ensurepip code codeop bdb pdb cProfile profile timeit trace doctest pydoc venv lib2to3
-    idlelib marshal shelve webbrowser http urllib urllib2 urllib3 requests httpx aiohttp ftplib smtplib""".split()
+    idlelib marshal shelve webbrowser http urllib urllib2 urllib3 requests httpx aiohttp ftplib smtplib"""
 )
 # Those that can be reached through others: 'torch.hub.os.system'.
-INNER = frozenset('os posix sys subprocess pty socket ctypes importlib builtins'.split())
-BUILTINS = frozenset(
+INNER = _words('os posix sys subprocess pty socket ctypes importlib builtins')
+BUILTINS = _words(
     """eval exec execfile compile open file input __import__ getattr setattr delattr globals locals vars breakpoint
-    exit quit apply map filter next""".split()
+    exit quit apply map filter next"""
 )
-NAMES = frozenset(
+NAMES = _words(
     """pickle.load pickle.loads _pickle.load _pickle.loads operator.attrgetter operator.methodcaller types.CodeType
     io.open io.FileIO _io.open _io.FileIO numpy.load pandas.read_pickle joblib.load yaml.load yaml.unsafe_load
     torch.load torch.hub.load torch.jit.load torch.utils.collect_env.run torch._inductor.codecache.compile_file
     torch.jit.unsupported_tensor_ops.execWrapper torch._dynamo.guards.GuardBuilder.get distutils.spawn.spawn
     numpy.testing._private.utils.runstring numpy.f2py.crackfortran.getlincoef copyreg.add_extension
-    logging.config.dictConfig logging.config.listen weakref.finalize platform.popen multiprocessing.Process""".split()
+    logging.config.dictConfig logging.config.listen weakref.finalize platform.popen multiprocessing.Process"""
 )
 
 
