@@ -86,6 +86,7 @@ def resolve(
     """The model directory of what `load` takes: its own, or that of its conversion, made if need be."""
     place = store.find(model)
     if store.is_model(place):
+        sources.check_choice(place, choice)
         return place
     place, origin = hub.locate(place, revision, choice.variant)
     key = _key(place, choice)

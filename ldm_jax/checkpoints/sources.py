@@ -123,8 +123,26 @@ def chosen(parts: Sequence[str] | None, have: Sequence[str], where: str) -> tupl
     return tuple(part for part in have if part in wanted)
 
 
+def check_choice(path: str, choice: Choice) -> None:
+    """ValueError where what is chosen is not what the model directory at a path is: it leaves nothing open."""
+    found = store.open_model(path).settings.get('parameterization')
+    wrong = {
+        'prediction': choice.prediction not in (None, found),
+        'weights': choice.weights != 'main',
+        'variant': choice.variant is not None,
+        'model': choice.model is not None,
+    }
+    if any(wrong.values()):
+        names = [name for name, is_wrong in wrong.items() if is_wrong]
+        raise ValueError(
+            f'{path} is a model directory, of one set of weights and of parameterization {found!r}: leave out {names}, '
+            'or give the public checkpoint that it was converted from.'
+        )
+
+
 def _ours(path: pathlib.Path, choice: Choice) -> Source:
     stored = store.open_model(path)
+    check_choice(str(path), choice)
     parts = chosen(choice.parts, stored.parts, str(path))
     return Source(
         kind='orbax',

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints import loading, store
 from ldm_jax.checkpoints.convert import convert, lines
 from ldm_jax.checkpoints.files import reader
 from ldm_jax.checkpoints.files import safetensors as writer
@@ -255,6 +255,20 @@ def test_half_of_an_autoencoder_names_the_file_that_is_missing(tiny_halves, tmp_
     count = sum(array.size for tensors in tiny_halves.values() for array in tensors.values())
     assert report['parts']['first_stage']['parameters'] == count
     assert report['source']['sha256'].keys() == {'taesd_encoder.safetensors', 'taesd_decoder.safetensors'}
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [('prediction', 'v'), ('weights', 'ema'), ('variant', 'fp16'), ('model', {'models': {}})],
+)
+def test_a_model_directory_leaves_nothing_to_choose(tmp_path, name, value):
+    settings = {'models': {}, 'parameterization': 'eps'}
+    store.write_model(tmp_path / 'model', settings, Arrays({'unet/a': np.ones(3, np.float32)}))
+    with pytest.raises(ValueError, match=rf"model directory.*'eps'.*leave out \['{name}'\]"):
+        convert(tmp_path / 'model', tmp_path / 'out', choice=Choice(**{name: value}))
+    with pytest.raises(ValueError, match='model directory'):
+        loading.resolve(str(tmp_path / 'model'), Choice(**{name: value}))
+    assert loading.resolve(str(tmp_path / 'model'), Choice(prediction='eps')) == str(tmp_path / 'model')
 
 
 def test_a_pickle_is_not_written(sd15, tmp_path):
