@@ -220,10 +220,20 @@ def _imported(
     try:
         leaves = Imported(layout, tensors.__getitem__, tensors.specs, expected, finite=True)
     except ValueError as error:
-        raise ValueError(f'{path.name} is not the model that it looks like. {error}') from error
+        raise ValueError(
+            f'{path.name} is not the model that it looks like ({_named(kind, tensors)}). {error}'
+        ) from error
     if tensors.refused:
         notes = {**notes, 'refused': list(tensors.refused)}
     return Source(kind, settings, leaves, leaves.ignored, notes, tensors.sha256)
+
+
+def _named(kind: str, tensors: TensorFile) -> str:
+    """The layout, as errors call it: in a single file each part has its own names."""
+    if kind != 'single file':
+        return kind
+    places = single_file.places(tensors.specs)
+    return f'{kind}: ' + ', '.join(f'{part} in {place.names} names' for part, place in places.items())
 
 
 def _only(settings: Settings, parts: Sequence[str]) -> Settings:

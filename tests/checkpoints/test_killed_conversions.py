@@ -91,15 +91,20 @@ def killer():
 def test_killed_at_any_touch_of_the_disk(sources, tmp_path, killer, to, replaces):
     wholes, seen = {}, set()
     for name in ('old', 'new') if replaces else ('new',):
-        touches = killer(sources[name], tmp_path / name / NAMES[to], to, 0)
+        killer(sources[name], tmp_path / name / NAMES[to], to, 0)
         wholes[name] = content(tmp_path / name / NAMES[to])
+
+    def start(folder):
+        shutil.copytree(tmp_path / 'old', folder) if replaces else folder.mkdir()
+        return folder / NAMES[to]
+
+    touches = killer(sources['new'], start(tmp_path / 'counted'), to, 0)
     # Before and after each name changes, and some of the others.
     moments = {i + after for i, touch in enumerate(touches) if touch == 'os.rename' for after in (1, 2)}
     for last in sorted(moments | set(np.linspace(1, len(touches), 8, dtype=int).tolist())):
         folder = tmp_path / f'{last}'
-        shutil.copytree(tmp_path / 'old', folder) if replaces else folder.mkdir()
+        destination = start(folder)
         (folder / 'out.old').write_text('mine')  # which looks like ours
-        destination = folder / NAMES[to]
         killed = killer(sources['new'], destination, to, last) is None
         assert killed or last > len(touches) - 20  # how many there are varies a little
         found = content(destination) if destination.exists() else None
