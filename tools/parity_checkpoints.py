@@ -8,7 +8,7 @@ written. Weights are float16 on disk, which float32 holds exactly; all is comput
 
 Prints a Markdown table of the largest and the mean error, each over the largest value of the reference's output.
 Each step is a process of its own. SDXL needs 12 GB of memory and 35 GB in the folder and takes half an hour on two
-cores, the others 5, 10 and ten minutes. Needs the test extra (torch, diffusers, transformers).
+cores, the others 6, 10 and a few minutes. Needs the test extra (torch, diffusers, transformers).
 """
 
 import argparse

@@ -73,7 +73,12 @@ def load(
     """
     directory = resolve(model, choice, revision)
     names = sources.chosen(parts, store.open_model(directory).parts, model)
-    settings, params = store.load_model(directory, names, dtype=dtype, shardings=shardings, verify=verify)
+    try:
+        settings, params = store.load_model(directory, names, dtype=dtype, shardings=shardings, verify=verify)
+    except store.Damaged as error:
+        if directory == store.find(model):  # it is not a conversion that can be made again
+            raise
+        raise store.Damaged(f'{error} It is the conversion of {model}: delete it, and load again.') from error
     networks = {part: network for part, network in build.parts(settings).items() if part in params}
     return Loaded(settings, networks, params, directory)
 
