@@ -7,8 +7,8 @@ header, recognized and converted back, and loaded again; and diffusers reads tha
 written. Weights are float16 on disk, which float32 holds exactly; all is computed in float32.
 
 Prints a Markdown table of the largest and the mean error, each over the largest value of the reference's output.
-Each step is a process of its own. SDXL needs 12 GB of memory and 35 GB in the folder and takes half an hour on two
-cores, the others 6, 10 and a few minutes. Needs the test extra (torch, diffusers, transformers).
+Each step is a process of its own. SDXL needs about 16 GB of memory and 35 GB in the folder, and some ten minutes of a
+quiet core; the others 6 and 10 GB, and three minutes. Needs the test extra (torch, diffusers, transformers).
 """
 
 import argparse
