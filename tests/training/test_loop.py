@@ -1,61 +1,240 @@
-"""A run that was stopped equals one that was not, to the bit."""
+"""A run that was stopped, by whatever and wherever, equals one that was not, to the bit."""
 
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import struct
 
 from ldm_jax.data import pipeline
-from ldm_jax.training import loop, optimizer
+from ldm_jax.training import loop, window, writers
+from ldm_jax.training.job import Job
+from ldm_jax.training.preemption import Preempted, Preemption
 
-RUN = dict(batch_size=4, log_every=2, save_every=3)
-SOURCE = pipeline.InMemory({'x': np.random.default_rng(0).standard_normal((10, 3)).astype(np.float32)})
-
-
-class Stage:
-    """A line learns to sum its inputs, with noise on them."""
-
-    def init(self, key):
-        return {'kernel': jax.random.normal(key, (3,))}
-
-    def prepare(self, source):
-        return source
-
-    def draw(self, key, batch):
-        return 0.1 * jax.random.normal(key, batch['x'].shape)
-
-    def loss(self, params, batch, draws):
-        error = (batch['x'] + draws) @ params['kernel'] - batch['x'].sum(axis=1)
-        return jnp.mean(error**2), {'bias': jnp.mean(error)}
-
-    def picture(self, params, batch, draws):
-        return jnp.zeros((2, len(batch['x']), 4, 4, 3))
+RNG = np.random.default_rng(0)
+SOURCE = pipeline.InMemory({'x': RNG.standard_normal((30, 3)).astype(np.float32)})
+TX = optax.adamw(0.1)
+CLOCKED = ('images_per_second', 'steps_per_second', 'data_wait')
 
 
-def run(workdir, num_steps):
-    settings = loop.Run(num_steps=num_steps, **RUN)
-    return loop.train(Stage(), SOURCE, optimizer.adamw(0.1, 12, warmup_steps=2), str(workdir), settings)
+@struct.dataclass
+class State:
+    """As a training state is: two optimizers' memories, two averages and a PRNG key of its own."""
+
+    step: jax.Array
+    params: dict
+    ema: dict
+    opt: tuple
+    key: jax.Array
 
 
-def test_resuming_equals_never_having_stopped(tmp_path, capsys):
-    whole = run(tmp_path / 'whole', 12)
-    run(tmp_path / 'stopped', 5)
-    assert 'resumed' not in capsys.readouterr().out
-    resumed = run(tmp_path / 'stopped', 12)
-    assert 'resumed at step 5' in capsys.readouterr().out
-    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
-
-    lines = [json.loads(line) for line in (tmp_path / 'whole' / 'metrics.jsonl').read_text().splitlines()]
-    assert [line['step'] for line in lines] == [2, 4, 6, 8, 10, 12]
-    assert lines[-1]['loss'] < 0.8 * lines[0]['loss']
-    assert all(line['images_per_second'] > 0 for line in lines)
-    shown = sorted(path.name for path in (tmp_path / 'whole' / 'pictures').iterdir())
-    assert shown == ['0000003.png', '0000006.png', '0000009.png', '0000012.png']
+def init(key):
+    params = {'kernel': jax.random.normal(key, (3,))}
+    ema = {'fast': jax.tree.map(jnp.copy, params), 'slow': jax.tree.map(jnp.copy, params)}
+    return State(jnp.int32(0), params, ema, (TX.init(params), TX.init(params)), jax.random.key(7))
 
 
-@pytest.mark.parametrize('field', ['num_steps', 'batch_size', 'log_every', 'save_every'])
+def step(state, batch, key, axis_name=None):
+    """A line learns to sum its inputs, with noise on them that belongs to an example and not to a device."""
+    key = jax.random.fold_in(key, state.step)
+    x = batch['x']
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(x)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(len(x)))
+    noise = 0.1 * jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
+
+    def loss(params):
+        error = (x + noise) @ params['kernel'] - x.sum(axis=1)
+        return jnp.mean(error**2), error
+
+    (value, error), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    metrics = {'loss': value, 'bias': jnp.mean(error), 'by_sign': jnp.stack([jnp.mean(error > 0), jnp.nan])}
+    if axis_name is not None:
+        grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+    updates, first_opt = TX.update(grads, state.opt[0], state.params)
+    params = optax.apply_updates(state.params, updates)
+    _, second_opt = TX.update(jax.tree.map(jnp.square, grads), state.opt[1], state.params)
+    ema = {
+        'fast': optax.incremental_update(params, state.ema['fast'], 0.5),
+        'slow': optax.incremental_update(params, state.ema['slow'], 0.01),
+    }
+    key = jax.random.split(state.key)[0]
+    return State(state.step + 1, params, ema, (first_opt, second_opt), key), metrics
+
+
+def pictures(state, batch, key):
+    return {'rows': jnp.zeros((2, len(batch['x']), 4, 4, 3))}
+
+
+JOB = Job(init, step, pictures)
+
+
+class Crash(Exception):
+    """Stands in for a kill."""
+
+
+class CrashingAt(Preemption):
+    """Dies after so many steps, without saving."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.at = step
+
+    def check(self, step):
+        if step == self.at:
+            raise Crash
+
+
+class StoppedAt(CrashingAt):
+    """Is told to stop after so many steps."""
+
+    def check(self, step):
+        self.requested = step >= self.at
+        Preemption.check(self, step)
+
+
+def run(workdir, num_steps=20, source=SOURCE, preemption=None, job=JOB, **settings):
+    settings = dict(batch_size=8, log_every=3, save_every=4) | settings
+    return loop.train(job, source, str(workdir), loop.Run(num_steps, **settings), preemption=preemption)
+
+
+def plain(state):
+    return jax.tree.map(
+        lambda a: np.asarray(jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a), state
+    )
+
+
+def assert_same(left, right):
+    jax.tree.map(np.testing.assert_array_equal, plain(left), plain(right))
+
+
+def metrics(workdir):
+    lines = [json.loads(line) for line in (workdir / writers.METRICS).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in CLOCKED} for line in lines]
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """An uninterrupted run of 20 steps on one device, and its workdir."""
+    workdir = tmp_path_factory.mktemp('whole')
+    return run(workdir), workdir
+
+
+@pytest.mark.parametrize('k', [1, 4, 5, 6, 11, 12, 19])
+@pytest.mark.parametrize('how', [CrashingAt, StoppedAt])
+def test_stopped_at_step_k_and_resumed(tmp_path, whole, k, how):
+    with pytest.raises((Crash, Preempted)):
+        run(tmp_path, preemption=how(k))
+    if how is StoppedAt:
+        assert (tmp_path / 'checkpoints' / str(k)).is_dir()
+    state = run(tmp_path)
+    assert_same(state, whole[0])
+    assert metrics(tmp_path) == metrics(whole[1])
+
+
+@pytest.mark.parametrize('parallel', [dict(kind='mesh'), dict(kind='pmap')])
+def test_on_eight_devices(tmp_path, whole, parallel):
+    straight = run(tmp_path / 'whole', parallel=parallel)
+    for k in (3, 10):
+        with pytest.raises(Crash):
+            run(tmp_path / 'stopped', preemption=CrashingAt(k), parallel=parallel)
+    assert_same(run(tmp_path / 'stopped', parallel=parallel), straight)
+    assert metrics(tmp_path / 'stopped') == metrics(tmp_path / 'whole')
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), plain(straight), plain(whole[0]))
+
+
+def test_goes_on_under_another_number_of_devices(tmp_path, whole):
+    for k, kind in [(5, 'mesh'), (9, 'single'), (14, 'pmap')]:
+        with pytest.raises(Preempted):
+            run(tmp_path, preemption=StoppedAt(k), parallel=dict(kind=kind))
+    state = run(tmp_path)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), plain(state), plain(whole[0]))
+
+
+def test_a_run_that_ended_is_extended_as_if_it_had_not(tmp_path, whole):
+    run(tmp_path, num_steps=11)
+    assert metrics(tmp_path)[-1]['step'] == 11
+    assert_same(run(tmp_path), whole[0])
+    assert metrics(tmp_path) == metrics(whole[1])
+
+
+def test_log_lines_average_their_steps(tmp_path, whole):
+    run(tmp_path, log_every=1)
+    single, lines = metrics(tmp_path), metrics(whole[1])
+    assert [line['step'] for line in lines] == [3, 6, 9, 12, 15, 18, 20]
+    for name in ('loss', 'bias'):
+        np.testing.assert_allclose(lines[1][name], np.mean([line[name] for line in single[3:6]]), rtol=1e-12)
+    assert lines[1]['by_sign'][1] is None
+    assert lines[-1]['loss'] < lines[0]['loss']
+
+
+def test_what_a_run_leaves(whole, capsys):
+    workdir = whole[1]
+    assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['16', '20', 'deleted']
+    names = sorted(path.name for path in (workdir / 'pictures').iterdir())
+    assert names == [f'{n:07}_rows.png' for n in (4, 8, 12, 16, 20)]
+    assert all(line['images_per_second'] > 0 for line in writers.read_metrics(workdir))
+    run(workdir)
+    assert 'resumed at step 20' in capsys.readouterr().out
+
+
+def test_other_data_are_refused(tmp_path):
+    run(tmp_path, num_steps=4)
+    changed = pipeline.InMemory({'x': SOURCE.arrays['x'] + 1})
+    with pytest.raises(ValueError, match='batch_crc32'):
+        run(tmp_path, source=changed)
+    with pytest.raises(ValueError, match="'examples': \\(30, 20\\)"):
+        run(tmp_path, source=pipeline.InMemory({'x': SOURCE.arrays['x'][:20]}))
+
+
+def burst(state, batch, key, axis_name=None):
+    """Step number 6 is not finite, and says so."""
+    state, found = step(state, batch, key, axis_name)
+    bad = state.step == 6
+    return state, found | {'loss': jnp.where(bad, jnp.nan, found['loss']), 'nonfinite': bad.astype(jnp.int32)}
+
+
+def test_steps_that_are_not_finite_are_counted(tmp_path):
+    run(tmp_path, job=Job(init, burst), nonfinite='skip')
+    lines = metrics(tmp_path)
+    assert [line['nonfinite'] for line in lines] == [0, 1, 0, 0, 0, 0, 0]
+    assert all(line['loss'] is not None for line in lines)  # the mean of the steps that had one
+
+
+def test_or_end_the_run_with_their_batch_saved(tmp_path):
+    with pytest.raises(window.NonFinite, match=r"Step 6 .*'loss'.*nonfinite_0000006"):
+        run(tmp_path, job=Job(init, burst), nonfinite='stop')
+    (path,) = tmp_path.glob('nonfinite_*.npz')
+    sixth = next(pipeline.batches(SOURCE, 8, 0, start=5))
+    np.testing.assert_array_equal(np.load(path)['x'], sixth['x'])
+    assert [int(p.name) for p in (tmp_path / 'checkpoints').glob('[0-9]*')] == [4]
+
+
+def test_a_loss_that_is_not_finite_is_noticed_though_the_step_does_not_say_so(tmp_path):
+    def silent(state, batch, key, axis_name=None):
+        state, found = burst(state, batch, key)
+        return state, {'loss': found['loss']}
+
+    with pytest.raises(window.NonFinite, match='Step 6'):
+        run(tmp_path, job=Job(init, silent), nonfinite='stop')
+
+
+@pytest.mark.parametrize('field', ['num_steps', 'batch_size', 'log_every', 'save_every', 'keep', 'keep_every'])
 def test_counts_below_one_are_refused(field):
     with pytest.raises(ValueError, match=field):
         loop.Run(**(dict(num_steps=1, batch_size=1) | {field: 0}))
+
+
+def test_other_settings_that_cannot_be_are_refused():
+    for settings, words in [
+        (dict(nonfinite='ignore'), "'skip'"),
+        (dict(profile=(5, 3)), 'profile'),
+        (dict(parallel=dict(kind='mash')), "Did you mean 'mesh'"),
+        (dict(parallel=dict(fsdp=2)), "kind='mesh'"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            loop.Run(1, 1, **settings)
+    with pytest.raises(ValueError, match='multiple of the 8 devices'):
+        loop.train(JOB, SOURCE, '/nowhere', loop.Run(1, 4, parallel=dict(kind='pmap')))
