@@ -2,10 +2,11 @@
 
     python tools/kill_train.py --kills 200 [--config configs/tiny.py:first_stage] [-- --config.run.batch_size=4]
 
-Trains with a checkpoint every step or two until it has ended, then starts over, until there were so many kills. After
-each kill every listed checkpoint must be what was written and no checkpoint that was announced may be gone; after each
-start nothing that an earlier kill left unfinished may be there; each run must end in the state and with the metrics
-of one that was not killed, to the bit. Prints a line for each kill and the sums as JSON; exit code 1 if anything failed.
+Trains with a checkpoint every step until the run has ended, then starts another, until there were so many kills.
+After each kill every listed checkpoint must be what was written and no checkpoint that was announced may be gone;
+after each start nothing that an earlier kill left unfinished may be there; each run must end in the state and with
+the metrics of one that was not killed, to the bit. Prints a line for each kill and the sums as JSON; exit code 1 if
+anything failed.
 """
 
 import argparse
@@ -22,7 +23,14 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-CLOCKED = ('images_per_second', 'steps_per_second', 'data_wait', 'flop_utilisation', 'memory_gib', 'memory_peak_gib')
+CLOCKED = (
+    'images_per_second',
+    'steps_per_second',
+    'data_wait',
+    'flop_utilisation',
+    'memory_gib',
+    'memory_peak_gib',
+)
 
 
 def parse():
@@ -46,7 +54,9 @@ def main(args):
     clock = random.Random(args.seed)
     whole = root / 'whole'
     Training(args, whole, root).wait()
-    found = dict(kills=0, runs=0, unreadable=0, lost=0, stale=0, different=0, while_saving=0, while_deleting=0)
+    found = dict(
+        kills=0, runs=0, unreadable=0, lost=0, stale=0, different=0, while_saving=0, while_deleting=0
+    )
     while found['kills'] < args.kills:
         workdir = root / f'run_{found["runs"]}'
         if not attempt(args, workdir, root, clock, found):  # it ended before it was killed
@@ -82,7 +92,9 @@ def attempt(args, workdir, root, clock, found):
     lost = [step for step in announced if step > newest]
     found['unreadable'] += len(bad)
     found['lost'] += bool(lost)
-    print(f'kill {found["kills"]}: steps {list(steps)}, left {left}, unreadable {bad}, lost {lost}', flush=True)
+    print(
+        f'kill {found["kills"]}: steps {list(steps)}, left {left}, unreadable {bad}, lost {lost}', flush=True
+    )
     return True
 
 
@@ -139,7 +151,9 @@ def log_of(workdir):
 def acknowledged(workdir):
     """The checkpoints that the training said it had written."""
     path = log_of(workdir)
-    return set(map(int, re.findall(r'checkpoint (\d+) written', path.read_text()))) if path.exists() else set()
+    return (
+        set(map(int, re.findall(r'checkpoint (\d+) written', path.read_text()))) if path.exists() else set()
+    )
 
 
 def leftovers(workdir):
@@ -175,7 +189,9 @@ def compare(whole, workdir):
         for path in (whole, workdir)
     ]
     wrong += sum(a != b for a, b in zip(*lines, strict=False)) + abs(len(lines[0]) - len(lines[1]))
-    print(f'{workdir}: {len(arrays[0])} arrays and {len(lines[0])} lines of metrics, {wrong} differ', flush=True)
+    print(
+        f'{workdir}: {len(arrays[0])} arrays and {len(lines[0])} lines of metrics, {wrong} differ', flush=True
+    )
     return wrong
 
 

@@ -102,7 +102,8 @@ def run(workdir, num_steps=20, source=SOURCE, preemption=None, job=JOB, **settin
 
 def plain(state):
     return jax.tree.map(
-        lambda a: np.asarray(jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a), state
+        lambda a: np.asarray(jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a),
+        state,
     )
 
 
@@ -142,7 +143,9 @@ def test_on_eight_devices(tmp_path, whole, parallel):
             run(tmp_path / 'stopped', preemption=CrashingAt(k), parallel=parallel)
     assert_same(run(tmp_path / 'stopped', parallel=parallel), straight)
     assert metrics(tmp_path / 'stopped') == metrics(tmp_path / 'whole')
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), plain(straight), plain(whole[0]))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), plain(straight), plain(whole[0])
+    )
 
 
 def test_goes_on_under_another_number_of_devices(tmp_path, whole):
@@ -150,7 +153,9 @@ def test_goes_on_under_another_number_of_devices(tmp_path, whole):
         with pytest.raises(Preempted):
             run(tmp_path, preemption=StoppedAt(k), parallel=dict(kind=kind))
     state = run(tmp_path)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), plain(state), plain(whole[0]))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), plain(state), plain(whole[0])
+    )
 
 
 def test_a_run_that_ended_is_extended_as_if_it_had_not(tmp_path, whole):
@@ -221,7 +226,9 @@ def test_a_loss_that_is_not_finite_is_noticed_though_the_step_does_not_say_so(tm
         run(tmp_path, job=Job(init, silent), nonfinite='stop')
 
 
-@pytest.mark.parametrize('field', ['num_steps', 'batch_size', 'log_every', 'save_every', 'keep', 'keep_every'])
+@pytest.mark.parametrize(
+    'field', ['num_steps', 'batch_size', 'log_every', 'save_every', 'keep', 'keep_every']
+)
 def test_counts_below_one_are_refused(field):
     with pytest.raises(ValueError, match=field):
         loop.Run(**(dict(num_steps=1, batch_size=1) | {field: 0}))
