@@ -71,18 +71,18 @@ def main(args):
 def attempt(args, workdir, root, clock, found):
     """One start of a training and, unless it ends first, its kill; adds to what was found. Whether it was killed."""
     announced = acknowledged(workdir)
-    before = set(leftovers(workdir))
+    began = time.time()
     training = Training(args, workdir, root)
     if clock.random() < 0.25:  # anywhere, compilation and restoring included
         time.sleep(clock.uniform(0, 6))
     else:
         training.training.wait()
-        found['stale'] += bool(before & set(leftovers(workdir)))
+        found['stale'] += any(path.stat().st_ctime < began for path in existing(leftovers(workdir)))
         time.sleep(clock.uniform(0, 1.5))
     if not training.kill():
         return False
     found['kills'] += 1
-    left = leftovers(workdir)
+    left = [str(path.relative_to(workdir / 'checkpoints')) for path in leftovers(workdir)]
     found['while_saving'] += any('tmp' in name for name in left)
     found['while_deleting'] += any(name.startswith('deleted/') for name in left)
     announced |= acknowledged(workdir)
@@ -166,7 +166,12 @@ def leftovers(workdir):
     inside = [path for path in checkpoints.unfinished(folder) if path.name != checkpoints.DELETED]
     deleted = folder / checkpoints.DELETED
     inside += list(deleted.iterdir()) if deleted.is_dir() else []
-    return [str(path.relative_to(folder)) for path in inside]
+    return inside
+
+
+def existing(paths):
+    """A training that goes on meanwhile removes some."""
+    return [path for path in paths if path.exists()]
 
 
 def inspect(workdir):

@@ -95,7 +95,7 @@ def test_what_was_announced_is_there(tmp_path):
 
 def test_buffers_may_be_overwritten_while_they_are_written(tmp_path):
     step = jax.jit(lambda tree: jax.tree.map(lambda a: a + 1, tree), donate_argnums=0)
-    tree = {f'a{i}': jnp.full((100, 100 + i), float(i)) for i in range(20)}
+    tree = {f'a{i}': jnp.full((100, 120), float(i)) for i in range(20)}
     with Checkpoints(tmp_path, keep=10) as saved:
         for n in range(10):
             saved.save(n, tree)
@@ -103,7 +103,7 @@ def test_buffers_may_be_overwritten_while_they_are_written(tmp_path):
                 tree = step(tree)
         saved.wait()
         assert_same(
-            saved.restore(tree).state, {f'a{i}': jnp.full((100, 100 + i), i + 180.0) for i in range(20)}
+            saved.restore(tree).state, {f'a{i}': jnp.full((100, 120), i + 180.0) for i in range(20)}
         )
     assert set(checkpoints.inspect(tmp_path).values()) == {None}
 
@@ -182,7 +182,7 @@ def test_a_state_of_other_arrays_is_refused_and_not_called_damaged(tmp_path):
 def test_what_a_kill_left_is_removed_at_the_next_start(tmp_path):
     written(tmp_path, [1, 2, 3])
     shutil.copytree(tmp_path / '3', tmp_path / '4.orbax-checkpoint-tmp-12')
-    shutil.copytree(tmp_path / '3', tmp_path / 'deleted' / '1')
+    shutil.copytree(tmp_path / '3', tmp_path / 'deleted' / '0')
     assert len(checkpoints.unfinished(tmp_path)) == 2
     with Checkpoints(tmp_path) as saved:
         assert saved.steps() == [2, 3]
