@@ -7,7 +7,7 @@ import functools
 import pathlib
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,8 +33,8 @@ class Run:
     Counts are of steps. save_every has a checkpoint written, of which the newest `keep` and every multiple of
     keep_every stay; picture_every is save_every unless given; nonfinite says what happens at a step whose loss or
     gradient is not finite: 'skip' counts it, 'stop' saves its batch and ends the run; profile is the steps to
-    trace, (first, last); writers is where metrics go beside the files, as dict(tensorboard={}) or
-    dict(wandb=dict(project='x')); parallel holds the fields of parallel.Parallel.
+    trace, (first, last); writers is where metrics go beside the files: 'tensorboard', 'wandb', or with settings as
+    dict(name='wandb', project='x'); parallel holds the fields of parallel.Parallel.
     """
 
     num_steps: int
@@ -47,8 +47,8 @@ class Run:
     keep: int = 2
     keep_every: int | None = None
     nonfinite: str = 'skip'
-    profile: tuple[int, int] | None = None
-    writers: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    profile: Sequence[int] = ()
+    writers: Sequence[str | Mapping[str, Any]] = ()
     parallel: Parallel = dataclasses.field(default_factory=Parallel)
 
     def __post_init__(self):
@@ -67,6 +67,8 @@ class Run:
         if self.nonfinite not in NONFINITE:
             raise ValueError(f'run.nonfinite is one of {NONFINITE}; got {self.nonfinite!r}.')
         profiler.check(self.profile)
+        for spec in self.writers:
+            writers.parsed(spec)
         if isinstance(self.parallel, Mapping):  # as a config has it
             object.__setattr__(self, 'parallel', Parallel(**self.parallel))
 

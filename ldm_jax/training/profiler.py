@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 
 import jax
-import numpy as np
 
 from ldm_jax.types import PyTree
 
 
 class Profiler:
-    """Traces the steps first <= n < last of a run into workdir/profile; steps None traces nothing."""
+    """Traces the steps first <= n < last of a run into workdir/profile; no steps, nothing."""
 
-    def __init__(self, root: pathlib.Path, steps: tuple[int, int] | None):
+    def __init__(self, root: pathlib.Path, steps: Sequence[int]):
         self._folder = root / 'profile'
         self._first, self._last = steps or (0, 0)
         self._running = False
@@ -38,9 +38,7 @@ class Profiler:
             print(f'profile written to {self._folder}', flush=True)
 
 
-def check(steps: tuple[int, int] | None) -> None:
-    """Raises ValueError unless steps is None or a range of steps."""
-    if steps is not None and (
-        len(steps) != 2 or not 0 <= steps[0] < steps[1] or not all(map(np.isfinite, steps))
-    ):
+def check(steps: Sequence[int]) -> None:
+    """Raises ValueError unless steps is empty or a range of steps."""
+    if len(steps) and (len(steps) != 2 or not 0 <= steps[0] < steps[1]):
         raise ValueError(f'run.profile is the steps to trace, (first, last) with last left out; got {steps}.')

@@ -11,7 +11,7 @@ import json
 import math
 import pathlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,12 +35,12 @@ class Writer(Protocol):
 
 
 def build(
-    specs: Mapping[str, Mapping[str, Any]], root: pathlib.Path, step: int, config: Mapping[str, Any]
+    specs: Sequence[str | Mapping[str, Any]], root: pathlib.Path, step: int, config: Mapping[str, Any]
 ) -> Writer:
     """All the writers of a run as one.
 
     Args:
-        specs: 'tensorboard' or 'wandb' -> its settings.
+        specs: 'tensorboard', 'wandb', or dict(name='wandb', **settings).
         root: of the workdir.
         step: the one from which the run goes on; what was written for later ones is void.
         config: of the run, as plain data, for back-ends that show it.
@@ -49,16 +49,19 @@ def build(
         ValueError: no such writer or setting.
         ModuleNotFoundError: its package is not installed; the message says how to install it.
     """
-    kinds = {'tensorboard': TensorBoard, 'wandb': WeightsAndBiases}
-    built: list[Writer] = [Files(root, step)]
-    for name, settings in specs.items():
-        if name not in kinds:
-            raise unknown('writer', name, list(kinds))
-        try:
-            built.append(kinds[name](root, step, config, **settings))
-        except TypeError as error:
-            raise ValueError(f'run.writers.{name}: {error}') from None
-    return All(built)
+    chosen = [(KINDS[name], settings) for name, settings in map(parsed, specs)]
+    return All([Files(root, step), *(kind(root, step, config, **settings) for kind, settings in chosen)])
+
+
+def parsed(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and settings of one spec. Raises ValueError when there is no such writer, or setting of it."""
+    settings = {'name': spec} if isinstance(spec, str) else dict(spec)
+    name = settings.pop('name', None)
+    if name not in KINDS:
+        raise unknown('writer', str(name), list(KINDS))
+    if settings and KINDS[name] is TensorBoard:
+        raise ValueError(f'The writer tensorboard has no settings; got {settings}.')
+    return name, settings
 
 
 class All:
@@ -172,6 +175,9 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+KINDS = {'tensorboard': TensorBoard, 'wandb': WeightsAndBiases}
 
 
 def read_metrics(root: pathlib.Path) -> list[dict[str, Any]]:

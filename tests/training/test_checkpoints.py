@@ -102,9 +102,7 @@ def test_buffers_may_be_overwritten_while_they_are_written(tmp_path):
             for _ in range(20):
                 tree = step(tree)
         saved.wait()
-        assert_same(
-            saved.restore(tree).state, {f'a{i}': jnp.full((100, 120), i + 180.0) for i in range(20)}
-        )
+        assert_same(saved.restore(tree).state, {f'a{i}': jnp.full((100, 120), i + 180.0) for i in range(20)})
     assert set(checkpoints.inspect(tmp_path).values()) == {None}
 
 
