@@ -129,8 +129,11 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ModuleNotFoundError as error:
             raise _missing('tensorboard', 'tensorboardX', error) from None
-        # What lies after the step that the run goes on from is hidden by TensorBoard.
-        self._writer = SummaryWriter(str(root / 'tensorboard'), purge_step=step + 1 if step else None)
+        # What lies after the step that the run goes on from is hidden by TensorBoard. The suffix keeps a restart
+        # within the same second from overwriting the file.
+        self._writer = SummaryWriter(
+            str(root / 'tensorboard'), purge_step=step + 1 if step else None, filename_suffix=f'.{step}'
+        )
         if not step:
             self._writer.add_text('config', f'<pre>{json.dumps(config, indent=2)}</pre>', 0)
 

@@ -35,13 +35,18 @@ def init(key):
     return State(jnp.int32(0), params, ema, (TX.init(params), TX.init(params)), jax.random.key(7))
 
 
+def per_example_noise(key, x, axis_name):
+    """Normal noise like x [B, D], drawn from each example's place in the batch of all devices together."""
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(x)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(len(x)))
+    return jax.vmap(lambda k: jax.random.normal(k, x.shape[1:]))(keys)
+
+
 def step(state, batch, key, axis_name=None):
     """A line learns to sum its inputs, with noise on them that belongs to an example and not to a device."""
     key = jax.random.fold_in(key, state.step)
     x = batch['x']
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(x)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(len(x)))
-    noise = 0.1 * jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
+    noise = 0.1 * per_example_noise(key, x, axis_name)
 
     def loss(params):
         error = (x + noise) @ params['kernel'] - x.sum(axis=1)

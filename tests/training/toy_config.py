@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from configs import common
+
 
 def get_config(arg=''):
     return ConfigDict(
@@ -10,14 +12,6 @@ def get_config(arg=''):
             models=dict(),
             data=dict(name='synthetic', image_size=4),
             optimizer=dict(lr=1e-2, warmup_steps=5),
-            run=dict(
-                num_steps=60,
-                batch_size=8,
-                log_every=7,
-                save_every=1,
-                picture_every=20,
-                keep_every=25,
-                parallel=dict(kind='single'),
-            ),
+            run=common.run(60, 8, log_every=7, save_every=1, picture_every=20, keep_every=25),
         )
     )
