@@ -43,7 +43,11 @@ def whole(tmp_path_factory):
     return run(workdir), workdir
 
 
-@pytest.mark.parametrize('k', [1, 4, 5, 6, 11, 12, 19])
+def slow(*values):
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+@pytest.mark.parametrize('k', [6, *slow(1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)])
 @pytest.mark.parametrize('how', [CrashingAt, StoppedAt])
 def test_stopped_at_step_k_and_resumed(tmp_path, whole, k, how):
     with pytest.raises((Crash, Preempted)):
@@ -55,7 +59,7 @@ def test_stopped_at_step_k_and_resumed(tmp_path, whole, k, how):
     assert metrics(tmp_path) == metrics(whole[1])
 
 
-@pytest.mark.parametrize('parallel', [dict(kind='mesh'), dict(kind='pmap')])
+@pytest.mark.parametrize('parallel', [dict(kind='mesh'), *slow(dict(kind='pmap'))])
 def test_on_eight_devices(tmp_path, whole, parallel):
     straight = run(tmp_path / 'whole', parallel=parallel)
     for k in (3, 10):
@@ -68,6 +72,7 @@ def test_on_eight_devices(tmp_path, whole, parallel):
     )
 
 
+@pytest.mark.slow
 def test_goes_on_under_another_number_of_devices(tmp_path, whole):
     for k, kind in [(5, 'mesh'), (9, 'single'), (14, 'pmap')]:
         with pytest.raises(Preempted):
