@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import jax
 import optax
 
 from ldm_jax.data import pipeline
@@ -30,6 +29,14 @@ class Trained(Protocol):
     def picture(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array: ...  # [R, C, H, W, 3]
 
 
+def _whole(state: PyTree) -> tuple[PyTree, PyTree]:
+    return state, ()
+
+
+def _first(changed: PyTree, fixed: PyTree) -> PyTree:
+    return changed
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """Three pure functions.
@@ -39,14 +46,20 @@ class Job:
         or arrays, such as the loss by bins of the timestep, NaN where a bin is empty. A metric 'nonfinite' is 1
         where the update was left out because the loss or a gradient was not finite, else 0. With an axis_name
         gradients and metrics are averaged over it.
+    split: state -> (what training changes, what `init` makes again from its key, such as frozen encoders, which
+        checkpoints then do without); merge is its inverse.
     pictures: (state, batch of [B, ...], key) -> name -> rows of images [R, C, H, W, 3] in [-1, 1].
     axes: path of a parameter -> its logical axes, for parallel.RULES.
+
+    A metric that is a mean over part of the examples may say how many they were as '<name>_count', of its shape.
     """
 
     init: Callable[[Array], PyTree]
     step: Callable[..., tuple[PyTree, dict[str, Array]]]
     pictures: Callable[[PyTree, PyTree, Array], dict[str, Array]] | None = None
     axes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    split: Callable[[PyTree], tuple[PyTree, PyTree]] = _whole
+    merge: Callable[[PyTree, PyTree], PyTree] = _first
 
 
 def of_stage(stage: Trained, tx: optax.GradientTransformation, ema_decay: float) -> Job:
@@ -60,8 +73,3 @@ def of_stage(stage: Trained, tx: optax.GradientTransformation, ema_decay: float)
 
     step = functools.partial(train_step, draw=stage.draw, loss=stage.loss, tx=tx, ema_decay=ema_decay)
     return Job(init, step, pictures)
-
-
-def shapes(job: Job) -> PyTree:
-    """The state without making it."""
-    return jax.eval_shape(job.init, jax.random.key(0))

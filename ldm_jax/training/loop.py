@@ -137,13 +137,19 @@ class _Session:
     def begin(self, config: Mapping[str, Any]) -> None:
         """The state to go on from, and the data and the log brought to the same step."""
         run, init_key = self._run, jax.random.fold_in(self._key, 0)
-        restored = self._checkpoints.restore(self._spread.like(self._job.init, init_key))
+        job = self._job
+        restored = self._checkpoints.restore(
+            self._spread.like(lambda key: job.split(job.init(key))[0], init_key)
+        )
         if restored is None:
             self.step, extra = 0, {'logged': 0, 'window': []}
-            self.state = self._spread.init(self._job.init, init_key)
+            self.state = self._spread.init(job.init, init_key)
         else:
             self.step, extra = restored.step, restored.extra
-            self.state = self._spread.placed(restored.state)
+            fixed = ()
+            if jax.tree.leaves(jax.eval_shape(lambda key: job.split(job.init(key))[1], init_key)):
+                fixed = self._spread.init(lambda key: job.split(job.init(key))[1], init_key)
+            self.state = job.merge(self._spread.placed(restored.state), fixed)
             print(f'resumed at step {self.step}', flush=True)
         self._logged = extra['logged']
         print(f'{trees.count(self._spread.whole(self.state)):,} numbers in the state, ', end='')
@@ -264,7 +270,7 @@ class _Session:
         if self._last_batch is not None:
             data['batch_crc32'] = _crc32(self._last_batch)
         extra = {'logged': self._logged, 'window': self._window.values(), 'data': data}
-        self._checkpoints.save(self.step, self._spread.whole(self.state), extra)
+        self._checkpoints.save(self.step, self._spread.whole(self._job.split(self.state)[0]), extra)
 
     def _finish_save(self) -> None:
         self._acknowledge(self._checkpoints.wait())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,9 @@ import numpy as np
 from ldm_jax.types import PyTree
 
 LAG = 2
-COUNTED = 'nonfinite'  # summed over a window; other metrics are averaged
+COUNTED = (
+    'nonfinite'  # summed over a window, as '<name>_count' is, which weighs the metric <name> in its average
+)
 
 Values = dict[str, Any]  # name -> float, or list of floats
 
@@ -67,7 +69,7 @@ class Window:
         """Averages over the steps since the last line, leaving out what is not finite, and begins anew."""
         values = self.values()
         self._values = []
-        return {name: _reduced(name, [value[name] for value in values]) for name in values[0]}
+        return _reduced({name: [value[name] for value in values] for name in values[0]})
 
     def _take(self) -> None:
         step, batch, metrics = self._waiting.popleft()
@@ -92,11 +94,15 @@ def _leaves(batch: PyTree) -> list[tuple[Any, Any]]:
     return jax.tree_util.tree_flatten_with_path(batch)[0]
 
 
-def _reduced(name: str, values: Sequence[Any]) -> Any:
-    array = np.asarray(values, np.float64)  # [steps, ...]
-    if name == COUNTED:
-        return array.sum(axis=0).tolist()
-    finite = np.isfinite(array)
-    count = finite.sum(axis=0)
-    mean = np.where(finite, array, 0).sum(axis=0) / np.maximum(count, 1)
-    return np.where(count > 0, mean, np.nan).tolist()
+def _reduced(found: Mapping[str, Sequence[Any]]) -> Values:
+    """One value of each metric of the steps' [steps, ...]."""
+    arrays = {name: np.asarray(values, np.float64) for name, values in found.items()}
+    reduced = {}
+    for name, array in arrays.items():
+        if name == COUNTED or name.removesuffix('_count') in arrays.keys() - {name}:
+            reduced[name] = array.sum(axis=0).tolist()
+            continue
+        weights = np.where(np.isfinite(array), arrays.get(f'{name}_count', 1.0), 0.0)
+        total, weight = (np.where(weights > 0, array, 0) * weights).sum(axis=0), weights.sum(axis=0)
+        reduced[name] = np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan).tolist()
+    return reduced

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.data import pipeline
-from ldm_jax.training import loop, window, writers
+from ldm_jax.training import checkpoints, loop, window, writers
 from ldm_jax.training.job import Job
 from ldm_jax.training.preemption import Preempted, Preemption
 from tests.training.runs import JOB, SOURCE, assert_same, init, metrics, plain, run, step
@@ -170,3 +170,28 @@ def test_other_settings_that_cannot_be_are_refused():
             loop.Run(1, 1, **settings)
     with pytest.raises(ValueError, match='multiple of the 8 devices'):
         loop.train(JOB, SOURCE, '/nowhere', loop.Run(1, 4, parallel=dict(kind='pmap')))
+
+
+@pytest.mark.parametrize('kind', ['single', *slow('pmap')])
+def test_what_init_makes_again_is_not_stored(tmp_path, kind):
+    def with_frozen(key):
+        return {'state': init(key), 'frozen': {'w': jnp.full(5, 2.0)}}
+
+    def advance(state, batch, key, axis_name=None):
+        new, found = step(state['state'], batch, key, axis_name)
+        return state | {'state': new}, found | {'frozen': state['frozen']['w'].sum()}
+
+    job = Job(
+        with_frozen,
+        advance,
+        split=lambda state: (state['state'], state['frozen']),
+        merge=lambda state, frozen: {'state': state, 'frozen': frozen},
+    )
+    spread = dict(parallel=dict(kind=kind))
+    with pytest.raises(Crash):
+        run(tmp_path, job=job, preemption=CrashingAt(6), **spread)
+    assert not any(
+        'frozen' in name for name in checkpoints.read_record(tmp_path / 'checkpoints' / '4')['arrays']
+    )
+    assert_same(run(tmp_path, job=job, **spread), run(tmp_path / 'whole', job=job, **spread))
+    assert {line['frozen'] for line in metrics(tmp_path)} == {10.0}
