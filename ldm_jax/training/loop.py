@@ -150,16 +150,21 @@ class _Session:
             if jax.tree.leaves(jax.eval_shape(lambda key: job.split(job.init(key))[1], init_key)):
                 fixed = self._spread.init(lambda key: job.split(job.init(key))[1], init_key)
             self.state = job.merge(self._spread.placed(restored.state), fixed)
-            print(f'resumed at step {self.step}', flush=True)
+            self._say(f'resumed at step {self.step}')
         self._logged = extra['logged']
-        print(f'{trees.count(self._spread.whole(self.state)):,} numbers in the state, ', end='')
-        print(f'{len(self._examples):,} examples, {self._spread.devices} devices', flush=True)
+        size = trees.count(self._spread.whole(self.state))
+        self._say(
+            f'{size:,} numbers in the state, {len(self._examples):,} examples, {self._spread.devices} devices'
+        )
         self._window = window.Window(
             self._spread.metrics, extra['window'], stop=run.nonfinite == 'stop', folder=self._root
         )
-        first = jax.process_index() == 0
+        # A run that had ended keeps its last line, which need not be a regular one: nothing writes it again.
+        shown = self.step if self.step >= run.num_steps else self._logged
         self._writer = (
-            writers.build(run.writers, self._root, self._logged, config) if first else writers.Nothing()
+            writers.build(run.writers, self._root, shown, config)
+            if jax.process_index() == 0
+            else writers.Nothing()
         )
         before = max(
             self.step - 1, 0
@@ -226,7 +231,7 @@ class _Session:
         started = time.monotonic()
         lowered, program = self._spread.traced(self._job.step, self.state, batch, self._key)
         compiled = self._preemption.wait(in_thread(lowered.compile))
-        print(f'compiled in {time.monotonic() - started:.1f} s', flush=True)
+        self._say(f'compiled in {time.monotonic() - started:.1f} s')
         flops = throughput.step_flops(program)
         return compiled, flops and flops * self._spread.copies
 
@@ -245,8 +250,11 @@ class _Session:
         self._writer.scalars(self.step, record)
         numbers = {name: value for name, value in record.items() if not isinstance(value, list)}
         text = ' '.join(f'{name} {value:.6g}' for name, value in numbers.items())
+        self._say(f'step {self.step} {text}')
+
+    def _say(self, text: str) -> None:
         if jax.process_index() == 0:
-            print(f'step {self.step} {text}', flush=True)
+            print(text, flush=True)
 
     def _show(self, batch: PyTree) -> None:
         """Pictures of up to 16 examples of a batch, to the files and the writers."""
@@ -277,7 +285,7 @@ class _Session:
 
     def _acknowledge(self, step: int | None) -> None:
         if step is not None:
-            print(f'checkpoint {step} written', flush=True)
+            self._say(f'checkpoint {step} written')
 
     def _check_data(self, stored: Mapping[str, Any]) -> None:
         """Raises ValueError when the data that the run goes on with are not those that it began with.

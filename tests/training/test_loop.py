@@ -106,8 +106,10 @@ def test_what_a_run_leaves(whole, capsys):
     names = sorted(path.name for path in (workdir / 'pictures').iterdir())
     assert names == [f'{n:07}_rows.png' for n in (4, 8, 12, 16, 20)]
     assert all(line['images_per_second'] > 0 for line in writers.read_metrics(workdir))
+    lines = metrics(workdir)
     run(workdir)
     assert 'resumed at step 20' in capsys.readouterr().out
+    assert metrics(workdir) == lines  # the last one too, which is no multiple of log_every
 
 
 def test_other_data_are_refused(tmp_path):
