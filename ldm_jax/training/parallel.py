@@ -94,7 +94,9 @@ class Backend(Protocol):
 
     def shard(self, batch: PyTree) -> PyTree: ...  # of the global batch [B, ...], which every host has
 
-    def traced(self, step: Step, *args: PyTree) -> tuple[jax.stages.Lowered, ClosedJaxpr]: ...  # state is donated
+    def traced(
+        self, step: Step, *args: PyTree
+    ) -> tuple[jax.stages.Lowered, ClosedJaxpr]: ...  # state is donated
 
     def metrics(self, metrics: PyTree) -> PyTree: ...  # one value of each
 
@@ -107,6 +109,10 @@ def backend(parallel: Parallel, batch_size: int, axes: Mapping[str, tuple[str | 
         axes: path of a parameter -> its logical axes; those of no network are replicated.
     """
     if parallel.kind == 'pmap':
+        if jax.process_count() > 1:
+            raise ValueError(
+                "run.parallel.kind='pmap' is for the devices of one process; several use kind='mesh'."
+            )
         built: Backend = Replicated(jax.device_count())
         shards = jax.device_count()
     else:
@@ -250,9 +256,7 @@ class Replicated:
 
     @property
     def replicated(self) -> jax.sharding.Sharding:
-        if jax.process_count() == 1:
-            return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        return NamedSharding(_line(), PartitionSpec())  # Orbax refuses arrays of one host
+        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def init(self, make, key):
         with _on_host():
@@ -273,14 +277,7 @@ class Replicated:
         return jax.tree.map(lambda leaf: _put(leaf, sharding, stack), whole)
 
     def whole(self, state):
-        if jax.process_count() == 1:
-            return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], state)
-
-        def unstack(leaf):
-            shards = [shard.data[0] for shard in leaf.addressable_shards]
-            return jax.make_array_from_single_device_arrays(leaf.shape[1:], self.replicated, shards)
-
-        return jax.tree.map(unstack, state)
+        return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], state)
 
     def shard(self, batch):
         def cut(array):
