@@ -6,6 +6,8 @@ is its own.
 
 from typing import Any
 
+from ml_collections import config_dict
+
 Spec = dict[str, Any]
 
 
@@ -209,4 +211,26 @@ def emoji(**select: Any) -> Spec:
         image_size=32,
         text=('{caption}, {style} style',),
         select=dict(split=('train',)) | select,
+    )
+
+
+def run(num_steps: int, batch_size: int, **fields: Any) -> Spec:
+    """What training/loop.py's Run takes, with every field there, so that each can be set from the command line."""
+    return (
+        dict(
+            num_steps=num_steps,
+            batch_size=batch_size,
+            seed=0,
+            ema_decay=0.999,
+            log_every=50,
+            save_every=1000,
+            picture_every=config_dict.placeholder(int),  # as save_every
+            keep=2,
+            keep_every=config_dict.placeholder(int),  # none stay for good
+            nonfinite='skip',
+            profile=(),
+            writers=(),
+            parallel=dict(kind='single', data=-1, fsdp=1, tensor=1),
+        )
+        | fields
     )

@@ -30,7 +30,7 @@ def get_config(arg: str = '') -> ConfigDict:
             schedule=dict(name='scaled_linear'),
             data=common.emoji(group=('food-drink', 'animals-nature')),
             optimizer=dict(lr=1e-3, warmup_steps=200, final_lr=1e-5),
-            run=dict(num_steps=5000, batch_size=32, save_every=500),
+            run=common.run(num_steps=5000, batch_size=32, save_every=500),
             export=dict(dtype='float16'),
         )
     )

@@ -8,6 +8,8 @@ python tools/sample.py --model runs/tiny/latent_diffusion/model --prompt "a red 
 
 from ml_collections import ConfigDict
 
+from configs import common
+
 STAGES = dict(
     first_stage=dict(
         stage=dict(name='first_stage', image_size=16),
@@ -62,6 +64,6 @@ def get_config(arg: str = 'first_stage') -> ConfigDict:
             **STAGES[arg],
             data=dict(name='synthetic', image_size=16),
             optimizer=dict(lr=2e-3, warmup_steps=5),
-            run=dict(num_steps=60, batch_size=12, log_every=20, save_every=30),
+            run=common.run(num_steps=60, batch_size=12, log_every=20, save_every=30),
         )
     )
