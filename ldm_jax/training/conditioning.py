@@ -211,7 +211,7 @@ def merge(conds: Sequence[Cond]) -> Cond:
         given = [getattr(cond, part) for cond in conds if getattr(cond, part) is not None]
         return jnp.concatenate(given, axis=-1) if len(given) > 1 else given[0] if given else None
 
-    return Cond(**{field.name: beside(field.name) for field in dataclasses.fields(Cond)})
+    return Cond(**{part: beside(part) for part in ('context', 'concat', 'vector', 'label')})
 
 
 def check(kinds: Sequence[str]) -> None:

@@ -98,7 +98,8 @@ def muon(
     b2: float = 0.999,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Muon for the kernels inside of the network, AdamW for the rest (embeddings, norms, biases, first and last layer).
+    """Muon for the kernels inside of the network, AdamW for the rest (embeddings, norms, biases,
+    first and last layer); both with Nesterov's momentum.
 
     A convolution's kernel is a matrix of its window and input channels by its output channels. With
     decayed='kernels' the matrices decay, and nothing that AdamW updates.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from ldm_jax.build import function
@@ -36,7 +37,7 @@ def rsqrt(lr: float, num_steps: int, *, timescale: int = 10000) -> optax.Schedul
     if timescale < 1:
         raise ValueError(f'timescale must be at least 1; got {timescale}.')
     return optax.join_schedules(
-        [optax.constant_schedule(lr), lambda n: lr * (1 + n / timescale) ** -0.5], [timescale]
+        [optax.constant_schedule(lr), lambda n: lr * (1 + jnp.maximum(n, 0) / timescale) ** -0.5], [timescale]
     )
 
 
