@@ -29,9 +29,14 @@ def test_added_channels_change_nothing_until_they_are_trained():
     wide = fitted(params, trees.shapes(WIDE, size=8))
     x, t = jax.random.normal(jax.random.key(0), (2, 8, 8, 4)), jnp.array([3.0, 500.0])
     concat = 100 * jax.random.normal(jax.random.key(1), (2, 8, 8, 5))
-    before = PLAIN.apply({'params': params}, x, t)
-    np.testing.assert_allclose(WIDE.apply({'params': wide}, x, t, Cond(concat=concat)), before, rtol=1e-5, atol=1e-5)
-    gradient = jax.grad(lambda p: jnp.sum(WIDE.apply({'params': p}, x, t, Cond(concat=concat)) ** 2))(wide)
+    before = jax.jit(PLAIN.apply)({'params': params}, x, t)
+
+    def value(wide):
+        after = WIDE.apply({'params': wide}, x, t, Cond(concat=concat))
+        return jnp.sum(after**2), after
+
+    (_, after), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(wide)
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
     assert np.abs(gradient['conv_in']['kernel'][:, :, 4:]).min() > 0  # they will be
 
 
@@ -39,7 +44,7 @@ def test_other_differences_are_named():
     params = parameters(PLAIN)
     with pytest.raises(ValueError, match=r'conv_in/kernel is \[3, 3, 9, 8\].*\[3, 3, 4, 8\]'):
         fitted(parameters(WIDE), trees.shapes(PLAIN, size=8))
-    other = unet.Model(in_channels=4, **SMALL | dict(channel_mult=(2,)))
+    other = unet.Model(in_channels=4, **SMALL | dict(channels=16))
     with pytest.raises(ValueError, match='is .* and this network wants'):
         fitted(params, trees.shapes(other, size=8))
     deeper = unet.Model(in_channels=4, **SMALL | dict(num_res_blocks=2))

@@ -7,7 +7,7 @@ from ldm_jax.training import metrics
 
 
 def test_bins_are_means_of_what_falls_into_them():
-    values, share = np.array([1.0, 2, 3, 4, 5]), np.array([0.0, 0.05, 0.1, 0.55, 1.0])
+    values, share = np.float32([1, 2, 3, 4, 5]), np.float32([0, 0.05, 0.1, 0.55, 1])
     found = metrics.arrays({'loss_t': metrics.by_bin(values, share)})
     expected = np.full(10, np.nan)
     expected[[0, 1, 5, 9]] = [1.5, 3, 4, 5]
