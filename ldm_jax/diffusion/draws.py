@@ -73,7 +73,10 @@ def biased(
 
 
 def log_normal(u: Array, schedule: Schedule, *, mean: float = -1.2, std: float = 1.2) -> Array:
-    """log(sigma / alpha) is normal. Times end where the schedule does. Ref: Karras et al. 2022, arXiv:2206.00364, table 1."""
+    """log(sigma / alpha) is normal; times end where the schedule does.
+
+    Ref: Karras et al. 2022, arXiv:2206.00364, table 1.
+    """
     return schedule.time(-2 * (mean + std * ndtri(u)))
 
 
@@ -151,7 +154,8 @@ class Importance:
     def __post_init__(self):
         if self.history < 1 or not 0 < self.uniform_share <= 1:
             raise ValueError(
-                f'importance needs history >= 1 and 0 < uniform_share <= 1; got {self.history} and {self.uniform_share}.'
+                f'importance needs history >= 1 and 0 < uniform_share <= 1; got {self.history} and '
+                f'{self.uniform_share}.'
             )
 
     def init(self, schedule: Schedule) -> History:

@@ -125,8 +125,8 @@ class Objective:
         for name, values in [*s._asdict().items(), ('the weighting', self.weighting(ends, s))]:
             if not np.isfinite(np.asarray(values)).all():
                 raise ValueError(
-                    f'{name} is not finite at times that are drawn: {np.asarray(values)} at t = {np.asarray(ends.t)} with '
-                    f'alpha {np.asarray(ends.alpha)} and sigma {np.asarray(ends.sigma)}. Where a schedule ends at '
+                    f'{name} is not finite at times that are drawn: {np.asarray(values)} at t = {np.asarray(ends.t)} '
+                    f'with alpha {np.asarray(ends.alpha)} and sigma {np.asarray(ends.sigma)}. Where a schedule ends at '
                     "noise alone, let the network predict 'v', 'x0' or 'flow'."
                 )
 
@@ -141,7 +141,9 @@ class Objective:
         if self.offset_noise:
             per_channel = (shape[0], *(1,) * (len(shape) - 2), shape[-1])
             eps = eps + self.offset_noise * jax.random.normal(offset, per_channel, dtype)
-        more = self.perturbation * jax.random.normal(perturbation, shape, dtype) if self.perturbation else None
+        more = (
+            self.perturbation * jax.random.normal(perturbation, shape, dtype) if self.perturbation else None
+        )
         return Draws(t=t, eps=eps, perturbation=more, weight=weight)
 
     def losses(self, network: Network, x0: Array, cond: Cond, draws: Draws) -> tuple[Array, Array]:
@@ -149,9 +151,7 @@ class Objective:
 
         The mean of losses is to be minimised. What the draw of a time counts is in neither: multiply by draws.weight.
         """
-        distances = denoising(
-            network, self.schedule, self.parameterization, x0, cond, draws, self.distance
-        )
+        distances = denoising(network, self.schedule, self.parameterization, x0, cond, draws, self.distance)
         level = self.schedule.level(draws.t)
         return self.weighting(level, self.parameterization(level)) * distances, distances
 

@@ -77,13 +77,22 @@ def text(
 
     null: what is said instead: the 'empty' caption, or 'zeros' as in SDXL. pooled: the last encoder's projected text
     is (the first part of) the vector.
+
+    Raises ValueError where pooled is wanted of an encoder without a projection.
     """
     if 'context' in batch:
         context, vector = batch['context'], batch.get('pooled')
     else:
         context, vector = encode_text(networks, batch)
+    if pooled and vector is None:
+        raise ValueError(
+            "conditioning.text.pooled needs an encoder with a projection, or 'pooled' in the data."
+        )
     if null == 'zeros':
-        no_context, no_vector = jnp.zeros_like(context[:1]), vector if vector is None else jnp.zeros_like(vector[:1])
+        no_context, no_vector = (
+            jnp.zeros_like(context[:1]),
+            vector if vector is None else jnp.zeros_like(vector[:1]),
+        )
     else:
         empty = {key: jnp.asarray(tokenizer('')) for key, tokenizer in networks.tokenizers.items()}
         no_context, no_vector = encode_text(networks, empty)

@@ -26,7 +26,9 @@ from ldm_jax.types import Array, PyTree
 
 MAIN = 'main'  # the average that pictures are made with and that is exported
 
-Decay = Callable[[Array], Array]  # n, the update that was just made, from 1 -> the share of the average that is kept
+Decay = Callable[
+    [Array], Array
+]  # n, the update that was just made, from 1 -> the share of the average that is kept
 
 
 def constant(n: Array, *, decay: float = 0.9999, warmup: bool = True) -> Array:
@@ -42,7 +44,7 @@ def constant(n: Array, *, decay: float = 0.9999, warmup: bool = True) -> Array:
 def half_life(n: Array, *, steps: float, ramp: float | None = 0.05) -> Array:
     """Half the weight in the last `steps` updates, or a share `ramp` of all so far if that is fewer.
 
-    Ref: Karras et al. 2022, arXiv:2206.00364, appendix F.2; there both count pictures.
+    Ref: Karras et al. 2022, arXiv:2206.00364; there both count pictures.
     """
     if steps <= 0 or (ramp is not None and ramp <= 0):
         raise ValueError(f'A half-life and its ramp must be above 0; got steps={steps}, ramp={ramp}.')
@@ -72,7 +74,9 @@ def update(decays: Mapping[str, Decay], averages: Mapping[str, PyTree], params: 
 
     def blend(name):
         keep = jnp.asarray(decays[name](jnp.maximum(n, 1).astype(float)), jnp.float32)
-        return jax.tree.map(lambda old, new: new + keep.astype(new.dtype) * (old - new), averages[name], params)
+        return jax.tree.map(
+            lambda old, new: new + keep.astype(new.dtype) * (old - new), averages[name], params
+        )
 
     return {name: blend(name) for name in decays}
 
@@ -86,7 +90,9 @@ def exponent(sigma_rel: float) -> float:
     Raises ValueError outside (0, 0.2886), where no power function that rises has that width.
     """
     if not 0 < sigma_rel < 12**-0.5:  # gamma = 0 is the mean of all, uniform on [0, 1]
-        raise ValueError(f'sigma_rel must be above 0 and below {12**-0.5:.4f}, the mean of all; got {sigma_rel}.')
+        raise ValueError(
+            f'sigma_rel must be above 0 and below {12**-0.5:.4f}, the mean of all; got {sigma_rel}.'
+        )
     # (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = sigma_rel^2
     t = sigma_rel**-2
     return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())
@@ -128,7 +134,9 @@ def coefficients(snapshots: Sequence[Profile], wanted: Profile) -> np.ndarray:
         raise ValueError(f'Reconstruction needs snapshots, all of them different; got {list(snapshots)}.')
     last = max(snapshot.step for snapshot in snapshots)
     if wanted.step > last:
-        raise ValueError(f'The last snapshot is of step {last}; an average as of step {wanted.step} is not in them.')
+        raise ValueError(
+            f'The last snapshot is of step {last}; an average as of step {wanted.step} is not in them.'
+        )
     gram = np.array([[inner(a, b) for b in snapshots] for a in snapshots])
     right = np.array([inner(a, wanted) for a in snapshots])
     # Unit diagonal: early snapshots are far narrower than late ones.

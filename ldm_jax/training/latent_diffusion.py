@@ -81,7 +81,7 @@ class Stage:
 
     def __post_init__(self):
         conditioning.check(self.conditioning)
-        assert self._objective and self._kinds is not None  # both raise for what does not exist
+        _ = self._objective, self._kinds  # both raise for what does not exist
         for kind, rate in self._drop_rates.items():
             if not 0 <= rate < 1:
                 raise ValueError(f'conditioning.{kind}.drop_rate must be at least 0 and below 1; got {rate}.')
@@ -90,9 +90,13 @@ class Stage:
         if self.encode == 'memory' and self._image_kinds:
             raise ValueError(f"{self._image_kinds} are made from images in the step: set encode='step'.")
         if self.encode == 'memory' and (trained := [part for part in TEXT_ENCODERS if part in self._trained]):
-            raise ValueError(f"{trained} are trained here, so texts cannot be encoded before: set encode='step'.")
+            raise ValueError(
+                f"{trained} are trained here, so texts cannot be encoded before: set encode='step'."
+            )
         if 'first_stage' in self._modules and 'first_stage' not in self.frozen:
-            raise ValueError('The first stage is not trained here; name a trained one as pretrained.first_stage.')
+            raise ValueError(
+                'The first stage is not trained here; name a trained one as pretrained.first_stage.'
+            )
 
     def init(self, key: Array) -> PyTree:
         """The parameters that are trained, by part."""
@@ -132,11 +136,17 @@ class Stage:
         posterior, noise, drop, each = jax.random.split(key, 4)
         shape = self._latent_shape(batch)
         memory = self.memory() if memory is None else memory
-        kinds = {kind: (jax.random.fold_in(drop, i), jax.random.fold_in(each, i)) for i, kind in enumerate(self.conditioning)}
+        kinds = {
+            kind: (jax.random.fold_in(drop, i), jax.random.fold_in(each, i))
+            for i, kind in enumerate(self.conditioning)
+        }
         return Draws(
             posterior=jax.random.normal(posterior, shape),
             noise=self._objective.draw(noise, shape, memory),
-            drop={kind: jax.random.bernoulli(keys[0], self._drop_rates[kind], shape[:1]) for kind, keys in kinds.items()},
+            drop={
+                kind: jax.random.bernoulli(keys[0], self._drop_rates[kind], shape[:1])
+                for kind, keys in kinds.items()
+            },
             keys={kind: jax.random.split(keys[1], shape[0]) for kind, keys in kinds.items()},
         )
 
@@ -145,7 +155,9 @@ class Stage:
         networks = self._networks(params)
         x0 = self._x0(networks, batch, draws.posterior)
         cond = self._cond(networks, batch, draws)
-        losses, errors = self._objective.losses(functools.partial(networks.apply, 'unet'), x0, cond, draws.noise)
+        losses, errors = self._objective.losses(
+            functools.partial(networks.apply, 'unet'), x0, cond, draws.noise
+        )
         share = draws.noise.t / (self.schedule.num_train_steps - 1)
         found = {'loss_t': metrics.by_bin(errors, share), 'observed': (draws.noise.t, losses)}
         return jnp.mean(draws.noise.weight * losses), found
@@ -156,9 +168,7 @@ class Stage:
         x0 = self._x0(networks, batch, None)
         shown = draws.replace(drop=jax.tree.map(jnp.zeros_like, draws.drop))
         cond = self._cond(networks, batch, shown)
-        denoise = denoiser(
-            functools.partial(networks.apply, 'unet'), self._objective.parameterization, cond
-        )
+        denoise = denoiser(functools.partial(networks.apply, 'unet'), self._objective.parameterization, cond)
         rows = [x0]
         for t in np.linspace(0.1, 0.9, 5) * self.schedule.num_train_steps:
             level = self.schedule.level(t)
@@ -249,19 +259,21 @@ class Stage:
         return b, h // f, w // f, self.first_stage.z_channels
 
     def _check_example(self, row: Mapping[str, Any]) -> None:
-        have = row.keys() | ({'tokens'} if 'text' in row and self._tokenizers else set())
+        encoders = [part for part in TEXT_ENCODERS if part in self._modules]
+        tokenized = encoders and len(self._tokenizers) == len(encoders)
+        have = row.keys() | ({'tokens'} if 'text' in row and tokenized else set())
         for kind in self.conditioning:
             if not any(have >= set(keys) for keys in NEEDS[kind]):
                 wanted = ' or '.join(str(list(keys)) for keys in NEEDS[kind])
                 raise ValueError(
                     f'Conditioning on {kind!r} needs {wanted} of each example; the data have {sorted(row)}. '
-                    "A 'text' gives tokens where there is a tokenizer."
+                    "A 'text' gives tokens where there are text encoders, each with a tokenizer."
                 )
         if not have & set(LATENTS):
             raise ValueError(f'Each example needs one of {list(LATENTS)}; the data have {sorted(row)}.')
         spec = self.conditioning.get('text')
         dropped = spec is not None and spec.get('drop_rate', 0.0) and spec.get('null', 'empty') == 'empty'
-        if dropped and not self._tokenizers:
+        if dropped and not tokenized:
             raise ValueError(
                 'Dropped texts become the empty one, which needs text_encoder and tokenizer; name them as '
                 "pretrained.text_encoder, or set conditioning.text.null='zeros'."
@@ -277,7 +289,11 @@ class Stage:
                 image = conditioning.to_float(found.pop('image'))
                 # Of a KL first stage `encode` gives moments; there is nothing to sample of others.
                 key = 'moments' if isinstance(self.first_stage, vae.Model) else 'latents'
-                found[key] = image if self.first_stage is None else networks.apply('first_stage', image, method='encode')
+                found[key] = (
+                    image
+                    if self.first_stage is None
+                    else networks.apply('first_stage', image, method='encode')
+                )
             if 'tokens' in found:
                 found['context'], pooled = conditioning.encode_text(networks, found)
                 found |= {} if pooled is None else {'pooled': pooled}

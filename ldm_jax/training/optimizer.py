@@ -82,7 +82,10 @@ def lion(
     weight_decay: float = 0.0,
     moment_dtype: str | None = None,
 ) -> optax.GradientTransformation:
-    """Lion: the sign of a momentum. Its rate is a third to a tenth of AdamW's. Ref: Chen et al. 2023, arXiv:2302.06675."""
+    """Lion: the sign of a momentum. Its rate is a third to a tenth of AdamW's.
+
+    Ref: Chen et al. 2023, arXiv:2302.06675.
+    """
     return optax.lion(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask, mu_dtype=moment_dtype)
 
 

@@ -33,7 +33,7 @@ def cosine(lr: float, num_steps: int, *, final_lr: float = 0.0) -> optax.Schedul
 
 
 def rsqrt(lr: float, num_steps: int, *, timescale: int = 10000) -> optax.Schedule:
-    """lr for `timescale` steps, then lr / sqrt(n / timescale). Ref: Karras et al. 2024, arXiv:2312.02696, eq. 67."""
+    """lr for `timescale` steps, then lr / sqrt(n / timescale). Ref: Karras et al. 2024, arXiv:2312.02696."""
     if timescale < 1:
         raise ValueError(f'timescale must be at least 1; got {timescale}.')
     return optax.join_schedules(
@@ -41,9 +41,7 @@ def rsqrt(lr: float, num_steps: int, *, timescale: int = 10000) -> optax.Schedul
     )
 
 
-def steps(
-    lr: float, num_steps: int, *, at: tuple[int, ...] = (), factor: float = 0.1
-) -> optax.Schedule:
+def steps(lr: float, num_steps: int, *, at: tuple[int, ...] = (), factor: float = 0.1) -> optax.Schedule:
     """Multiplied by `factor` at each step of a list; steps count from the end of the warm-up."""
     return optax.piecewise_constant_schedule(lr, {int(n): factor for n in at})
 
@@ -67,7 +65,9 @@ def rate(
     knob that does not exist.
     """
     if not 0 <= warmup_steps < num_steps:
-        raise ValueError(f'warmup_steps must be at least 0 and below the {num_steps} steps; got {warmup_steps}.')
+        raise ValueError(
+            f'warmup_steps must be at least 0 and below the {num_steps} steps; got {warmup_steps}.'
+        )
     if not lr > 0:
         raise ValueError(f'lr must be above 0; got {lr}.')
     after = function('learning-rate curve', CURVES, curve)(lr, num_steps - warmup_steps)

@@ -55,7 +55,9 @@ def create(
     )
 
 
-def of(stage: Any, key: Array, tx: optax.GradientTransformation, averages: Iterable[str] = (MAIN,)) -> TrainState:
+def of(
+    stage: Any, key: Array, tx: optax.GradientTransformation, averages: Iterable[str] = (MAIN,)
+) -> TrainState:
     """The state in which a stage starts. One may have a memory, by `memory()`, and parameters that stay, `frozen`."""
     memory = stage.memory() if hasattr(stage, 'memory') else ()
     return create(stage.init(key), tx, averages, memory, getattr(stage, 'frozen', None))

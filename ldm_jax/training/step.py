@@ -53,7 +53,9 @@ def train_step(
     """
     size = len(jax.tree.leaves(batch)[0])
     if size % accumulate:
-        raise ValueError(f'A batch of {size} a device does not split into {accumulate} micro-batches of one size.')
+        raise ValueError(
+            f'A batch of {size} a device does not split into {accumulate} micro-batches of one size.'
+        )
     place = jnp.arange(size) + (0 if axis_name is None else size * jax.lax.axis_index(axis_name))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), place)
     memory = () if remember is None else (state.memory,)
@@ -120,7 +122,9 @@ def _one(draw: Callable[..., PyTree], key: Array, example: PyTree, *memory: PyTr
     return jax.tree.map(lambda a: a[0], draws)
 
 
-def _accumulated(gradients: Callable, keys: Array, batch: PyTree, count: int) -> tuple[PyTree, Metrics, PyTree]:
+def _accumulated(
+    gradients: Callable, keys: Array, batch: PyTree, count: int
+) -> tuple[PyTree, Metrics, PyTree]:
     """gradients(keys, batch) by micro-batches: (gradient, metrics, observed) of the whole batch."""
     if count == 1:
         return gradients(keys, batch)

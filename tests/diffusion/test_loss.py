@@ -55,7 +55,13 @@ TARGETS = {  # (x0, eps, alpha, sigma) -> (what is regressed, factor on the inpu
         1 / np.sqrt(s**2 + S**2),
     ),
 }
-SCHEDULES = {'eps': Schedule(), 'v': Schedule(), 'x0': Schedule(), 'flow': flow.Schedule(shift=2.0), 'edm': edm.Schedule()}
+SCHEDULES = {
+    'eps': Schedule(),
+    'v': Schedule(),
+    'x0': Schedule(),
+    'flow': flow.Schedule(shift=2.0),
+    'edm': edm.Schedule(),
+}
 SLOPES = {  # of the distance, by its error
     'l2': lambda e, a, s: 2 * e,
     'l1': lambda e, a, s: np.sign(e),
@@ -118,7 +124,9 @@ def test_pseudo_huber_is_diffusers_formula():
         ('exponential', np.exp(-500 * -np.log(0.2) / 1000)),
     ]:
         found = loss.huber(error, level, c=0.2, schedule=schedule)
-        np.testing.assert_allclose(found, 2 * c * (np.sqrt(np.square(error) + c**2) - c), rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(
+            found, 2 * c * (np.sqrt(np.square(error) + c**2) - c), rtol=1e-4, atol=1e-7
+        )
 
 
 # Draws

@@ -21,7 +21,9 @@ KEYS = jax.random.split(jax.random.key(0), B)
 TEXT = dict(context_length=8, num_layers=1, num_heads=2)
 MODULES = {
     'unet': unet.Model(channels=8, num_groups=4, num_heads=1, num_classes=11),
-    'first_stage': vae.Model(channels=8, channel_mult=(1, 1), num_res_blocks=1, num_groups=4, mid_attention=False),
+    'first_stage': vae.Model(
+        channels=8, channel_mult=(1, 1), num_res_blocks=1, num_groups=4, mid_attention=False
+    ),
     'text_encoder': clip_text.Model(width=8, **TEXT),
     'text_encoder_2': clip_text.Model(width=16, projection_width=12, **TEXT),
     'class_embedder': class_embedder.Model(num_classes=5, width=6),
@@ -148,7 +150,9 @@ def test_a_small_picture_is_noised_as_its_label_says(networks):
     found = told('low_resolution', networks, {'image': image}, keep, keys, max_noise_level=350)
     assert (int(found.label.min()), int(found.label.max())) == (0, 350)
     level = linear.Schedule().level(found.label)
-    noise = (found.concat - level.alpha[:, None, None, None] * plain.concat) / level.sigma[:, None, None, None]
+    noise = (found.concat - level.alpha[:, None, None, None] * plain.concat) / level.sigma[
+        :, None, None, None
+    ]
     np.testing.assert_allclose([noise.mean(), noise.std()], [0, 1], atol=0.01)
 
 

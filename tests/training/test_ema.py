@@ -51,7 +51,7 @@ def test_half_the_weight_is_in_the_last_half_life():
 
 
 def test_the_power_function_s_profile():
-    # p(t) = (g + 1) t^g / T^(g + 1): of the trajectory t the average is T (g + 1) / (g + 2), in the limit of small steps.
+    # p(t) = (g + 1) t^g / T^(g + 1): of the trajectory t / T the average is (g + 1) / (g + 2), for small steps.
     steps = 2000
     decays = {str(s): ema.named(dict(name='power', sigma_rel=s)) for s in (0.05, 0.1, 0.2)}
     found = averages(decays, np.arange(1, steps + 1) / steps, start=7.0)
@@ -97,7 +97,9 @@ def test_the_coefficients_are_the_published_algorithm_s():
     np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-6)
 
 
-@pytest.mark.parametrize(('sigma_rel', 'step'), [(0.03, 1024), (0.07, 1024), (0.15, 1024), (0.2, 1024), (0.1, 900)])
+@pytest.mark.parametrize(
+    ('sigma_rel', 'step'), [(0.03, 1024), (0.07, 1024), (0.15, 1024), (0.2, 1024), (0.1, 900)]
+)
 def test_any_width_is_reconstructed_after_the_run(sigma_rel, step):
     # A random walk, as parameters do. EDM2's setup: two averages, snapshots all along.
     trajectory = np.cumsum(np.random.default_rng(0).standard_normal((1024, 64)), axis=0).astype(np.float32)

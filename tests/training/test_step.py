@@ -154,7 +154,9 @@ def test_eight_devices_by_jit_are_one(accumulate, alone):
     batch, *expected = alone
     mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
     sharded = {'x': jax.device_put(batch['x'], NamedSharding(mesh, PartitionSpec('data')))}
-    assert_same(runs(lambda step: jax.jit(functools.partial(step, accumulate=accumulate)), sharded), tuple(expected))
+    assert_same(
+        runs(lambda step: jax.jit(functools.partial(step, accumulate=accumulate)), sharded), tuple(expected)
+    )
 
 
 def test_a_batch_that_does_not_split_is_refused():
@@ -203,8 +205,6 @@ def test_frozen_parameters_are_arguments_that_do_not_change():
 
 
 class Plain:
-    frozen = {}
-
     def init(self, key):
         return PARAMS
 
@@ -213,7 +213,8 @@ class Plain:
 
 
 class Remembering(Plain):
-    frozen = {'encoder': jnp.ones(3)}
+    def __init__(self):
+        self.frozen = {'encoder': jnp.ones(3)}
 
     def memory(self):
         return jnp.ones(())
@@ -229,7 +230,7 @@ class Remembering(Plain):
 def test_a_stage_makes_its_state_and_step(stage):
     tx = optax.sgd(0.1)
     state = train_state.of(stage, KEY, tx, DECAYS)
-    after, found = train_step.of(stage, tx, DECAYS)(state, BATCH, KEY)
+    after, _ = train_step.of(stage, tx, DECAYS)(state, BATCH, KEY)
     expected, _ = STEP(start(), BATCH, KEY)
     np.testing.assert_array_equal(after.params['w'], expected.params['w'])
     assert after.memory == (2 if isinstance(stage, Remembering) else ())
