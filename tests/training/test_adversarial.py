@@ -19,12 +19,14 @@ from ldm_jax.checkpoints.layouts import lpips as lpips_layout
 from ldm_jax.models import discriminator, lpips, vae, vq
 from ldm_jax.training import adversarial, first_stage
 from tests import oracles
+from tests.training import tiny_stages
 
 LR, B, SIZE = 1e-3, 8, 16
 KEY = jax.random.key(0)
-# double widths so that nothing hides in rounding
+# In float64, so that rounding hides nothing.
 NARROW = dict(channels=8, channel_mult=(1, 2), num_res_blocks=1, num_groups=4, dtype=jnp.float64)
 MODELS = {'kl': vae.Model(z_channels=2, **NARROW), 'vq': vq.Model(num_codes=16, z_channels=2, **NARROW)}
+TINY = {'kl': tiny_stages.Kl(jnp.float64), 'vq': tiny_stages.Vq(jnp.float64)}
 NET_D = discriminator.Model(channels=4, num_layers=2, dtype=jnp.float64)
 ADAM = optax.adam(LR, b1=0.5, b2=0.9)
 
@@ -44,7 +46,7 @@ def batch_of(kind, seed):
 
 def stage_of(kind, **fields):
     fields = dict(perceptual_weight=0.0, discriminator=NET_D, kl_weight=1e-3) | fields
-    return Fed(first_stage=MODELS[kind], image_size=SIZE, **fields)
+    return Fed(**(dict(first_stage=TINY[kind], image_size=SIZE) | fields))
 
 
 def state_of(stage, tx=ADAM, discriminator_tx=ADAM):
@@ -96,11 +98,15 @@ def test_two_updates_of_both_are_those_of_the_original(kind):
 
     with oracles.float64():
         pretrained = {
-            part: oracles.params_like(models[part], layouts[part], oracles.tensors(nets[part]), size=32)
+            part: jax.tree.map(
+                jnp.asarray,
+                oracles.params_like(models[part], layouts[part], oracles.tensors(nets[part]), size=32),
+            )
             for part in models
         }
         stage = stage_of(
             kind,
+            first_stage=MODELS[kind],
             pretrained=pretrained,
             perceptual=lpips.Model('vgg', dtype=jnp.float64),
             perceptual_weight=1.0,
@@ -181,14 +187,9 @@ def test_before_its_start_the_adversary_changes_nothing():
         alone, _ = without(alone, batch, KEY)
         assert metrics['disc_weight'] > 0
         assert metrics['disc_loss'] > 0
-        assert all(
-            np.any(a != b)
-            for a, b in zip(
-                jax.tree.leaves(state.discriminator.params),
-                jax.tree.leaves(start.discriminator.params),
-                strict=True,
-            )
-        )
+        before, after = (trees.named(s.discriminator.params) for s in (start, state))
+        # The last bias may stay: the hinge of the images pulls it up as much as that of reconstructions down.
+        assert all(np.any(before[name] != after[name]) for name in before if name != 'conv_out/bias')
         kernel = [s.params['first_stage']['decoder']['conv_out']['kernel'] for s in (state, alone)]
         assert np.abs(kernel[0] - kernel[1]).max() > 1e-5
 
@@ -198,7 +199,7 @@ def test_the_discriminator_tells_images_from_reconstructions_after_training():
     stage = stage_of('kl')
     stage = dataclasses.replace(
         stage,
-        first_stage=dataclasses.replace(stage.first_stage, dtype=jnp.float32),
+        first_stage=tiny_stages.Kl(),
         discriminator=dataclasses.replace(NET_D, dtype=jnp.float32),
     )
     slow = optax.adam(1e-6)
