@@ -50,7 +50,7 @@ def read(paths: Sequence[str | os.PathLike]) -> tuple[dict[str, Any], dict[str, 
     """
     tensors: dict[str, np.ndarray] = {}
     for path in paths:
-        tensors |= _arrays(pathlib.Path(path))
+        tensors |= tensors_of(pathlib.Path(path))
     found = {}
     below = {key.removeprefix(PERCEPTUAL): value for key, value in tensors.items()}
     names = next((names for names, mark in lpips.MARKS.items() if mark in below), None)
@@ -108,8 +108,8 @@ def _below(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarr
     return {key[len(prefix) :]: array for key, array in tensors.items() if key.startswith(prefix)}
 
 
-def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """A file's tensors by key; those of a pickled tree by path."""
+def tensors_of(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """A file's tensors by key; those of a pickled tree by path. Raises as `read`."""
     if path.is_file() and path.suffix == '.ckpt':
         with open(path, 'rb') as file:
             start = file.read(16)

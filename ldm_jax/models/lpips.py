@@ -68,8 +68,9 @@ class Model(nn.Module):
         if self.trunk not in TRUNKS:
             raise unknown('LPIPS trunk', self.trunk, sorted(TRUNKS))
         self.features = Trunk(self.trunk, self.dtype)
+        wide = jnp.promote_types(self.dtype, jnp.float32)
         self.heads = [
-            layers.conv(1, 1, use_bias=False, kernel_init=_positive, name=f'head_{level}')
+            layers.conv(1, 1, use_bias=False, kernel_init=_positive, dtype=wide, name=f'head_{level}')
             for level in range(len(TRUNKS[self.trunk]))
         ]
 

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from ldm_jax.training import state as generator_state
 from ldm_jax.training import step
 from ldm_jax.training.first_stage import Adversary, Stage
 from ldm_jax.training.state import TrainState
@@ -53,14 +52,11 @@ class AdversarialState:
 
 
 def create(
-    stage: Stage, key: Array, tx: optax.GradientTransformation, discriminator_tx: optax.GradientTransformation
+    stage: Stage, key: Array, generator: TrainState, discriminator_tx: optax.GradientTransformation
 ) -> AdversarialState:
-    """The state before the first update."""
+    """The state before the first update, with a discriminator beside the generator's state."""
     params, batch_stats = stage.init_discriminator(jax.random.fold_in(key, DISCRIMINATOR))
-    return AdversarialState(
-        generator=generator_state.create(stage.init(key), tx),
-        discriminator=Discriminator(params, batch_stats, discriminator_tx.init(params)),
-    )
+    return AdversarialState(generator, Discriminator(params, batch_stats, discriminator_tx.init(params)))
 
 
 def train_step(
@@ -81,7 +77,7 @@ def train_step(
         tx, discriminator_tx: their optimizers. The discriminator's counts its own updates, from disc_start on.
         axis_name: of pmap, when under it. Norms, the adaptive weight and codebook usage are of the whole batch, so
             that any number of devices goes through the same states.
-        options: of `step.train_step`, such as ema_decay.
+        options: of `step.train_step`, such as ema_decay. The discriminator's half takes the batch at once.
 
     Metrics of the adversary are 0 before disc_start.
     """

@@ -18,6 +18,7 @@ from ldm_jax.checkpoints.layouts import discriminator as discriminator_layout
 from ldm_jax.checkpoints.layouts import lpips as lpips_layout
 from ldm_jax.models import discriminator, lpips, vae, vq
 from ldm_jax.training import adversarial, first_stage
+from ldm_jax.training.state import create
 from tests import oracles
 from tests.training import tiny_stages
 
@@ -50,7 +51,8 @@ def stage_of(kind, **fields):
 
 
 def state_of(stage, tx=ADAM, discriminator_tx=ADAM):
-    return trees.cast(adversarial.create(stage, KEY, tx, discriminator_tx), jnp.float64)
+    generator = create(stage.init(KEY), tx)
+    return trees.cast(adversarial.create(stage, KEY, generator, discriminator_tx), jnp.float64)
 
 
 def stepper(stage, discriminator_tx=ADAM, **options):
@@ -203,13 +205,13 @@ def test_the_discriminator_tells_images_from_reconstructions_after_training():
         discriminator=dataclasses.replace(NET_D, dtype=jnp.float32),
     )
     slow = optax.adam(1e-6)
-    state = adversarial.create(stage, KEY, slow, ADAM)
+    current = adversarial.create(stage, KEY, create(stage.init(KEY), slow), ADAM)
     step = jax.jit(
         functools.partial(adversarial.train_step, stage=stage, tx=slow, discriminator_tx=ADAM, ema_decay=0.9)
     )
     losses = []
     for n in range(60):
-        state, metrics = step(state, trees.cast(batch_of('kl', n), jnp.float32), KEY)
+        current, metrics = step(current, trees.cast(batch_of('kl', n), jnp.float32), KEY)
         losses.append(float(metrics['disc_loss']))
     assert losses[0] > 0.8  # the hinge of logits around 0 is 1
     assert np.mean(losses[-5:]) < 0.2
