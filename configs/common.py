@@ -210,3 +210,8 @@ def emoji(**select: Any) -> Spec:
         text=('{caption}, {style} style',),
         select=dict(split=('train',)) | select,
     )
+
+
+def first_stage_adam(**fields: Any) -> Spec:
+    """The optimizer of the published first stages, for both players: 4.5e-6 an example, constant, not clipped."""
+    return dict(lr=4.5e-6, lr_batch_size=1, curve='constant', b1=0.5, b2=0.9, clip_norm=None) | fields

@@ -31,9 +31,16 @@ def main(argv):
     source = build('data', config.data)
     stage, settings = assemble(config)
     tx = optimizer.adamw(num_steps=run.num_steps, **config.optimizer)
+    discriminator_tx = None
+    if getattr(stage, 'discriminator', None) is not None:
+        steps = max(1, run.num_steps - stage.disc_start)  # its optimizer begins when it does
+        fields = {**config.optimizer, **config.get('discriminator_optimizer', {})}
+        fields['warmup_steps'] = min(fields.get('warmup_steps', 0), steps - 1)
+        discriminator_tx = optimizer.adamw(num_steps=steps, **fields)
     examples = stage.prepare(source)
-    state = loop.train(stage, examples, tx, WORKDIR.value, run)
+    state = loop.train(stage, examples, tx, WORKDIR.value, run, discriminator_tx)
     measured, params = stage.export(state.ema_params, pipeline.in_order(examples, run.batch_size))
+    settings['models'] = {part: settings['models'][part] for part in params}  # not those of the losses
     path = pathlib.Path(WORKDIR.value) / 'model'
     store.save_model(path, settings | measured, params, **config.get('export', {}))
     print(f'model written to {path}')
@@ -57,9 +64,12 @@ def assemble(config):
         fields['schedule'] = build('schedules', settings['schedule'])
     if 'tokenizer' in settings:
         fields['tokenizer'] = build('text', settings['tokenizer'])
-    if 'initial' in config:
+    if config.stage.name == 'first_stage':
+        initial = store.load_model(config.initial, ['first_stage'])[1] if 'initial' in config else {}
+        fields['pretrained'] = frozen | initial
+    elif 'initial' in config:
         fields['initial'] = store.load_model(config.initial, ['unet'])[1]['unet']
-    if frozen:
+    if frozen and config.stage.name != 'first_stage':
         fields |= {'frozen': frozen, 'latent_scale': settings['latent_scale']}
     return build('training', {**config.stage, **fields}), settings
 

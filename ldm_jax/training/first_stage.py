@@ -110,9 +110,9 @@ class Stage:
                 'tools/convert_loss_networks.py and name it (--config.pretrained.perceptual=models/lpips_vgg), or '
                 'set --config.stage.perceptual_weight=0 to go without.'
             )
-        if self.train == 'decoder' and self.initial is None:
+        if self.train == 'decoder' and 'first_stage' not in self.pretrained:
             raise ValueError(
-                "train='decoder' keeps the encoder of a trained first stage; name it as `initial`."
+                "train='decoder' keeps the encoder of a trained first stage; name one as pretrained.first_stage."
             )
         if self.learn_logvar and self._has_codebook:
             raise ValueError('learn_logvar is for KL first stages; a VQ one has no log variance.')

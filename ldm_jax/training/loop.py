@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from ldm_jax import pictures, trees
 from ldm_jax.data import pipeline
 from ldm_jax.progress import progress
+from ldm_jax.training import adversarial
 from ldm_jax.training.state import TrainState, create
 from ldm_jax.training.step import train_step
 from ldm_jax.types import Array, PyTree
@@ -54,24 +55,35 @@ class Run:
 
 
 def train(
-    stage: Trained, examples: pipeline.Examples, tx: optax.GradientTransformation, workdir: str, run: Run
-) -> TrainState:
+    stage: Trained,
+    examples: pipeline.Examples,
+    tx: optax.GradientTransformation,
+    workdir: str,
+    run: Run,
+    discriminator_tx: optax.GradientTransformation | None = None,
+) -> TrainState | adversarial.AdversarialState:
     """Trains to run.num_steps, from the newest checkpoint of workdir if there is one; returns the last state.
 
     examples are those that stage.prepare has made of a source.
     workdir/checkpoints holds the two newest states, workdir/metrics.jsonl a JSON object a line,
     workdir/pictures what the averaged parameters make of a batch. A run that was stopped and started again
-    goes through the same states as one that was not.
+    goes through the same states as one that was not. With a discriminator_tx the stage's discriminator is trained too.
     """
     root = pathlib.Path(workdir).absolute()
     root.mkdir(parents=True, exist_ok=True)
     key = jax.random.key(run.seed)
-    state = create(stage.init(jax.random.fold_in(key, 0)), tx)
+    init_key = jax.random.fold_in(key, 0)
+    state = create(stage.init(init_key), tx)
+    options = dict(tx=tx, ema_decay=run.ema_decay)
+    if discriminator_tx is None:
+        one_step = functools.partial(train_step, draw=stage.draw, loss=stage.loss, **options)
+    else:
+        state = adversarial.create(stage, init_key, state, discriminator_tx)
+        one_step = functools.partial(
+            adversarial.train_step, stage=stage, discriminator_tx=discriminator_tx, **options
+        )
     print(f'{trees.count(state.params):,} parameters, {len(examples):,} examples', flush=True)
-    step = jax.jit(
-        functools.partial(train_step, draw=stage.draw, loss=stage.loss, tx=tx, ema_decay=run.ema_decay),
-        donate_argnums=0,
-    )
+    step = jax.jit(one_step, donate_argnums=0)
     options = ocp.CheckpointManagerOptions(max_to_keep=2)
     draw_picture = jax.jit(lambda params, batch: stage.picture(params, batch, stage.draw(key, batch)))
     with ocp.CheckpointManager(root / 'checkpoints', options=options) as manager:

@@ -120,9 +120,9 @@ def test_the_kl_term_is_weighed_per_image():
     image = jnp.asarray(RNG.uniform(-1, 1, (3, 16, 16, 3)), jnp.float32)
     value, metrics = stage.loss(params, {'image': image}, NO_DRAWS)
     fake, moments = stage.first_stage.apply({'params': params['first_stage']}, image)
-    kl = np.mean(vae.kl_divergence(moments))
+    kl = float(jnp.mean(vae.kl_divergence(moments)))
     assert float(metrics['kl']) == pytest.approx(kl, rel=1e-6)
-    assert float(value) == pytest.approx(np.abs(image - fake).sum() / 3 + 0.5 * kl, rel=1e-5)
+    assert float(value) == pytest.approx(float(jnp.abs(image - fake).sum()) / 3 + 0.5 * kl, rel=1e-5)
 
 
 def test_a_codebook_stage_averages_and_tells_the_use_of_its_codes():
@@ -160,7 +160,7 @@ def test_a_decoder_alone_leaves_the_latents_what_they_were():
     jax.tree.map(np.testing.assert_array_equal, parts['first_stage']['encoder'], whole['encoder'])
     assert parts['first_stage'].keys() == whole.keys()
     assert measured['latent_scale'] == pytest.approx(
-        1 / np.std(model.apply({'params': whole}, image, method='latents')), rel=1e-5
+        float(1 / jnp.std(model.apply({'params': whole}, image, method='latents'))), rel=1e-5
     )
 
 
