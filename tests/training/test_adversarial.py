@@ -66,6 +66,7 @@ def stepper(stage, discriminator_tx=ADAM, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['kl', 'vq'])
 def test_two_updates_of_both_are_those_of_the_original(kind):
     torch = pytest.importorskip('torch')
@@ -135,6 +136,7 @@ def test_two_updates_of_both_are_those_of_the_original(kind):
         np.testing.assert_allclose(kept['var'], norm.running_var, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['kl', 'vq'])
 def test_any_number_of_devices_goes_through_the_same_states(kind):
     with oracles.float64():
@@ -225,5 +227,5 @@ def test_what_is_not_finite_changes_no_discriminator():
     with oracles.float64():
         start = state_of(stage)
         state, metrics = jax.jit(stepper(stage))(start, batch, KEY)
-    jax.tree.map(np.testing.assert_array_equal, state.discriminator, start.discriminator)
+        jax.tree.map(np.testing.assert_array_equal, state.discriminator, start.discriminator)
     assert metrics['nonfinite'] == 1
