@@ -134,14 +134,14 @@ class Stage:
         if self.train == 'decoder':
             tree = {name: tree[name] for name in DECODER}
         logvar = {'logvar': self.logvar} if self.learn_logvar else {}
-        return jax.tree.map(jnp.asarray, {'first_stage': tree, **logvar})
+        return jax.tree.map(jnp.array, {'first_stage': tree, **logvar})  # copies, which may be donated
 
     def init_discriminator(self, key: Array) -> tuple[PyTree, PyTree]:
         """(parameters, running statistics) of the discriminator."""
         example = jnp.zeros((1, self.image_size, self.image_size, self.first_stage.image_channels))
         variables = nn.meta.unbox(jax.jit(self.discriminator.init)(key, example))
         params = self.pretrained.get('discriminator', variables['params'])
-        return jax.tree.map(jnp.asarray, params), variables['batch_stats']
+        return jax.tree.map(jnp.array, params), variables['batch_stats']
 
     def prepare(self, source: pipeline.Examples) -> pipeline.Examples:
         """Examples as the loss wants them: dict(image=float32 [S, S, 3] in [-1, 1])."""
