@@ -220,8 +220,9 @@ def run(num_steps: int, batch_size: int, **fields: Any) -> Spec:
         dict(
             num_steps=num_steps,
             batch_size=batch_size,
+            accumulate=1,
             seed=0,
-            ema_decay=0.999,
+            ema=dict(main=dict(name='constant', decay=0.999)),
             log_every=50,
             save_every=1000,
             picture_every=config_dict.placeholder(int),  # as save_every
@@ -231,6 +232,12 @@ def run(num_steps: int, batch_size: int, **fields: Any) -> Spec:
             profile=(),
             writers=(),
             parallel=dict(kind='single', data=-1, fsdp=1, tensor=1),
+            loader=dict(threads=4, workers=0, prefetch=4, max_corrupt=0.1),
         )
         | fields
     )
+
+
+def first_stage_adam(**fields: Any) -> Spec:
+    """The optimizer of the published first stages, for both players: 4.5e-6 an example, constant, not clipped."""
+    return dict(lr=4.5e-6, lr_batch_size=1, curve='constant', b1=0.5, b2=0.9, clip_norm=None) | fields
