@@ -56,7 +56,7 @@ def train(signals):
     run = loop.Run(**config['run'])
     same_config.check(workdir, config)
     source = build('data', config['data'])
-    stage, settings = assembly.stage(config)
+    stage, settings = assembly.stage(config, source)
     work = assembly.work(config, stage, run)
     examples = stage.prepare(source)
     state = loop.train(work, examples, workdir, run, config=config, preemption=signals)

@@ -16,7 +16,7 @@ from flax import struct
 
 from ldm_jax.training import step
 from ldm_jax.training.first_stage import Adversary, Stage
-from ldm_jax.training.state import TrainState
+from ldm_jax.training.state import TrainState, join
 from ldm_jax.types import Array, PyTree
 
 DISCRIMINATOR = 0x64697363  # folded into a step's key: the noise of the discriminator's half
@@ -50,6 +50,14 @@ class AdversarialState:
     def ema_params(self) -> PyTree:
         return self.generator.ema_params
 
+    @property
+    def frozen(self) -> dict[str, PyTree]:
+        return self.generator.frozen
+
+    def with_frozen(self, frozen: dict[str, PyTree]) -> AdversarialState:
+        """The state with these in place of the frozen parameters."""
+        return self.replace(generator=self.generator.with_frozen(frozen))
+
 
 def create(
     stage: Stage, key: Array, generator: TrainState, discriminator_tx: optax.GradientTransformation
@@ -77,7 +85,7 @@ def train_step(
         tx, discriminator_tx: their optimizers. The discriminator's counts its own updates, from disc_start on.
         axis_name: of pmap, when under it. Norms, the adaptive weight and codebook usage are of the whole batch, so
             that any number of devices goes through the same states.
-        options: of `step.train_step`, such as ema_decay. The discriminator's half takes the batch at once.
+        options: of `step.train_step`, such as decays. The discriminator's half takes the batch at once.
 
     Metrics of the adversary are 0 before disc_start.
     """
@@ -95,7 +103,8 @@ def train_step(
     )
     key = jax.random.fold_in(jax.random.fold_in(key, state.step), DISCRIMINATOR)
     update = functools.partial(_update_discriminator, stage=stage, tx=discriminator_tx, axis_name=axis_name)
-    operands = (state.discriminator, generator.params, batch, _draws(stage, key, batch, axis_name))
+    params = join(generator.params, generator.frozen)
+    operands = (state.discriminator, params, batch, _draws(stage, key, batch, axis_name))
     shapes = jax.eval_shape(update, *operands)[1]
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     # A branch, not a factor of 0: the half costs as much as a generator's forward pass and 0 times inf is NaN.

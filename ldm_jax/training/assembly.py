@@ -14,8 +14,10 @@ SHARED = ('tokenizer', 'tokenizer_2', 'latent_scale')  # settings that a trained
 FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
 
 
-def stage(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def stage(config: Mapping[str, Any], source: Any = None) -> tuple[Any, dict[str, Any]]:
     """The stage of a config, and the settings that its exported model will carry.
+
+    source: the data, where they were encoded (data/latents.py): what their scale is and what the empty text became.
 
     pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change).
     initial: a model to train on from: its settings are the config's where that says nothing.
@@ -37,6 +39,8 @@ def stage(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         initial = loaded.params
         trained = {part: loaded.settings['models'].get(part, {}) | spec for part, spec in trained.items()}
         settings |= {key: value for key, value in loaded.settings.items() if key != 'models'}
+    if hasattr(source, 'manifest') and 'latent_scale' in source.manifest['settings']:
+        settings.setdefault('latent_scale', source.manifest['settings']['latent_scale'])
     settings |= {key: config[key] for key in ('schedule', *SHARED) if key in config}
     settings['models'] = models | trained
     fields = parts(settings)
@@ -45,7 +49,7 @@ def stage(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     if first_stage:
         fields = {part: fields[part] for part in settings['models']} | {'pretrained': frozen | initial}
     if diffusion:
-        fields |= {'frozen': frozen, 'initial': initial}
+        fields |= {'frozen': frozen, 'initial': initial, 'null': getattr(source, 'null', {})}
         fields |= {key: settings[key] for key in ('latent_scale', 'latent_size') if key in settings}
         if 'initial' in config:
             known = {key: settings[key] for key in ('parameterization', 'loss') if key in settings}

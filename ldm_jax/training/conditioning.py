@@ -39,6 +39,9 @@ class Networks:
     params: Mapping[str, PyTree]
     tokenizers: Mapping[str, Tokenizer]  # by the batch's key of their tokens
     latent_scale: float
+    null: Mapping[str, Array] = dataclasses.field(
+        default_factory=dict
+    )  # the empty text's 'context', 'pooled'
 
     def apply(self, part: str, *args: Any, **kwargs: Any) -> Any:
         return self.modules[part].apply({'params': self.params[part]}, *args, **kwargs)
@@ -93,6 +96,9 @@ def text(
             jnp.zeros_like(context[:1]),
             vector if vector is None else jnp.zeros_like(vector[:1]),
         )
+    elif 'context' in batch and 'context' in networks.null:
+        no_context = jnp.asarray(networks.null['context'])[None]
+        no_vector = jnp.asarray(networks.null['pooled'])[None] if pooled else None
     else:
         empty = {key: jnp.asarray(tokenizer('')) for key, tokenizer in networks.tokenizers.items()}
         no_context, no_vector = encode_text(networks, empty)

@@ -143,6 +143,15 @@ class Stage:
         params = self.pretrained.get('discriminator', variables['params'])
         return jax.tree.map(jnp.array, params), variables['batch_stats']
 
+    def axes(self) -> dict[str, tuple[str | None, ...]]:
+        """The logical axes of each parameter of the networks, by its path within their own."""
+        modules = [self.first_stage, *filter(None, (self.perceptual, self.discriminator))]
+        return {
+            name: axes
+            for module in modules
+            for name, axes in trees.named(trees.logical_axes(module, size=self.image_size)).items()
+        }
+
     def prepare(self, source: pipeline.Examples) -> pipeline.Examples:
         """Examples as the loss wants them: dict(image=float32 [S, S, 3] in [-1, 1])."""
         return pipeline.Mapped(source, lambda example: {'image': pictures.to_float(example['image'])})
@@ -226,8 +235,13 @@ class Stage:
         return jnp.stack([batch['image'], self.reconstruct(params, batch, Draws(eps=None))])
 
     def export(self, params: PyTree, batches: Iterable[PyTree]) -> tuple[dict[str, Any], dict[str, PyTree]]:
-        """(settings, parameters by part); latent_scale is one over the standard deviation of the batches' latents."""
+        """(settings, parameters by part); latent_scale is one over the standard deviation of the batches' latents.
+
+        Where the encoder has stayed as it was, so has the scale.
+        """
         whole = _whole({**self.frozen, **params})
+        if self.train == 'decoder':
+            return {}, {'first_stage': whole}
         encode = jax.jit(lambda x: self.first_stage.apply({'params': whole}, x, method='latents'))
         latents = np.concatenate([np.asarray(encode(batch['image'])) for batch in batches])
         return {'latent_scale': float(1 / latents.std())}, {'first_stage': whole}

@@ -31,7 +31,7 @@ def fitted(params: PyTree, shapes: PyTree) -> PyTree:
 
 def _leaf(name: str, leaf: Array, shape: tuple[int, ...]) -> Array:
     if leaf.shape == shape:
-        return jnp.asarray(leaf)
+        return jnp.array(leaf)  # a copy, which may be donated
     added = shape[2] - leaf.shape[2] if name == FIRST else 0
     if added < 1 or leaf.shape[:2] + leaf.shape[3:] != shape[:2] + shape[3:]:
         raise ValueError(

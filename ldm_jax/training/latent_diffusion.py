@@ -14,7 +14,7 @@ import numpy as np
 from flax import struct
 
 from ldm_jax import trees
-from ldm_jax.build import function
+from ldm_jax.build import function, unknown
 from ldm_jax.data import pipeline
 from ldm_jax.diffusion import loss as diffusion_loss
 from ldm_jax.diffusion.denoiser import denoiser
@@ -24,6 +24,7 @@ from ldm_jax.progress import progress
 from ldm_jax.training import conditioning, metrics
 from ldm_jax.training.conditioning import KINDS, NEEDS, OPTIONAL, TEXT_ENCODERS, Networks
 from ldm_jax.training.initial import fitted
+from ldm_jax.training.samples import Samples
 from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
 
 PARTS = ('unet', 'first_stage', 'text_encoder', 'text_encoder_2', 'class_embedder', 'rescaler')
@@ -57,6 +58,8 @@ class Stage:
         (Ho & Salimans 2022, arXiv:2207.12598).
     frozen: parameters of the parts that stay as they are; the others are trained.
     initial: parameters of parts to train on from; fresh ones by default.
+    null: of data whose texts are embeddings, that of the empty text: dict(context=[L, D], and pooled=[P]).
+    samples: fields of training/samples.py: what is sampled while training goes on.
     encode: 'memory' encodes the whole source once, before training; 'step' each batch anew (crops, large data).
 
     Raises ValueError for settings that contradict each other.
@@ -78,10 +81,16 @@ class Stage:
     tokenizer_2: Tokenizer | None = None
     frozen: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
     initial: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
+    null: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    samples: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         conditioning.check(self.conditioning)
-        _ = self._objective, self._kinds  # both raise for what does not exist
+        _ = self._objective, self._kinds, self._samples  # all raise for what does not exist
+        if self._samples.prompts and not self._tokenizers:
+            raise ValueError(
+                'samples.prompts need a text encoder and its tokenizer; name them as pretrained.text_encoder.'
+            )
         for kind, rate in self._drop_rates.items():
             if not 0 <= rate < 1:
                 raise ValueError(f'conditioning.{kind}.drop_rate must be at least 0 and below 1; got {rate}.')
@@ -102,6 +111,14 @@ class Stage:
         """The parameters that are trained, by part."""
         return {part: self._initial(part, jax.random.fold_in(key, i)) for i, part in enumerate(self._trained)}
 
+    def axes(self) -> dict[str, tuple[str | None, ...]]:
+        """The logical axes of each parameter, trained or not, by its path."""
+        sizes = {'unet': self.latent_size}
+        trees_of = {
+            part: trees.logical_axes(module, size=sizes.get(part)) for part, module in self._modules.items()
+        }
+        return trees.named(trees_of)
+
     def memory(self) -> PyTree:
         """What is remembered between steps: the losses met at each time, if the objective's times ask for them."""
         return self._objective.times.init(self.schedule)
@@ -119,6 +136,11 @@ class Stage:
         keys = self.example(source[0])
         if self.encode == 'step' or not keys.keys() & {'image', *TEXT_ENCODERS.values()}:
             return examples
+        if len(pipeline.buckets(source)) > 1:
+            raise ValueError(
+                "encode='memory' is for examples of one shape, and these are in buckets: set stage.encode='step', or "
+                "encode them once with tools/encode_dataset.py and train on data=dict(name='latents', path=...)."
+            )
         return pipeline.InMemory(self._encoded(examples))
 
     def example(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,10 +195,33 @@ class Stage:
         for t in np.linspace(0.1, 0.9, 5) * self.schedule.num_train_steps:
             level = self.schedule.level(t)
             rows.append(denoise(add_noise(x0, draws.noise.eps, level), level))
-        if self.first_stage is None:
-            return jnp.stack(rows)
-        decoded = networks.apply('first_stage', jnp.concatenate(rows) / self.latent_scale, method='decode')
-        return decoded.reshape(len(rows), -1, *decoded.shape[1:])
+        decoded = self._decoded(networks, jnp.concatenate(rows))
+        return decoded.reshape(len(rows), len(x0), *decoded.shape[1:])
+
+    def sample(self, params: PyTree, batch: PyTree, key: Array) -> dict[str, Array]:
+        """samples [1, N, S, S, 3] from noise, told what examples of the batch say, or the prompts of `samples`."""
+        if not self._samples.count:
+            return {}
+        networks, batch = self._networks(params), self._samples.told(batch, self._tokenizers)
+        draws = self.draw(key, batch)
+
+        def cond(dropped: bool) -> Cond:
+            drop = {
+                kind: jnp.full_like(draws.drop[kind], dropped and rate > 0)
+                for kind, rate in self._drop_rates.items()
+            }
+            return self._cond(networks, batch, draws.replace(drop=drop))
+
+        latents = self._samples.latents(
+            functools.partial(networks.apply, 'unet'),
+            self._objective.parameterization,
+            self.schedule,
+            cond,
+            self._latent_shape(batch),
+            key,
+            guided=any(self._drop_rates.values()),
+        )
+        return {'samples': self._decoded(networks, latents)[None]}
 
     def export(self, params: PyTree, batches: Iterable[PyTree]) -> tuple[dict[str, Any], dict[str, PyTree]]:
         """(settings, parameters by part): everything that sampling needs; params as `loss` is given them."""
@@ -200,6 +245,15 @@ class Stage:
         for spec in specs.values():
             spec.pop('drop_rate', None)
         return {kind: function('conditioning', KINDS, spec) for kind, spec in specs.items()}
+
+    @functools.cached_property
+    def _samples(self) -> Samples:
+        fields = dict(self.samples)
+        if unknown_fields := fields.keys() - {field.name for field in dataclasses.fields(Samples)}:
+            raise unknown(
+                'field of samples', min(unknown_fields), [f.name for f in dataclasses.fields(Samples)]
+            )
+        return Samples(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
 
     @property
     def _drop_rates(self) -> dict[str, float]:
@@ -233,7 +287,7 @@ class Stage:
     # From a batch
 
     def _networks(self, params: PyTree) -> Networks:
-        return Networks(self._modules, params, self._tokenizers, self.latent_scale)
+        return Networks(self._modules, params, self._tokenizers, self.latent_scale, self.null)
 
     def _cond(self, networks: Networks, batch: PyTree, draws: Draws) -> Cond:
         given = [
@@ -247,6 +301,11 @@ class Stage:
         if 'latents' in batch:
             return self.latent_scale * batch['latents']
         return networks.latents(batch['image'], posterior)
+
+    def _decoded(self, networks: Networks, latents: Array) -> Array:
+        if self.first_stage is None:
+            return latents
+        return networks.apply('first_stage', latents / self.latent_scale, method='decode')
 
     def _latent_shape(self, batch: PyTree) -> tuple[int, ...]:
         key = next(key for key in LATENTS if key in batch)
@@ -273,7 +332,7 @@ class Stage:
             raise ValueError(f'Each example needs one of {list(LATENTS)}; the data have {sorted(row)}.')
         spec = self.conditioning.get('text')
         dropped = spec is not None and spec.get('drop_rate', 0.0) and spec.get('null', 'empty') == 'empty'
-        if dropped and not tokenized:
+        if dropped and not tokenized and 'context' not in self.null:
             raise ValueError(
                 'Dropped texts become the empty one, which needs text_encoder and tokenizer; name them as '
                 "pretrained.text_encoder, or set conditioning.text.null='zeros'."

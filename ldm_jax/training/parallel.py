@@ -2,53 +2,31 @@
 
     single   the first device
     pmap     data parallel: every device holds the whole state and a slice of the batch, gradients are averaged
-             by the step itself over the axis AXIS
+             by the step itself over the axis AXIS (replicated.py)
     mesh     jit over a mesh with axes data, fsdp and tensor: the batch is cut along data x fsdp; parameters, their
-             averages and the optimizer's memory along fsdp and tensor, as RULES say of their logical axes (with
-             fsdp alone that is ZeRO: Rajbhandari et al. 2020, arXiv:1910.02054)
+             averages and the optimizer's memory along fsdp and tensor, as sharded.RULES say of their logical axes
+             (with fsdp alone that is ZeRO: Rajbhandari et al. 2020, arXiv:1910.02054)
 
+The devices may be those of several processes, on several hosts; each reads the rows of a batch that its devices want.
 The state that checkpoints see has the same arrays whichever it is, so a run may go on under another.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import ClosedJaxpr
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ldm_jax import trees
 from ldm_jax.build import unknown
+from ldm_jax.training.placing import Step
+from ldm_jax.training.replicated import Replicated
+from ldm_jax.training.sharded import Sharded, mesh
 from ldm_jax.types import Array, PyTree
 
-AXIS = 'batch'  # the name of pmap's axis
-MESH_AXES = ('data', 'fsdp', 'tensor')
 KINDS = ('single', 'pmap', 'mesh')
-
-# Logical axis of a parameter -> mesh axis. A mesh axis is used once in an array and only where it divides the size.
-# 'embed' and a convolution's input are what a layer contracts over: cut by fsdp they are gathered before use, which
-# moves weights and never activations.
-RULES = {
-    'vocab': 'tensor',
-    'heads': 'tensor',
-    'mlp': 'tensor',
-    'embed': 'fsdp',
-    'conv_in': 'fsdp',
-    'time': 'fsdp',
-    'conv_out': 'tensor',
-}
-
-Step = Callable[
-    ..., tuple[PyTree, dict[str, Array]]
-]  # (state, batch, key, axis_name=None) -> (state, metrics)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +49,13 @@ class Parallel:
             raise ValueError(
                 f'data, fsdp and tensor are positive, and one may be -1 (the rest); got {sizes}.'
             )
-        if self.kind != 'mesh' and (self.fsdp, self.tensor) != (1, 1):
+        if self.kind != 'mesh' and self.cuts:
             raise ValueError(f"fsdp and tensor need run.parallel.kind='mesh'; got {self}.")
+
+    @property
+    def cuts(self) -> bool:
+        """Whether parameters are cut, so that their logical axes matter."""
+        return (self.fsdp, self.tensor) != (1, 1)
 
 
 class Backend(Protocol):
@@ -92,7 +75,9 @@ class Backend(Protocol):
 
     def whole(self, state: PyTree) -> PyTree: ...  # each array once, as checkpoints and pictures want it
 
-    def shard(self, batch: PyTree) -> PyTree: ...  # of the global batch [B, ...], which every host has
+    def rows(self, batch_size: int) -> list[int]: ...  # of a batch that this process's devices want
+
+    def shard(self, batch: PyTree, batch_size: int) -> PyTree: ...  # of those rows, in their order
 
     def traced(
         self, step: Step, *args: PyTree
@@ -107,16 +92,22 @@ def backend(parallel: Parallel, batch_size: int, axes: Mapping[str, tuple[str | 
     Args:
         batch_size: of all devices together; it must divide evenly.
         axes: path of a parameter -> its logical axes; those of no network are replicated.
+
+    Raises ValueError for settings that the devices do not allow.
     """
     if parallel.kind == 'pmap':
-        if jax.process_count() > 1:
-            raise ValueError(
-                "run.parallel.kind='pmap' is for the devices of one process; several use kind='mesh'."
-            )
-        built: Backend = Replicated(jax.device_count())
-        shards = jax.device_count()
+        built: Backend = Replicated()
+        shards = built.devices
     else:
-        built = Sharded(_mesh(parallel), axes)
+        if parallel.kind == 'single':
+            if jax.process_count() > 1:
+                raise ValueError(
+                    f"run.parallel.kind='single' is for one process, and there are {jax.process_count()}; give "
+                    '--config.run.parallel.kind=mesh (or pmap).'
+                )
+            built = Sharded(mesh(1, 1, 1, jax.devices()[:1]), axes)
+        else:
+            built = Sharded(mesh(parallel.data, parallel.fsdp, parallel.tensor), axes)
         shards = built.mesh.shape['data'] * built.mesh.shape['fsdp']
         if parallel.kind == 'mesh' and not axes and built.mesh.size > built.mesh.shape['data']:
             raise ValueError(
@@ -127,178 +118,3 @@ def backend(parallel: Parallel, batch_size: int, axes: Mapping[str, tuple[str | 
             f'run.batch_size must be a multiple of the {shards} devices that share it; got {batch_size}.'
         )
     return built
-
-
-def _mesh(parallel: Parallel) -> Mesh:
-    if parallel.kind == 'single':
-        return Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), MESH_AXES)
-    sizes = [parallel.data, parallel.fsdp, parallel.tensor]
-    if -1 in sizes:
-        sizes[sizes.index(-1)] = max(jax.device_count() // -math.prod(sizes), 1)
-    if math.prod(sizes) != jax.device_count():
-        raise ValueError(
-            f'run.parallel is a mesh of {" x ".join(map(str, sizes))} (data x fsdp x tensor) and there are '
-            f'{jax.device_count()} devices; -1 takes what is left.'
-        )
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
-
-
-@contextlib.contextmanager
-def _on_host() -> Iterator[None]:
-    """Several devices start from what one host device makes: the same numbers however many they are, and a state
-    that no one device could hold."""
-    try:
-        host = jax.local_devices(backend='cpu')[0]
-    except RuntimeError:  # JAX_PLATFORMS leaves it out
-        yield
-        return
-    with jax.default_device(host):
-        yield
-
-
-def _put(leaf: Array, sharding: jax.sharding.Sharding, change: Callable[[Array], Any] = np.asarray) -> Array:
-    """The array, changed first, on the devices of a sharding, which may be those of several hosts."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = _put(jax.random.key_data(leaf), sharding, change)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    array = change(leaf)
-    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Sharded:
-    """jit over a mesh."""
-
-    mesh: Mesh
-    axes: Mapping[str, tuple[str | None, ...]]
-    copies: ClassVar[int] = 1
-
-    @property
-    def devices(self) -> int:
-        return self.mesh.size
-
-    @property
-    def replicated(self) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec())
-
-    def init(self, make, key):
-        with _on_host():
-            state = make(key)
-        return jax.tree.map(_put, state, self._shardings(state))
-
-    def like(self, make, key):
-        shapes = jax.eval_shape(make, key)
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            shapes,
-            self._shardings(shapes),
-        )
-
-    def placed(self, whole):
-        return whole
-
-    def whole(self, state):
-        return state
-
-    def shard(self, batch):
-        sharding = NamedSharding(self.mesh, PartitionSpec(('data', 'fsdp')))
-        return jax.tree.map(
-            lambda array: jax.make_array_from_callback(array.shape, sharding, array.__getitem__), batch
-        )
-
-    def traced(self, step, *args):
-        def sharded(state, batch, key):
-            state, metrics = step(state, batch, key)
-            # Without this the compiler may choose other shardings for the new state, and compile again for them.
-            state = jax.lax.with_sharding_constraint(state, self._shardings(state))
-            return state, jax.lax.with_sharding_constraint(metrics, self.replicated)
-
-        traced = jax.jit(sharded, donate_argnums=0).trace(*args)
-        return traced.lower(), traced.jaxpr
-
-    def metrics(self, metrics):
-        return metrics
-
-    def _shardings(self, state: PyTree) -> PyTree:
-        """Of a parameter's rule also for its averages and moments: the leaves whose paths end with its own."""
-        named = {
-            name: NamedSharding(self.mesh, self._spec(name, leaf.shape))
-            for name, leaf in trees.named(state).items()
-        }
-        return jax.tree.unflatten(jax.tree.structure(state), list(named.values()))
-
-    def _spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
-        parts = name.split('/')
-        for first in range(len(parts)):
-            logical = self.axes.get('/'.join(parts[first:]))
-            if logical is not None and len(logical) == len(shape):
-                return self._rule(logical, shape)
-        return PartitionSpec()
-
-    def _rule(self, logical: tuple[str | None, ...], shape: tuple[int, ...]) -> PartitionSpec:
-        spec: list[str | None] = []
-        for axis, size in zip(logical, shape, strict=True):
-            mesh_axis = RULES.get(axis)
-            fits = mesh_axis is not None and size % self.mesh.shape[mesh_axis] == 0
-            spec.append(mesh_axis if fits and mesh_axis not in spec else None)
-        return PartitionSpec(*spec)
-
-
-@dataclasses.dataclass(frozen=True)
-class Replicated:
-    """pmap over all devices; leaves of the state are [local devices, ...]."""
-
-    devices: int
-
-    @property
-    def copies(self) -> int:
-        return self.devices
-
-    @property
-    def replicated(self) -> jax.sharding.Sharding:
-        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def init(self, make, key):
-        with _on_host():
-            return self.placed(make(key))
-
-    def like(self, make, key):
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.replicated),
-            jax.eval_shape(make, key),
-        )
-
-    def placed(self, whole):
-        sharding = self._stacked()
-
-        def stack(leaf):
-            return np.broadcast_to(np.asarray(leaf)[None], (self.devices, *leaf.shape))
-
-        return jax.tree.map(lambda leaf: _put(leaf, sharding, stack), whole)
-
-    def whole(self, state):
-        return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], state)
-
-    def shard(self, batch):
-        def cut(array):
-            array = array.reshape(self.devices, -1, *array.shape[1:])
-            return jax.make_array_from_callback(array.shape, self._stacked(), array.__getitem__)
-
-        return jax.tree.map(cut, batch)
-
-    def traced(self, step, *args):
-        mapped = jax.pmap(
-            functools.partial(step, axis_name=AXIS), axis_name=AXIS, in_axes=(0, 0, None), donate_argnums=0
-        )
-        return mapped.lower(*args), jax.make_jaxpr(mapped)(*args)
-
-    def metrics(self, metrics):
-        return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], metrics)
-
-    def _stacked(self) -> NamedSharding:
-        return NamedSharding(_line(), PartitionSpec(AXIS))
-
-
-def _line() -> Mesh:
-    # Named as pmap names it: under another name the second call would compile everything again.
-    return Mesh(np.array(jax.devices()), (AXIS,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -35,6 +35,10 @@ class TrainState:
         """All parameters to make pictures with, frozen ones too: the average MAIN, or the newest without one."""
         return join(self.ema.get(MAIN, self.params), self.frozen)
 
+    def with_frozen(self, frozen: dict[str, PyTree]) -> TrainState:
+        """The state with these in place of the frozen parameters."""
+        return self.replace(frozen=frozen)
+
 
 def create(
     params: PyTree,
@@ -51,8 +55,13 @@ def create(
         ema={name: jax.tree.map(jnp.copy, params) for name in averages},  # copies, so that all can be donated
         opt_state=tx.init(params),
         memory=memory,
-        frozen=jax.tree.map(jnp.asarray, frozen or {}),
+        frozen=copied(frozen or {}),
     )
+
+
+def copied(params: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """Parameters as arrays of their own, so that they can be donated."""
+    return jax.tree.map(jnp.array, dict(params))
 
 
 def of(

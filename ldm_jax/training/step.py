@@ -28,6 +28,7 @@ def train_step(
     tx: optax.GradientTransformation,
     decays: Mapping[str, ema.Decay],
     remember: Callable[[PyTree, PyTree], PyTree] | None = None,
+    compares: bool = False,
     accumulate: int = 1,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
@@ -45,6 +46,8 @@ def train_step(
         tx: optimizer; where it has a `rate`, that is in the metrics.
         decays: of the moving averages in state.ema, by name.
         remember: (memory, observed in the whole batch) -> memory.
+        compares: the loss compares examples with each other: it takes axis_name, and with one it is that of all
+            replicas' examples together.
         accumulate: in how many micro-batches to go through the batch, one after the other, with memory for one.
             Losses that compare examples (contrastive) compare those of a micro-batch.
         axis_name: of pmap, when under it; gradients and metrics are averaged over it.
@@ -59,6 +62,7 @@ def train_step(
     place = jnp.arange(size) + (0 if axis_name is None else size * jax.lax.axis_index(axis_name))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), place)
     memory = () if remember is None else (state.memory,)
+    loss = functools.partial(loss, axis_name=axis_name) if compares else loss
 
     def gradients(keys, batch):
         draws = jax.vmap(lambda key, example: _one(draw, key, example, *memory))(keys, batch)
@@ -112,6 +116,7 @@ def of(
         tx=tx,
         decays=decays,
         remember=getattr(stage, 'remember', None),
+        compares=getattr(stage, 'compares', False),
         accumulate=accumulate,
     )
 

@@ -65,19 +65,20 @@ def memory() -> dict[str, float]:
 class Clock:
     """Time between two log lines, by what it was spent on."""
 
-    def __init__(self, batch_size: int, flops: float | None, devices: int):
+    def __init__(self, batch_size: int, devices: int):
         peak = peak_flops(jax.devices()[0].device_kind)
-        self._batch_size, self._devices = batch_size, devices
-        self._share = flops / (peak * devices) if flops and peak else None
+        self._batch_size, self._peak = batch_size, peak and peak * devices
         self._begin()
 
     def _begin(self) -> None:
         self._start, self._steps, self._waited, self._aside = time.monotonic(), 0, 0.0, 0.0
+        self._flops: float | None = 0.0
 
-    def step(self, waited: float) -> None:
-        """One step was run, before which the loop waited so many seconds for its batch."""
+    def step(self, waited: float, flops: float | None) -> None:
+        """One step of so many FLOPs was run, before which the loop waited so many seconds for its batch."""
         self._steps += 1
         self._waited += waited
+        self._flops = None if flops is None or self._flops is None else self._flops + flops
 
     def aside(self, seconds: float) -> None:
         """Time that went into pictures and the start of saves, which is not training."""
@@ -92,7 +93,7 @@ class Clock:
             'steps_per_second': steps,
             'data_wait': self._waited / seconds,  # share of the time
         }
-        if self._share is not None:
-            rates['flop_utilisation'] = self._share * steps
+        if self._flops and self._peak:
+            rates['flop_utilisation'] = self._flops / seconds / self._peak
         self._begin()
         return rates | memory()

@@ -17,9 +17,9 @@ import numpy as np
 from ldm_jax.types import PyTree
 
 LAG = 2
-COUNTED = (
-    'nonfinite'  # summed over a window, as '<name>_count' is, which weighs the metric <name> in its average
-)
+# Summed over a window, as '<name>_count' is, which weighs the metric <name> in its average.
+NONFINITE, CORRUPT = 'nonfinite', 'corrupt'
+SUMMED = (NONFINITE, CORRUPT)
 
 Values = dict[str, Any]  # name -> float, or list of floats
 
@@ -36,6 +36,7 @@ class Window:
         values: of the steps since the last log line, as an earlier process left them.
         stop: raise NonFinite at a step whose loss or gradient is not finite, its batch saved, instead of counting.
         folder: where such a batch is saved.
+        together: sums over the processes of integers [n] that each has.
     """
 
     def __init__(
@@ -44,21 +45,34 @@ class Window:
         values: Sequence[Values] = (),
         stop: bool = False,
         folder: pathlib.Path = pathlib.Path(),
+        together: Callable[[np.ndarray], np.ndarray] = np.asarray,
     ):
-        self._pick, self._stop, self._folder = pick, stop, folder
+        self._pick, self._stop, self._folder, self._together = pick, stop, folder, together
+        self._corrupt: list[int] = []  # of this process, of the steps at the end of values
         self._values: list[Values] = list(values)
-        self._waiting: collections.deque[tuple[int, PyTree, PyTree]] = collections.deque()
+        self._waiting: collections.deque[tuple[int, PyTree, PyTree, int]] = collections.deque()
 
-    def add(self, step: int, batch: PyTree, metrics: PyTree) -> None:
-        """Of the step that made the state number `step` of the host's batch [B, ...]."""
-        self._waiting.append((step, batch, metrics))
+    def add(self, step: int, batch: PyTree, metrics: PyTree, corrupt: int = 0) -> None:
+        """Of the step that made the state number `step` of the host's rows of a batch.
+
+        corrupt: examples that this process could not read for it.
+        """
+        self._waiting.append((step, batch, metrics, corrupt))
         while len(self._waiting) > LAG:
             self._take()
 
     def values(self) -> list[Values]:
-        """Those of each step since the last line, as plain data: enough to go on from."""
+        """Those of each step since the last line, as plain data: enough to go on from.
+
+        All processes must call it together.
+        """
         while self._waiting:
             self._take()
+        if self._corrupt:
+            totals = self._together(np.array(self._corrupt, np.int32))
+            for values, total in zip(self._values[-len(totals) :], totals, strict=True):
+                values[CORRUPT] = float(total)
+            self._corrupt = []
         return self._values
 
     def put_back(self, values: Sequence[Values]) -> None:
@@ -72,13 +86,14 @@ class Window:
         return _reduced({name: [value[name] for value in values] for name in values[0]})
 
     def _take(self) -> None:
-        step, batch, metrics = self._waiting.popleft()
+        step, batch, metrics, corrupt = self._waiting.popleft()
         values = {name: np.asarray(value, np.float64).tolist() for name, value in self._pick(metrics).items()}
-        if COUNTED not in values:
-            values[COUNTED] = float(not np.isfinite(values['loss']).all())
-        if values[COUNTED] and self._stop:
+        if NONFINITE not in values:
+            values[NONFINITE] = float(not np.isfinite(values['loss']).all())
+        if values[NONFINITE] and self._stop:
             raise self._stopped(step, batch, values)
         self._values.append(values)
+        self._corrupt.append(corrupt)
 
     def _stopped(self, step: int, batch: PyTree, values: Values) -> NonFinite:
         path = self._folder / f'nonfinite_{step:07}_host{jax.process_index()}.npz'
@@ -99,7 +114,7 @@ def _reduced(found: Mapping[str, Sequence[Any]]) -> Values:
     arrays = {name: np.asarray(values, np.float64) for name, values in found.items()}
     reduced = {}
     for name, array in arrays.items():
-        if name == COUNTED or name.removesuffix('_count') in arrays.keys() - {name}:
+        if name in SUMMED or name.removesuffix('_count') in arrays.keys() - {name}:
             reduced[name] = array.sum(axis=0).tolist()
             continue
         weights = np.where(np.isfinite(array), arrays.get(f'{name}_count', 1.0), 0.0)

@@ -159,9 +159,7 @@ def test_a_decoder_alone_leaves_the_latents_what_they_were():
     measured, parts = stage.export(moved, [{'image': image}])
     jax.tree.map(np.testing.assert_array_equal, parts['first_stage']['encoder'], whole['encoder'])
     assert parts['first_stage'].keys() == whole.keys()
-    assert measured['latent_scale'] == pytest.approx(
-        float(1 / jnp.std(model.apply({'params': whole}, image, method='latents'))), rel=1e-5
-    )
+    assert measured == {}  # the scale of its latents too
 
 
 def stage_with(**fields):

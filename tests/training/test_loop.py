@@ -188,6 +188,7 @@ def test_what_init_makes_again_is_not_stored(tmp_path, kind):
         advance,
         split=lambda state: (state['state'], state['frozen']),
         merge=lambda state, frozen: {'state': state, 'frozen': frozen},
+        fixed=lambda key: with_frozen(key)['frozen'],
     )
     spread = dict(parallel=dict(kind=kind))
     with pytest.raises(Crash):

@@ -72,11 +72,11 @@ def batch(n):
 def trained(settings, steps=5):
     spread = parallel.backend(settings, 16, AXES)
     state = spread.init(init, KEY)
-    lowered, _ = spread.traced(step, state, spread.shard(batch(0)), KEY)
+    lowered, _ = spread.traced(step, state, spread.shard(batch(0), 16), KEY)
     compiled = lowered.compile()
     losses = []
     for n in range(steps):
-        state, metrics = compiled(state, spread.shard(batch(n)), KEY)
+        state, metrics = compiled(state, spread.shard(batch(n), 16), KEY)
         losses.append(float(spread.metrics(metrics)['loss']))
     return spread.whole(state), losses
 

@@ -47,9 +47,9 @@ def test_a_clock_counts_steps_and_shares(monkeypatch):
     monkeypatch.setattr(throughput.time, 'monotonic', lambda: now[0])
     monkeypatch.setattr(throughput, 'peak_flops', lambda kind: 1000.0)
     monkeypatch.setattr(throughput, 'memory', dict)
-    clock = throughput.Clock(batch_size=16, flops=800.0, devices=2)
+    clock = throughput.Clock(batch_size=16, devices=2)
     for _ in range(5):
-        clock.step(waited=0.4)
+        clock.step(waited=0.4, flops=800.0)
     now[0] += 12
     clock.aside(2.0)
     assert clock.close() == {
@@ -58,9 +58,11 @@ def test_a_clock_counts_steps_and_shares(monkeypatch):
         'data_wait': 0.2,
         'flop_utilisation': 0.2,  # 800 FLOPs every 2 s on two devices that can do 1000 a second
     }
-    clock.step(waited=0.0)
+    clock.step(waited=0.0, flops=None)
     now[0] += 1
-    assert clock.close()['steps_per_second'] == 1.0
+    rates = clock.close()
+    assert rates['steps_per_second'] == 1.0
+    assert 'flop_utilisation' not in rates
 
 
 def test_memory_is_left_out_where_devices_do_not_tell():

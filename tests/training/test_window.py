@@ -15,7 +15,7 @@ def filled(*steps, **settings):
 
 def test_means_are_of_what_is_finite():
     found = filled(dict(loss=1.0), dict(loss=np.nan), dict(loss=4.0)).close()
-    assert found == {'loss': 2.5, 'nonfinite': 1.0}
+    assert found == {'loss': 2.5, 'nonfinite': 1.0, 'corrupt': 0.0}
 
 
 def test_means_of_parts_are_weighted_by_their_counts():
@@ -36,6 +36,15 @@ def test_the_steps_of_an_open_window_are_enough_to_go_on_from():
     for n, metrics in enumerate(steps[4:]):
         second.add(n, {}, metrics)
     assert second.close() == filled(*steps).close()
+
+
+def test_what_could_not_be_read_is_summed_over_steps_and_processes_once():
+    window = Window(lambda metrics: metrics, together=lambda counts: counts + 1)  # another process has one each step
+    for n, corrupt in enumerate((0, 3)):
+        window.add(n, {}, {'loss': 1.0}, corrupt)
+    assert [values['corrupt'] for values in window.values()] == [1.0, 4.0]
+    window.add(2, {}, {'loss': 1.0}, 1)
+    assert window.close()['corrupt'] == 1 + 4 + 2
 
 
 def test_a_step_is_looked_at_soon_and_named(tmp_path):

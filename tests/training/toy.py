@@ -22,6 +22,9 @@ class Stage:
         x = np.random.default_rng(0).standard_normal((len(source), self.width)).astype(np.float32)
         return pipeline.InMemory({'x': x})
 
+    def axes(self):
+        return {'kernel': ('embed',)}
+
     def draw(self, key, batch):
         return 0.1 * jax.random.normal(key, batch['x'].shape)
 
