@@ -18,7 +18,7 @@ initial             a model that the parts in `models` are trained on from; thei
 optimizer           what training.optimizer.optimizer takes: name, lr, warmup_steps, curve, ...
 run                 fields of training.loop.Run; run.ema: the moving averages by name, see training/ema.py
 data                spec of ldm_jax/data
-export              what checkpoints.store.save_model takes, such as dtype
+export              dtype of the exported parameters
 """
 
 import difflib

@@ -45,6 +45,8 @@ def main(argv):
 
 
 def train(signals):
+    import jax
+
     from ldm_jax.build import build
     from ldm_jax.checkpoints import store
     from ldm_jax.data import pipeline
@@ -65,9 +67,12 @@ def train(signals):
         return
     print(f'report written to {report.write(workdir, config)}')
     measured, params = stage.export(averaged, pipeline.in_order(examples, run.batch_size))
-    settings['models'] = {part: settings['models'][part] for part in params}  # not those of the loss
-    store.save_model(workdir / 'model', settings | measured, params, **config.get('export', {}))
-    print(f'model written to {workdir / "model"}')
+    # Not those of the loss.
+    settings['models'] = {part: spec for part, spec in settings['models'].items() if part in params}
+    target = str(workdir / 'model')
+    dtype = config.get('export', {}).get('dtype', 'float32')
+    distributed.apart(store.save_model, target, settings | measured, jax.device_get(params), dtype)
+    print(f'model written to {target}')
 
 
 if __name__ == '__main__':

@@ -6,14 +6,21 @@ PROCESS_ID, or, without these, by what SLURM, Open MPI, Kubernetes or a TPU pod 
 
 from __future__ import annotations
 
+import concurrent.futures
+import multiprocessing
 import os
 import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from ldm_jax.types import PyTree
+
+PATIENCE = 24 * 3600  # seconds that processes which are done wait for the first, which measures the model
+T = TypeVar('T')
 
 VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'NUM_PROCESSES', 'PROCESS_ID')
 
@@ -26,7 +33,7 @@ def start() -> None:
     """
     found = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if not found:
-        jax.distributed.initialize()
+        jax.distributed.initialize(shutdown_timeout_seconds=PATIENCE)
         return
     address = found.get(VARIABLES[0], '')
     numbers = [found.get(name, '') for name in VARIABLES[1:]]
@@ -36,7 +43,7 @@ def start() -> None:
             f'Processes find each other by {list(VARIABLES)}: host:port of process 0, how many there are, and which '
             f'this is, from 0; got {found}. Set all three, or none under SLURM, Open MPI, Kubernetes and on TPU pods.'
         )
-    jax.distributed.initialize(address, int(numbers[0]), int(numbers[1]))
+    jax.distributed.initialize(address, int(numbers[0]), int(numbers[1]), shutdown_timeout_seconds=PATIENCE)
 
 
 def first() -> bool:
@@ -55,6 +62,24 @@ def leave(code: int) -> None:
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
     os._exit(code)
+
+
+def apart(function: Callable[..., T], *args: Any) -> T:
+    """function(*args), in a process of its own on this host's CPUs where this one is one of several.
+
+    Orbax has all processes of a run write together whatever one writes. What is passed must survive pickling.
+    """
+    if not jax.distributed.is_initialized():
+        return function(*args)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context('spawn'), initializer=_on_cpu
+    )
+    with pool:
+        return pool.submit(function, *args).result()
+
+
+def _on_cpu() -> None:
+    jax.config.update('jax_platforms', 'cpu')
 
 
 def gathered(tree: PyTree) -> PyTree:

@@ -153,12 +153,11 @@ class _Session:
         if self.step >= run.num_steps:
             return
         batch = feed.take()
-        clock: throughput.Clock | None = None
+        program = self._program(batch)
+        clock = throughput.Clock(run.batch_size, self._spread.devices)
         meter = Meter(run.num_steps, 'training', done=self.step)
         waited = 0.0
         while True:
-            program = self._program(batch)
-            clock = clock or throughput.Clock(run.batch_size, self._spread.devices)
             self._profiler.before(self.step)
             self.state, metrics = program.step(self.state, batch.devices, self._key)
             self._profiler.after(self.step, metrics)
@@ -183,6 +182,7 @@ class _Session:
             started = time.monotonic()
             batch = feed.take()
             waited = time.monotonic() - started
+            program = self._program(batch)
         meter.close()
 
     def _program(self, batch: Batch) -> _Program:
