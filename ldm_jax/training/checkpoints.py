@@ -6,15 +6,13 @@
     checkpoints/damaged/         steps that could not be read, set aside by name
 
 A step is written under a temporary name and renamed when it is whole. Orbax notices a missing file but no flipped
-bit; the checksums do. They are computed on the devices, by arithmetic modulo 2^32 that does not depend on how an
-array is cut into shards, so any number of devices and hosts can verify what any other number wrote.
+bit; the checksums do.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import pathlib
 import shutil
 import zlib
@@ -30,6 +28,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from ldm_jax import trees
+from ldm_jax.training.checksums import checksums
 from ldm_jax.types import Array, PyTree
 
 DELETED, DAMAGED = 'deleted', 'damaged'
@@ -101,7 +100,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             shutil.rmtree(self.folder / DELETED, ignore_errors=True)
         leaves = _plain(state)
-        sums = _checksums(leaves)
+        sums = checksums(leaves)
         record = {
             'arrays': {
                 name: {'shape': list(leaf.shape), 'dtype': str(leaf.dtype), 'checksum': sums[name]}
@@ -230,31 +229,6 @@ def read_record(directory: pathlib.Path) -> dict[str, Any]:
     return record
 
 
-@jax.jit
-def checksum(x: Array) -> Array:
-    """A uint32 of an array's bits and their places.
-
-    Each word, combined with its place, goes through a bijection of 32 bits and the results are added modulo
-    2^32: one changed word always changes the sum, and the order of adding does not.
-    Ref: the bijection is lowbias32 of Wellons 2018, 'Prospecting for Hash Functions'.
-    """
-    if x.dtype == jnp.bool_:
-        x = x.astype(jnp.uint8)
-    width = x.dtype.itemsize * 8
-    words = jax.lax.bitcast_convert_type(x, jnp.dtype(f'uint{min(width, 32)}')).astype(jnp.uint32)
-    place = jnp.zeros(words.shape, jnp.uint32)
-    for axis in range(words.ndim):
-        stride = jnp.uint32(math.prod(words.shape[axis + 1 :]) % 2**32)
-        place += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * stride
-    return jnp.sum(_mixed(words ^ _mixed(place + jnp.uint32(0x9E3779B9))), dtype=jnp.uint32)
-
-
-def _mixed(x: Array) -> Array:
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
-    return x ^ (x >> 16)
-
-
 def _plain(state: PyTree) -> dict[str, Any]:
     """Leaves by path, PRNG keys as the integers they are."""
     leaves = {}
@@ -312,7 +286,7 @@ def _read_leaves(
 
 
 def _verify(step: int, leaves: Mapping[str, Array], entries: Mapping[str, Any]) -> None:
-    wrong = [name for name, value in _checksums(leaves).items() if value != entries[name]['checksum']]
+    wrong = [name for name, value in checksums(leaves).items() if value != entries[name]['checksum']]
     if wrong:
         raise Damaged(f'{len(wrong)} arrays of step {step} are not what was written, such as {wrong[0]}')
 
@@ -331,11 +305,6 @@ def _check_leaves(directory: pathlib.Path, entries: Mapping[str, Any], wanted: M
             f'{directory} is a state with other arrays than this run has; {len(differing)} differ, such as (stored, '
             f'wanted): {some}. Resume with the config and the version that wrote it, or choose another workdir.'
         )
-
-
-def _checksums(leaves: Mapping[str, Any]) -> dict[str, str]:
-    sums = {name: checksum(leaf) for name, leaf in leaves.items()}  # all are started before one is waited for
-    return {name: f'{int(value):08x}' for name, value in sums.items()}
 
 
 def _crc32(record: Mapping[str, Any]) -> str:

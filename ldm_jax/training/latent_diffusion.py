@@ -20,15 +20,14 @@ from ldm_jax.diffusion import loss as diffusion_loss
 from ldm_jax.diffusion.denoiser import denoiser
 from ldm_jax.diffusion.process import add_noise
 from ldm_jax.models import vae
-from ldm_jax.progress import progress
-from ldm_jax.training import conditioning, metrics
+from ldm_jax.training import conditioning, latent_examples, metrics
 from ldm_jax.training.conditioning import KINDS, NEEDS, OPTIONAL, TEXT_ENCODERS, Networks
 from ldm_jax.training.initial import fitted
+from ldm_jax.training.latent_examples import LATENTS
 from ldm_jax.training.samples import Samples
 from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
 
 PARTS = ('unet', 'first_stage', 'text_encoder', 'text_encoder_2', 'class_embedder', 'rescaler')
-LATENTS = ('moments', 'latents', 'image')  # a batch has the first of these that an example has
 
 
 @struct.dataclass
@@ -131,7 +130,7 @@ class Stage:
 
         Raises ValueError when the source's examples lack something.
         """
-        self._check_example(source[0])
+        self._check(source[0])
         examples = pipeline.Mapped(source, self.example)
         keys = self.example(source[0])
         if self.encode == 'step' or not keys.keys() & {'image', *TEXT_ENCODERS.values()}:
@@ -141,7 +140,7 @@ class Stage:
                 "encode='memory' is for examples of one shape, and these are in buckets: set stage.encode='step', or "
                 "encode them once with tools/encode_dataset.py and train on data=dict(name='latents', path=...)."
             )
-        return pipeline.InMemory(self._encoded(examples))
+        return pipeline.InMemory(latent_examples.encoded(examples, self._networks, self.frozen))
 
     def example(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What of a source's example goes into a batch; a text becomes tokens."""
@@ -307,6 +306,11 @@ class Stage:
             return latents
         return networks.apply('first_stage', latents / self.latent_scale, method='decode')
 
+    def _check(self, row: Mapping[str, Any]) -> None:
+        encoders = [part for part in TEXT_ENCODERS if part in self._modules]
+        tokenized = bool(encoders) and len(self._tokenizers) == len(encoders)
+        latent_examples.check(row, self.conditioning, tokenized, has_null='context' in self.null)
+
     def _latent_shape(self, batch: PyTree) -> tuple[int, ...]:
         key = next(key for key in LATENTS if key in batch)
         b, h, w, channels = batch[key].shape
@@ -316,51 +320,3 @@ class Stage:
             return b, h, w, channels
         f = self.first_stage.downscale
         return b, h // f, w // f, self.first_stage.z_channels
-
-    def _check_example(self, row: Mapping[str, Any]) -> None:
-        encoders = [part for part in TEXT_ENCODERS if part in self._modules]
-        tokenized = encoders and len(self._tokenizers) == len(encoders)
-        have = row.keys() | ({'tokens'} if 'text' in row and tokenized else set())
-        for kind in self.conditioning:
-            if not any(have >= set(keys) for keys in NEEDS[kind]):
-                wanted = ' or '.join(str(list(keys)) for keys in NEEDS[kind])
-                raise ValueError(
-                    f'Conditioning on {kind!r} needs {wanted} of each example; the data have {sorted(row)}. '
-                    "A 'text' gives tokens where there are text encoders, each with a tokenizer."
-                )
-        if not have & set(LATENTS):
-            raise ValueError(f'Each example needs one of {list(LATENTS)}; the data have {sorted(row)}.')
-        spec = self.conditioning.get('text')
-        dropped = spec is not None and spec.get('drop_rate', 0.0) and spec.get('null', 'empty') == 'empty'
-        if dropped and not tokenized and 'context' not in self.null:
-            raise ValueError(
-                'Dropped texts become the empty one, which needs text_encoder and tokenizer; name them as '
-                "pretrained.text_encoder, or set conditioning.text.null='zeros'."
-            )
-
-    def _encoded(self, examples: pipeline.Examples, batch_size: int = 64) -> dict[str, np.ndarray]:
-        """All examples, each key stacked; images as moments (or latents), tokens as context."""
-
-        @jax.jit
-        def encode(params, batch):
-            networks, found = self._networks(params), dict(batch)
-            if 'image' in found:
-                image = conditioning.to_float(found.pop('image'))
-                # Of a KL first stage `encode` gives moments; there is nothing to sample of others.
-                key = 'moments' if isinstance(self.first_stage, vae.Model) else 'latents'
-                found[key] = (
-                    image
-                    if self.first_stage is None
-                    else networks.apply('first_stage', image, method='encode')
-                )
-            if 'tokens' in found:
-                found['context'], pooled = conditioning.encode_text(networks, found)
-                found |= {} if pooled is None else {'pooled': pooled}
-                found = {key: value for key, value in found.items() if key not in TEXT_ENCODERS.values()}
-            return found
-
-        frozen = jax.tree.map(jnp.asarray, dict(self.frozen))
-        total = -(-len(examples) // batch_size)
-        batches = progress(pipeline.in_order(examples, batch_size), total, 'encoding')
-        encoded = [jax.device_get(encode(frozen, batch)) for batch in batches]
-        return {key: np.concatenate([batch[key] for batch in encoded]) for key in encoded[0]}

@@ -140,7 +140,7 @@ def test_killed_and_stopped_they_end_as_one_process_does(tmp_path, alone, proces
     with launched(workdir, processes, kind) as run:
         run.reaches(acknowledged + 100)
         run.signal(signal.SIGTERM)
-        assert run.ends() == preemption.EXIT_CODE
+        assert run.ends() == preemption.EXIT_CODE, ''.join(run.output)[-5000:]
         resumed = int(re.search(r'resumed at step (\d+)', ''.join(run.output))[1])
         assert resumed >= acknowledged  # nothing that was acknowledged is lost
         stopped = run.announced()
