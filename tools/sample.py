@@ -18,6 +18,8 @@ HELP = {
     'guidance_scale': "1 is no guidance; the model's own by default, or 7.5",
     'guidance_rescale': 'against overexposure, 0 to 1; 0.7 where noise ends at no signal',
     'guidance_rule': "'linear', 'projected' (APG) or 'zero_star'",
+    'guidance_interval': 'lowest and highest sigma / alpha with guidance: 0.3 5',
+    'perturbed_scale': 'of perturbed-attention guidance, 3 for example',
     'sampler': "ours, or a name of A1111, ComfyUI or diffusers: 'DPM++ 2M Karras'",
     'grid': "the levels: 'trailing', 'karras', ..., or such a name",
     'eta': 'of samplers that have it: 0 is deterministic for most',
@@ -48,11 +50,12 @@ HELP = {
     'layout': 'a JSON file [[class, left, top, right, bottom], ...]',
     'clip_skip': "2 takes the text encoder's last layer but one",
 }
-MANY = {'outpaint': 4, 'labels': '+', 'mix': '+', 'mix_weights': '+'}
+MANY = {'outpaint': 4, 'guidance_interval': 2, 'labels': '+', 'mix': '+', 'mix_weights': '+'}
 KINDS = {
     'num_images': int, 'seed': int, 'num_steps': int, 'width': int, 'height': int, 'mask_padding': int,
     'noise_level': int, 'outpaint': int, 'labels': int, 'clip_skip': int, 'hires_steps': int, 'mix_weights': float,
     'guidance_scale': float, 'guidance_rescale': float,
+    'guidance_interval': float, 'perturbed_scale': float,
     'eta': float, 'strength': float, 'mask_blur': float, 'hires_scale': float,
     'image_guidance_scale': float, 'refiner_start': float,
 }  # fmt: skip
@@ -76,6 +79,7 @@ def parse():
     add('--window', type=int, help='large pictures: the U-Net sees so many pixels square at a time')
     add('--tile', type=int, help='large pictures: the first stage works on so many pixels square at a time')
     add('--preview', type=int, help='write OUT/preview.png every so many steps')
+    add('--preview_model', help='a tiny autoencoder (TAESD) to preview with')
     add('--scale', type=int, help='each pixel becomes so many, each way; 8 by default up to 64 pixels wide')
     add('--json', action='store_true', help='print one JSON object with paths, seeds and settings')
     add('--list_samplers', action='store_true', help='print the names of samplers and grids')
@@ -101,6 +105,7 @@ def main(args):
         dtype=args.dtype,
         batch_size=args.batch_size,
         preview=args.preview,
+        preview_model=args.preview_model,
         scale=args.scale,
         as_json=args.json,
         seamless=args.seamless,

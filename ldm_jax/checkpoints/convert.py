@@ -21,7 +21,7 @@ import numpy as np
 import ldm_jax
 from ldm_jax.build import unknown
 from ldm_jax.checkpoints import diffusers_json, store
-from ldm_jax.checkpoints.files import safetensors
+from ldm_jax.checkpoints.files import reader, safetensors
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
 from ldm_jax.checkpoints.keymap import Layout
 from ldm_jax.checkpoints.layouts import diffusers_folder, single_file
@@ -95,25 +95,33 @@ class _SingleFile:
                 f'The destination of a single file must end in .safetensors; got {self.path.name!r}. Pickles are '
                 'read, not written.'
             )
-        if self.path.exists() and not self._report.is_file():
+        if self.path.exists() and not self._is_ours():
             raise FileExistsError(f'{self.path} exists, and was not converted; choose another name.')
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._report.exists() and not _is_report(self._report):
+            raise FileExistsError(f'{self._report} exists, and is no report; choose another name.')
 
     def write(self, settings: Mapping[str, Any], leaves: Leaves, report: Callable[[], Report]) -> None:
         layout = single_file.layout(settings)
         specs = export_specs(layout, leaves)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+        found = {}
 
         def arrays() -> Iterator[tuple[str, np.ndarray]]:
             yield from export(layout, leaves)
-            _write_json(
-                self._report, report()
-            )  # before the file has its name: a file without one is not ours
+            found.update(report())  # before the file has its name: if this fails, nothing stays
 
         safetensors.write(self.path, specs, arrays(), single_file_metadata(settings))
+        _write_json(self._report, found)
 
     @property
     def _report(self) -> pathlib.Path:
         return self.path.with_name(f'{self.path.stem}.{store.REPORT}')
+
+    def _is_ours(self) -> bool:
+        with contextlib.suppress(reader.BadFile), reader.open_file(self.path) as tensors:
+            return store.SETTINGS in tensors.metadata
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +129,7 @@ class _Folder:
     path: pathlib.Path
 
     def check(self) -> None:
-        if self.path.exists() and not (self.path / store.REPORT).is_file():
+        if self.path.exists() and not _is_report(self.path / store.REPORT):
             raise FileExistsError(f'{self.path} exists, and was not converted; choose another path.')
 
     def write(self, settings: Mapping[str, Any], leaves: Leaves, report: Callable[[], Report]) -> None:
@@ -242,6 +250,14 @@ def _weights_name(settings: Mapping[str, Any], part: str) -> str:
     """The name of a part's file: transformers and diffusers each look for their own."""
     is_transformer = settings['models'][part]['name'] in ('clip_text', 'clip_vision', 'bert')
     return ('model' if is_transformer else 'diffusion_pytorch_model') + '.safetensors'
+
+
+def _is_report(path: pathlib.Path) -> bool:
+    """Whether a file is a report of ours; anybody may have one of that name."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text())
+        return isinstance(found, dict) and 'ldm_jax' in found
+    return False
 
 
 def _write_json(path: pathlib.Path, data: Any) -> None:

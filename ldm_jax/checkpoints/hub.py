@@ -6,6 +6,8 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+from ldm_jax.checkpoints.files import pair
+
 # owner/name, then perhaps a file of the repository, then perhaps @revision
 _ID = re.compile(
     r'(?P<repo>[\w.-]+/[\w.-]+?)(?:/(?P<file>[^@]+\.(?:safetensors|ckpt)))?(?:@(?P<revision>[\w./-]+))?'
@@ -73,7 +75,8 @@ def needed(files: Sequence[str], file: str | None, variant: str | None, what: st
     """Those of a repository's files that a conversion reads.
 
     A diffusers folder (model_index.json, or the config.json of one model): its settings, and of each part's
-    weights the variant asked for where there is one, safetensors rather than pickles. Else the one single file.
+    weights the variant asked for where there is one, safetensors rather than pickles. Else the one single file,
+    with the other half of an autoencoder if it is one.
 
     Raises as `download`.
     """
@@ -82,7 +85,10 @@ def needed(files: Sequence[str], file: str | None, variant: str | None, what: st
             raise FileNotFoundError(
                 f'{what} has no file {file!r}; it has {_single(files) or list(files)[:10]}.'
             )
-        return [file]
+        folder, slash, last = file.rpartition('/')
+        other = pair.other_name(last)
+        halves = [file] if other is None else [file, folder + slash + other]
+        return [name for name in halves if name in files]
     if 'model_index.json' in files or 'config.json' in files:
         chosen = [name for name in files if _SETTINGS.fullmatch(name)]
         folders: dict[str, list[re.Match]] = {}
@@ -113,8 +119,8 @@ def _single(files: Sequence[str]) -> list[str]:
 
 
 def _path(root: str, files: Sequence[str]) -> str:
-    is_file = len(files) == 1 and not _SETTINGS.fullmatch(files[0])
-    return str(pathlib.Path(root) / files[0]) if is_file else str(root)
+    is_folder = _SETTINGS.fullmatch(files[0])  # in the list of a folder, settings come first
+    return str(root) if is_folder else str(pathlib.Path(root) / files[0])
 
 
 def _cached(

@@ -220,8 +220,8 @@ def _answered(settings: Settings, family: Family, name: str) -> Settings:
     if settings['parameterization'] is None:
         raise ValueError(
             f'{name} is of the family {family.name}, which was published both with eps and with v-prediction, and '
-            "the file does not say. Give prediction='eps' (the 512 x 512 base models) or prediction='v' "
-            '(768 x 768), or put the YAML of the original code beside the file.'
+            "the file does not say. Give prediction='eps' (--prediction eps: the 512 x 512 base models) or "
+            "prediction='v' (768 x 768), or put the YAML of the original code beside the file."
         )
     if settings['latent_scale'] is None:
         raise ValueError(f'{name}: {NO_SCALE}')

@@ -16,6 +16,17 @@ import numpy as np
 
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
 
+_NOT_NUMPY_S = {
+    np.dtype(kind)
+    for kind in (
+        ml_dtypes.bfloat16,
+        ml_dtypes.float8_e4m3fn,
+        ml_dtypes.float8_e5m2,
+        ml_dtypes.float8_e4m3fnuz,
+        ml_dtypes.float8_e5m2fnuz,
+        ml_dtypes.float8_e8m0fnu,
+    )
+}
 WINDOW = 3 * 2**27  # bytes of arrays that are held at a time; the largest single array may exceed it
 
 
@@ -119,8 +130,8 @@ def windows(specs: Mapping[str, TensorSpec], most: int = WINDOW) -> Iterator[lis
 
 
 def is_float(dtype: np.dtype) -> bool:
-    """Whether a dtype, ml_dtypes' bfloat16 included, is of floating-point numbers."""
-    return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
+    """Whether a dtype, ml_dtypes' included, is of floating-point numbers."""
+    return np.issubdtype(dtype, np.floating) or np.dtype(dtype) in _NOT_NUMPY_S
 
 
 def all_finite(array: np.ndarray) -> bool:

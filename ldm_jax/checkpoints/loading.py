@@ -73,7 +73,12 @@ def load(
     """
     directory = resolve(model, choice, revision)
     names = sources.chosen(parts, store.open_model(directory).parts, model)
-    settings, params = store.load_model(directory, names, dtype=dtype, shardings=shardings, verify=verify)
+    try:
+        settings, params = store.load_model(directory, names, dtype=dtype, shardings=shardings, verify=verify)
+    except store.Damaged as error:
+        if directory == store.find(model):  # it is not a conversion that can be made again
+            raise
+        raise store.Damaged(f'{error} It is the conversion of {model}: delete it, and load again.') from error
     networks = {part: network for part, network in build.parts(settings).items() if part in params}
     return Loaded(settings, networks, params, directory)
 
@@ -86,6 +91,7 @@ def resolve(
     """The model directory of what `load` takes: its own, or that of its conversion, made if need be."""
     place = store.find(model)
     if store.is_model(place):
+        sources.check_choice(place, choice)
         return place
     place, origin = hub.locate(place, revision, choice.variant)
     key = _key(place, choice)

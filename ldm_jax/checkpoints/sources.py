@@ -19,9 +19,9 @@ from ldm_jax import trees
 from ldm_jax.build import parts as build_parts
 from ldm_jax.build import unknown
 from ldm_jax.checkpoints import diffusers_json, identify, store
-from ldm_jax.checkpoints.files import reader
+from ldm_jax.checkpoints.files import hostile, reader
 from ldm_jax.checkpoints.files.tensor_file import TensorFile
-from ldm_jax.checkpoints.keymap import Layout
+from ldm_jax.checkpoints.keymap import Layout, listed
 from ldm_jax.checkpoints.layouts import diffusers_folder, single_file
 from ldm_jax.checkpoints.leaves import Leaves, Only, part_of
 from ldm_jax.checkpoints.transfer import Imported
@@ -83,7 +83,8 @@ def opened(path: str, choice: Choice = Choice()) -> Iterator[Source]:
 
     Raises:
         FileNotFoundError: there is nothing.
-        ValueError: it is something else, or not what its kind is supposed to be, or leaves a question open.
+        ValueError: it is something else, or not what its kind is supposed to be, or leaves a question open; or a
+            pickle in it would run programs if it could.
     """
     place = pathlib.Path(path)
     if store.is_model(place):
@@ -122,8 +123,26 @@ def chosen(parts: Sequence[str] | None, have: Sequence[str], where: str) -> tupl
     return tuple(part for part in have if part in wanted)
 
 
+def check_choice(path: str, choice: Choice) -> None:
+    """ValueError where what is chosen is not what the model directory at a path is: it leaves nothing open."""
+    found = store.open_model(path).settings.get('parameterization')
+    wrong = {
+        'prediction': choice.prediction not in (None, found),
+        'weights': choice.weights != 'main',
+        'variant': choice.variant is not None,
+        'model': choice.model is not None,
+    }
+    if any(wrong.values()):
+        names = [name for name, is_wrong in wrong.items() if is_wrong]
+        raise ValueError(
+            f'{path} is a model directory, of one set of weights and of parameterization {found!r}: leave out {names}, '
+            'or give the public checkpoint that it was converted from.'
+        )
+
+
 def _ours(path: pathlib.Path, choice: Choice) -> Source:
     stored = store.open_model(path)
+    check_choice(str(path), choice)
     parts = chosen(choice.parts, stored.parts, str(path))
     return Source(
         kind='orbax',
@@ -138,7 +157,9 @@ def _ours(path: pathlib.Path, choice: Choice) -> Source:
 def _open_single(path: pathlib.Path) -> TensorFile:
     other = reader.sibling(path)
     if other is None:
-        return reader.open_file(path)
+        tensors = reader.open_file(path)
+        reader.refuse_half(path.name, tensors.keys())
+        return tensors
     first, second = sorted((path, other), key=lambda file: 'decoder' in file.name)
     return reader.open_pair(first, second)
 
@@ -183,6 +204,12 @@ def _imported(
     choice: Choice,
     notes: Mapping[str, Any],
 ) -> Source:
+    if wanted := hostile.names(tensors.refused):
+        raise ValueError(
+            f'{path.name} is a pickle that was made to do harm: it asks for {listed(wanted)}, which no saved model '
+            'needs. Nothing of it was run, and nothing is converted. Do not open it with anything else; get the '
+            'weights from another place, as .safetensors.'
+        )
     parts = chosen(choice.parts, list(settings['models']), path.name)
     settings, layout = _only(settings, parts), _narrowed(layout, parts)
     expected = {
@@ -193,10 +220,20 @@ def _imported(
     try:
         leaves = Imported(layout, tensors.__getitem__, tensors.specs, expected, finite=True)
     except ValueError as error:
-        raise ValueError(f'{path.name} is not the model that it looks like. {error}') from error
+        raise ValueError(
+            f'{path.name} is not the model that it looks like ({_named(kind, tensors)}). {error}'
+        ) from error
     if tensors.refused:
         notes = {**notes, 'refused': list(tensors.refused)}
     return Source(kind, settings, leaves, leaves.ignored, notes, tensors.sha256)
+
+
+def _named(kind: str, tensors: TensorFile) -> str:
+    """The layout, as errors call it: in a single file each part has its own names."""
+    if kind != 'single file':
+        return kind
+    places = single_file.places(tensors.specs)
+    return f'{kind}: ' + ', '.join(f'{part} in {place.names} names' for part, place in places.items())
 
 
 def _only(settings: Settings, parts: Sequence[str]) -> Settings:

@@ -5,8 +5,9 @@
     model/report.json       where the parameters came from, if they were converted
     model/unet/ ...         one Orbax tree a part, loadable alone
 
-A directory appears under its name only when it is whole. Neither Orbax nor the formats below it notice a
-flipped bit; the checksums do, and name the array.
+A directory appears under its name only when it is whole; what a killed process leaves beside it ends in
+'.ldm_jax-partial' or '.ldm_jax-old', and the next one to write there cleans up. Neither Orbax nor the formats
+below it notice a flipped bit; the checksums do, and name the array.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import dataclasses
 import functools
 import importlib.resources
 import json
+import os
 import pathlib
 import shutil
 import zlib
@@ -28,12 +30,14 @@ import numpy as np
 
 from ldm_jax import trees
 from ldm_jax.build import unknown
+from ldm_jax.checkpoints.files.safetensors import PARTIAL
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
 from ldm_jax.checkpoints.keymap import unflatten
 from ldm_jax.checkpoints.leaves import Arrays, Cast, Leaves, Only, contiguous, is_float, part_of, windows
 from ldm_jax.types import PyTree
 
 SETTINGS, CHECKSUMS, REPORT = 'settings.json', 'checksums.json', 'report.json'
+OLD = '.ldm_jax-old'  # behind the name of what is being replaced
 
 Shardings = Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding]
 
@@ -100,9 +104,11 @@ def write_model(
 def check_destination(path: str) -> pathlib.Path:
     """The absolute path of a model that may be written there; FileExistsError if something else is."""
     target = pathlib.Path(path).absolute()
-    if target.exists() and not (target / SETTINGS).is_file():
+    # Both, as many a folder of other people's has a settings.json.
+    absent = [name for name in (SETTINGS, CHECKSUMS) if not (target / name).is_file()]
+    if target.exists() and absent:
         raise FileExistsError(
-            f'{str(path)!r} exists and is not a model (it has no {SETTINGS}); choose another path.'
+            f'{str(path)!r} exists and is not a model (it has no {" and no ".join(absent)}); choose another path.'
         )
     return target
 
@@ -269,7 +275,7 @@ def _a_line_each(entries: Mapping[str, Any]) -> str:
 @contextlib.contextmanager
 def replacing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder to write into, which becomes the target when the block ends without an error."""
-    partial, old = target.with_name(target.name + '.partial'), target.with_name(target.name + '.old')
+    partial, old = target.with_name(target.name + PARTIAL), target.with_name(target.name + OLD)
     if old.exists() and not target.exists():  # a save was killed between the two renames below
         old.rename(target)
     for leftover in (partial, old):
@@ -280,10 +286,19 @@ def replacing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    _flush(partial)
     if target.exists():
         target.rename(old)
     partial.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(folder: pathlib.Path) -> None:
+    """Waits until the disk has a folder's files, so that a name never outlives a power cut without them."""
+    for path in folder.rglob('*'):
+        if path.is_file():
+            with open(path, 'rb') as file:
+                os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 from ldm_jax import trees
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
 from ldm_jax.checkpoints.keymap import Layout, Rule, listed, unflatten
-from ldm_jax.checkpoints.leaves import Arrays, Leaves, all_finite, contiguous, windows
+from ldm_jax.checkpoints.leaves import Arrays, Leaves, all_finite, contiguous, is_float, windows
 from ldm_jax.types import PyTree
 
 
@@ -94,6 +94,12 @@ class Imported:
                     raise ValueError(
                         f'{_shown(rule, blanks)} gives {path} shape {blank.shape}; '
                         f'the model needs {tuple(self.expected[path].shape)}.'
+                    )
+                wanted = getattr(self.expected[path], 'dtype', None)
+                if wanted is not None and is_float(wanted) and not is_float(dtype):
+                    raise ValueError(
+                        f'{_shown(rule, blanks)} is {dtype}, and {path} is of floating-point numbers. The file is '
+                        'damaged, or quantized; take one in float32, bfloat16 or float16.'
                     )
                 found[path] = TensorSpec(blank.shape, dtype)
         return found

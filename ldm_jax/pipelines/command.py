@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from ldm_jax import build, pictures
@@ -54,6 +55,7 @@ def run(
     dtype: str = 'float32',
     batch_size: int | None = None,
     preview: int | None = None,
+    preview_model: str | None = None,
     scale: int | None = None,
     as_json: bool = False,
     **options: Any,
@@ -63,6 +65,7 @@ def run(
     Args:
         model, dtype, batch_size: of the pipeline.
         preview: write out/preview.png every so many steps.
+        preview_model: a tiny autoencoder of the same latents to preview with; published colours by default.
         scale: each pixel becomes scale x scale of them; 8 by default up to 64 pixels wide, 1 beyond.
         as_json: print one JSON object instead of lines.
         options: others of open_pipeline: seamless, window, tile.
@@ -75,7 +78,7 @@ def run(
     task = tasks.task_of(described, asked)  # before any parameters are read
     if asked.prompts is None and kinds.kind(described) in PROMPTED:
         raise ValueError(f'{task} wants a prompt: give --prompt, --prompts_file or --from_png.')
-    watch = _Watch(folder / 'preview.png', preview)
+    watch = _Watch(folder / 'preview.png', preview, preview_model)
     options |= dict(dtype=dtype, batch_size=batch_size, listener=watch)
     start = time.monotonic()
     pipeline = open_pipeline(directory, clip_skip=asked.clip_skip, **options)
@@ -127,8 +130,12 @@ def _spec(spec: Mapping[str, Any]) -> str:
 class _Watch:
     """Told of each step: a bar with an estimate, and previews of the batch in hand."""
 
-    def __init__(self, path: pathlib.Path, every: int | None):
+    def __init__(self, path: pathlib.Path, every: int | None, model: str | None):
         self.path, self.every, self.pipeline, self.meter = path, every, None, None
+        self.tiny = None
+        if model is not None:
+            tiny = loading.load(model, ['first_stage'])
+            self.tiny = jax.jit(previews.tiny(tiny.parts['first_stage'], tiny.params['first_stage']))
 
     def __call__(self, step: Step) -> None:
         if step.done == 1:
@@ -140,6 +147,8 @@ class _Watch:
 
     def _seen(self, latents: np.ndarray) -> np.ndarray:
         parts = self.pipeline.parts
+        if self.tiny is not None:
+            return np.asarray(self.tiny(latents))
         try:
             return np.asarray(previews.linear(latents.shape[-1], parts.latent_scale)(latents))
         except ValueError:  # a latent space whose colours nobody published

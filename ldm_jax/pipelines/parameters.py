@@ -19,6 +19,11 @@ RNG = {'torch_cpu': 'CPU', 'torch_cuda': 'NV', 'jax': 'JAX'}  # the last one is 
 DEFAULT_RNG = 'GPU'  # of the web UI, which then writes nothing
 OURS = 'ldm_jax'  # before the version of pictures that are our own
 
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(' to ')))
+
+
 # Setting -> (field, how its text is read). Those that need more than a conversion are in `read`.
 FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     'Steps': ('num_steps', int),
@@ -40,6 +45,8 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     'Eta': ('eta', float),
     'Guidance rescale': ('guidance_rescale', float),
     'Guidance rule': ('guidance_rule', str),
+    'Guidance interval': ('guidance_interval', _numbers),
+    'Perturbed attention scale': ('perturbed_scale', float),
     'Noise level': ('noise_level', int),
     'Start': ('start', str),
 }
@@ -63,6 +70,8 @@ def write(
         for name, (field, _) in FIELDS.items()
         if field in ALWAYS or getattr(request, field) != DEFAULTS[field]
     }
+    if request.guidance_interval is not None:
+        values['Guidance interval'] = ' to '.join(map(str, request.guidance_interval))
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
     values |= {'Size': f'{size[1]}x{size[0]}', 'Model': model, 'RNG': RNG[request.noise_source]}
     if request.labels is not None:

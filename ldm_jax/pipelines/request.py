@@ -33,6 +33,8 @@ class Request:
     guidance_scale: float | None = None  # 1 is no guidance
     guidance_rescale: float | None = None
     guidance_rule: str = 'linear'
+    guidance_interval: tuple[float, float] | None = None
+    perturbed_scale: float | None = None
     eta: float | None = None
     noise_source: str = 'jax'
     start: str = 'noise'
@@ -93,6 +95,8 @@ class Request:
             scale,
             self.guidance_rule,
             self.guidance_rescale,
+            self.guidance_interval,
+            perturbed_scale=self.perturbed_scale,
             noise_source=self.noise_source,
             start=self.start,
         )

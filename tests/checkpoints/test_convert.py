@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints import loading, store
 from ldm_jax.checkpoints.convert import convert, lines
 from ldm_jax.checkpoints.files import reader
 from ldm_jax.checkpoints.files import safetensors as writer
@@ -160,7 +160,10 @@ def test_a_number_beyond_float16_is_named(sd15, tmp_path):
 
 
 BROKEN = {
-    'a missing tensor': (lambda t: t.pop('model.diffusion_model.out.2.bias'), r'out\.2\.bias missing'),
+    'a missing tensor': (
+        lambda t: t.pop('model.diffusion_model.out.2.bias'),
+        r'single file: unet in compvis names, .*text_encoder in transformers names.*out\.2\.bias missing',
+    ),
     'an unknown tensor': (lambda t: t.update(stranger=np.zeros(3, np.float32)), 'stranger unknown'),
     'a renamed tensor': (
         lambda t: t.update(
@@ -203,16 +206,72 @@ def test_an_older_conversion_is_replaced_and_anything_else_is_not(sd15, tmp_path
     else:
         destination.mkdir()
         (destination / 'thesis.tex').write_text('years of work')
+    # Names that other people's files may have, beside it and in it.
+    (tmp_path / f'out.{store.REPORT}').write_text('{"mine": 1}')
+    if to == 'diffusers':
+        (destination / store.REPORT).write_text('{"mine": 1}')
     with pytest.raises(FileExistsError, match='out'):
         convert(path, destination, to=to)
     if to == 'compvis':
         destination.unlink()
-    else:
+        with pytest.raises(FileExistsError, match=r'out\.report\.json'):
+            convert(path, destination, to=to)
+    (tmp_path / f'out.{store.REPORT}').unlink()
+    if to != 'compvis':
         shutil.rmtree(destination)
     choice = Choice(parts=('first_stage',))
     first = convert(path, destination, to=to, choice=choice)
     assert convert(path, destination, to=to, choice=choice) == first
     assert len(list(tmp_path.iterdir())) == (2 if to == 'compvis' else 1)
+
+
+@pytest.fixture(scope='module')
+def tiny_halves():
+    """The published form of a tiny autoencoder: 'encoder' and 'decoder' -> tensors by number."""
+    settings = {'models': {'first_stage': dict(name='taesd', channels=8, num_blocks=[1, 2])}}
+    tensors = export_params(single_file.layout(settings), folders.random_params(settings))
+    halves = {'encoder': {}, 'decoder': {}}
+    for key, array in tensors.items():
+        half, _, rest = key.partition('.')
+        halves[half][rest] = array
+    return halves
+
+
+@pytest.mark.parametrize('half', ['encoder', 'decoder'])
+def test_half_of_an_autoencoder_names_the_file_that_is_missing(tiny_halves, tmp_path, half):
+    other = {'encoder': 'decoder', 'decoder': 'encoder'}[half]
+    path = tmp_path / f'taesd_{half}.safetensors'
+    safetensors.numpy.save_file(tiny_halves[half], path)
+    words = rf'taesd_{half}\.safetensors is the {half} .*alone.*no taesd_{other}\.safetensors beside it.*Put it there'
+    with pytest.raises(ValueError, match=words):
+        convert(path, tmp_path / 'model')
+    path = path.rename(tmp_path / 'mine.safetensors')
+    words = (
+        rf'mine\.safetensors is the {half} .*NAME_encoder\.safetensors and NAME_decoder\.safetensors, in one'
+    )
+    with pytest.raises(ValueError, match=words):
+        convert(path, tmp_path / 'model')
+    assert [entry.name for entry in tmp_path.iterdir()] == ['mine.safetensors']
+    for name, tensors in tiny_halves.items():
+        safetensors.numpy.save_file(tensors, tmp_path / f'taesd_{name}.safetensors')
+    report = convert(tmp_path / f'taesd_{half}.safetensors', tmp_path / 'model')
+    count = sum(array.size for tensors in tiny_halves.values() for array in tensors.values())
+    assert report['parts']['first_stage']['parameters'] == count
+    assert report['source']['sha256'].keys() == {'taesd_encoder.safetensors', 'taesd_decoder.safetensors'}
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [('prediction', 'v'), ('weights', 'ema'), ('variant', 'fp16'), ('model', {'models': {}})],
+)
+def test_a_model_directory_leaves_nothing_to_choose(tmp_path, name, value):
+    settings = {'models': {}, 'parameterization': 'eps'}
+    store.write_model(tmp_path / 'model', settings, Arrays({'unet/a': np.ones(3, np.float32)}))
+    with pytest.raises(ValueError, match=rf"model directory.*'eps'.*leave out \['{name}'\]"):
+        convert(tmp_path / 'model', tmp_path / 'out', choice=Choice(**{name: value}))
+    with pytest.raises(ValueError, match='model directory'):
+        loading.resolve(str(tmp_path / 'model'), Choice(**{name: value}))
+    assert loading.resolve(str(tmp_path / 'model'), Choice(prediction='eps')) == str(tmp_path / 'model')
 
 
 def test_a_pickle_is_not_written(sd15, tmp_path):

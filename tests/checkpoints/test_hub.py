@@ -30,6 +30,7 @@ FOLDER = {
 }
 SINGLES = {'v1-5-pruned.ckpt': b'a', 'v1-5-pruned-emaonly.safetensors': b'b', 'README.md': b'c'}
 REPOS = {'someone/folder': FOLDER, 'someone/singles': SINGLES, 'someone/one': {'model.safetensors': b'd'}}
+REPOS['someone/pair'] = {'taesd_decoder.safetensors': b'd', 'taesd_encoder.safetensors': b'e', 'x.ckpt': b'f'}
 
 
 def test_what_may_be_the_id_of_a_repository(tmp_path, monkeypatch):
@@ -76,6 +77,13 @@ def test_of_several_single_files_one_has_to_be_named():
         hub.needed(list(SINGLES), 'v2.ckpt', None, 'a/b')
     with pytest.raises(ValueError, match='no checkpoint'):
         hub.needed(['README.md'], None, None, 'a/b')
+
+
+def test_half_of_an_autoencoder_comes_with_the_other():
+    names = ['v1/taesd_decoder.safetensors', 'taesd_decoder.safetensors', 'v1/taesd_encoder.safetensors']
+    assert hub.needed(names, names[0], None, 'x') == [names[0], names[2]]
+    assert hub.needed(names, names[2], None, 'x') == [names[2], names[0]]
+    assert hub.needed(names, names[1], None, 'x') == [names[1]]  # the error comes when it is opened
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -184,6 +192,9 @@ def test_a_single_file_is_brought_alone(server, home):
     assert [file.name for file in Path(path).parent.iterdir()] == ['v1-5-pruned-emaonly.safetensors']
     path, _ = download(home, server, 'someone/one', 'main')
     assert Path(path).read_bytes() == b'd'
+    path, _ = download(home, server, 'someone/pair/taesd_encoder.safetensors')
+    assert Path(path).read_bytes() == b'e'
+    assert sorted(file.name[6:13] for file in Path(path).parent.iterdir()) == ['decoder', 'encoder']
 
 
 @pytest.mark.parametrize(

@@ -72,10 +72,29 @@ def test_a_save_that_dies_halfway_leaves_the_old_model(tmp_path):
 
 def test_a_save_killed_between_its_renames_loses_nothing(tmp_path):
     store.save_model(tmp_path / 'model', SETTINGS, PARAMS)
-    (tmp_path / 'model').rename(tmp_path / 'model.old')
+    (tmp_path / 'model').rename(tmp_path / f'model{store.OLD}')
     with pytest.raises(AttributeError):  # this save fails as well
         store.save_model(tmp_path / 'model', {'a': 1}, {'vae': {'x': 'no array'}})
     assert store.load_model(tmp_path / 'model')[0] == SETTINGS
+
+
+def test_copies_that_people_keep_beside_a_model_stay(tmp_path):
+    for name in ('model.old', 'model.partial', 'model.bak'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'weights').write_text(name)
+    for _ in range(2):
+        store.save_model(tmp_path / 'model', SETTINGS, PARAMS)
+    for name in ('model.old', 'model.partial', 'model.bak'):
+        assert (tmp_path / name / 'weights').read_text() == name
+
+
+@pytest.mark.parametrize('name', [store.SETTINGS, store.CHECKSUMS])
+def test_a_folder_with_one_of_a_model_s_names_is_not_taken_for_one(tmp_path, name):
+    (tmp_path / 'project').mkdir()
+    (tmp_path / 'project' / name).write_text('{}')
+    with pytest.raises(FileExistsError, match='project.*has no (settings|checksums)'):
+        store.save_model(tmp_path / 'project', SETTINGS, PARAMS)
+    assert (tmp_path / 'project' / name).read_text() == '{}'
 
 
 def test_something_else_at_the_path_is_not_overwritten(tmp_path):
@@ -170,6 +189,18 @@ def test_arrays_go_to_the_devices_and_dtype_that_are_asked_for(tmp_path, verify,
     expected = table.astype(unet['table'].dtype)
     np.testing.assert_array_equal(np.asarray(unet['table']), expected)
     np.testing.assert_array_equal(np.asarray(unet['ids']), np.arange(16))
+
+
+@pytest.mark.parametrize('kind', ['float8_e4m3fn', 'float8_e5m2', 'bfloat16'])
+def test_small_floats_are_floats(tmp_path, kind):
+    table = np.linspace(-2, 2, 12).astype(kind).reshape(3, 4)
+    store.write_model(tmp_path / 'model', {}, Arrays({'unet/table': table}))
+    wide = store.load_model(tmp_path / 'model')[1]['unet']['table']
+    assert wide.dtype == np.float32
+    np.testing.assert_array_equal(wide, table.astype(np.float32))
+    np.testing.assert_array_equal(store.load_model(tmp_path / 'model', dtype=None)[1]['unet']['table'], table)
+    assert leaves.all_finite(table)
+    assert not leaves.all_finite(np.array([1, np.nan]).astype(kind))
 
 
 def test_leaves_are_read_in_windows_of_bounded_size(tmp_path, monkeypatch):

@@ -55,6 +55,7 @@ def test_a_picture_of_the_web_ui_that_names_no_generator_is_of_a_card():
             noise_source='torch_cuda',
         ),
         dict(prompts=('a',), guidance_rescale=0.7, guidance_rule='projected', start='total', noise_level=20),
+        dict(prompts=('a',), guidance_interval=(0.28, 5.0), perturbed_scale=3.0),
         dict(prompts=('a',), refiner='x', refiner_start=0.7, image_guidance_scale=1.2),
     ],
 )

@@ -15,10 +15,19 @@ import os
 
 from ldm_jax.checkpoints.files import one_file, shards
 from ldm_jax.checkpoints.files.folder import open_folder
-from ldm_jax.checkpoints.files.pair import open_pair, sibling
+from ldm_jax.checkpoints.files.pair import open_pair, refuse_half, sibling
 from ldm_jax.checkpoints.files.tensor_file import BadFile, MappedFile, TensorFile, TensorSpec
 
-__all__ = ['BadFile', 'TensorFile', 'TensorSpec', 'open_file', 'open_folder', 'open_pair', 'sibling']
+__all__ = [
+    'BadFile',
+    'TensorFile',
+    'TensorSpec',
+    'open_file',
+    'open_folder',
+    'open_pair',
+    'refuse_half',
+    'sibling',
+]
 
 
 def open_file(path: str | os.PathLike) -> TensorFile:

@@ -44,6 +44,7 @@ DTYPES = {
     }.items()
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+PARTIAL = '.ldm_jax-partial'  # behind the name of what is being written: no file of anybody else's ends so
 MAX_HEADER = 100_000_000  # bytes, the reference's bound
 MAX_TENSORS = 100_000  # the largest public models have some thousands
 MAX_TEXT = 16 << 20  # bytes, of all keys and metadata: kohya's training notes take one or two MB
@@ -101,7 +102,7 @@ def write(
     """Writes a file, holding one array at a time.
 
     Wide types come first, each in the specs' order, so that every tensor is aligned to its type. The file
-    appears under its name when it is whole and on the disk; until then it is '<name>.partial'.
+    appears under its name when it is whole and on the disk; until then its name ends in PARTIAL.
 
     Args:
         path: of the file; an older one there is replaced.
@@ -114,7 +115,7 @@ def write(
     """
     header, offsets = _header(specs, metadata or {})
     target = pathlib.Path(path)
-    partial = target.with_name(target.name + '.partial')
+    partial = target.with_name(target.name + PARTIAL)
     missing = dict.fromkeys(specs)
     try:
         with open(partial, 'wb') as out:

@@ -25,7 +25,7 @@ def layout(model: taesd.Model, names: str = 'taesd') -> Layout:
     if names not in ('taesd', 'diffusers'):
         raise ValueError(f"No tiny autoencoder names {names!r}; have ['diffusers', 'taesd'].")
     if names == 'diffusers' and model.mid_norm:
-        raise ValueError("diffusers' AutoencoderTiny has no mid_norm; use names 'taesd'.")
+        raise ValueError("diffusers' AutoencoderTiny has no mid_norm; use names 'taesd' (--to compvis).")
     # diffusers wraps the layers once more, and the bounding of the latents is not among the decoder's.
     stem, first = ('.layers', 0) if names == 'diffusers' else ('', 1)
     lowest = len(model.num_blocks) - 1
