@@ -23,7 +23,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 ),
             ),
             data=common.emoji(),
-            optimizer=dict(lr=1e-3, warmup_steps=100, final_lr=1e-5),
+            optimizer=dict(lr=1e-3, warmup_steps=100, curve=dict(name='cosine', final_lr=1e-5)),
             run=dict(num_steps=3000, batch_size=16, save_every=500),
             export=dict(dtype='float16'),
         )

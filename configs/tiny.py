@@ -34,7 +34,12 @@ STAGES = dict(
         tokenizer=dict(name='clip', context_length=8),
     ),
     latent_diffusion=dict(
-        stage=dict(name='latent_diffusion', latent_size=8, parameterization='v'),
+        stage=dict(
+            name='latent_diffusion',
+            latent_size=8,
+            objective=dict(parameterization='v', weighting=dict(name='min_snr', gamma=5.0)),
+            conditioning=dict(text=dict(drop_rate=0.1)),
+        ),
         models=dict(
             unet=dict(
                 name='unet',
@@ -61,7 +66,13 @@ def get_config(arg: str = 'first_stage') -> ConfigDict:
         dict(
             **STAGES[arg],
             data=dict(name='synthetic', image_size=16),
-            optimizer=dict(lr=2e-3, warmup_steps=5),
-            run=dict(num_steps=60, batch_size=12, log_every=20, save_every=30),
+            optimizer=dict(name='adamw', lr=2e-3, warmup_steps=5, curve=dict(name='cosine')),
+            run=dict(
+                num_steps=60,
+                batch_size=12,
+                log_every=20,
+                save_every=30,
+                ema=dict(main=dict(name='constant', decay=0.99)),
+            ),
         )
     )

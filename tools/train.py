@@ -14,6 +14,7 @@ from ml_collections import config_flags
 CONFIG = config_flags.DEFINE_config_file('config', None, 'What to train: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, metrics, pictures and the model go.')
 flags.mark_flags_as_required(['config', 'workdir'])
+SHARED = ('tokenizer', 'tokenizer_2', 'latent_scale')  # settings that a trained part brings with it
 
 
 def main(argv):
@@ -30,7 +31,7 @@ def main(argv):
     run = loop.Run(**config.run)
     source = build('data', config.data)
     stage, settings = assemble(config)
-    tx = optimizer.adamw(num_steps=run.num_steps, **config.optimizer)
+    tx = optimizer.optimizer(run.num_steps, run.batch_size, **config.optimizer)
     examples = stage.prepare(source)
     state = loop.train(stage, examples, tx, WORKDIR.value, run)
     measured, params = stage.export(state.ema_params, pipeline.in_order(examples, run.batch_size))
@@ -40,28 +41,41 @@ def main(argv):
 
 
 def assemble(config):
-    """The stage of a config, and the settings that its exported model will carry."""
-    from ldm_jax.build import build, parts
-    from ldm_jax.checkpoints import store
+    """The stage of a config, and the settings that its exported model will carry.
 
-    models, settings, fields, frozen = {}, {}, {}, {}
-    for part, path in config.get('pretrained', {}).items():
-        loaded, params = store.load_model(path, [part])
-        models[part] = loaded['models'][part]
-        settings |= {key: loaded[key] for key in ('tokenizer', 'latent_scale') if key in loaded}
-        frozen |= params
-    settings |= {key: json.loads(config[key].to_json()) for key in ('schedule', 'tokenizer') if key in config}
-    settings['models'] = models | json.loads(config.models.to_json())
-    fields |= parts(settings)
-    if 'schedule' in settings:
-        fields['schedule'] = build('schedules', settings['schedule'])
-    if 'tokenizer' in settings:
-        fields['tokenizer'] = build('text', settings['tokenizer'])
+    pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change).
+    initial: a model to train on from: its settings are the config's where that says nothing.
+    """
+    from ldm_jax.build import build, parts
+    from ldm_jax.checkpoints import loading
+
+    config = json.loads(config.to_json())
+    models, settings, frozen, initial = {}, {}, {}, {}
+    for part, source in config.get('pretrained', {}).items():
+        source = {'model': source} if isinstance(source, str) else dict(source)
+        loaded = loading.load(source.pop('model'), [part])
+        models[part] = loaded.settings['models'][part] | source
+        settings |= {key: loaded.settings[key] for key in SHARED if key in loaded.settings}
+        frozen |= loaded.params
+    trained = config.get('models', {})
     if 'initial' in config:
-        fields['initial'] = store.load_model(config.initial, ['unet'])[1]['unet']
-    if frozen:
-        fields |= {'frozen': frozen, 'latent_scale': settings['latent_scale']}
-    return build('training', {**config.stage, **fields}), settings
+        loaded = loading.load(config['initial'], list(trained))
+        initial = loaded.params
+        trained = {part: loaded.settings['models'][part] | spec for part, spec in trained.items()}
+        settings |= {key: value for key, value in loaded.settings.items() if key != 'models'}
+    settings |= {key: config[key] for key in ('schedule', *SHARED) if key in config}
+    settings['models'] = models | trained
+    fields = parts(settings)
+    if config['stage']['name'] == 'latent_diffusion':
+        fields |= {'frozen': frozen, 'initial': initial}
+        fields |= {key: settings[key] for key in ('latent_scale', 'latent_size') if key in settings}
+    families = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
+    fields |= {key: build(family, settings[key]) for key, family in families.items() if key in settings}
+    stage = config['stage']
+    if 'initial' in config:
+        known = {key: settings[key] for key in ('parameterization', 'loss') if key in settings}
+        stage['objective'] = known | stage.get('objective', {})
+    return build('training', {**fields, **stage}), settings
 
 
 def check_same_settings(workdir, config):

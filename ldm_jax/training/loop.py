@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import pathlib
 import time
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -17,8 +17,10 @@ import orbax.checkpoint as ocp
 from ldm_jax import pictures, trees
 from ldm_jax.data import pipeline
 from ldm_jax.progress import progress
-from ldm_jax.training.state import TrainState, create
-from ldm_jax.training.step import train_step
+from ldm_jax.training import ema
+from ldm_jax.training import state as train_state
+from ldm_jax.training import step as train_step
+from ldm_jax.training.state import TrainState
 from ldm_jax.types import Array, PyTree
 
 
@@ -38,17 +40,24 @@ class Trained(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The settings of a run that are neither model nor data."""
+    """The settings of a run that are neither model nor data.
+
+    batch_size: examples of an update; accumulate: the micro-batches that they are gone through in.
+    ema: moving averages by name, see training/ema.py; 'main' is for pictures and export.
+    """
 
     num_steps: int
     batch_size: int
     seed: int = 0
-    ema_decay: float = 0.999
+    accumulate: int = 1
+    ema: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=lambda: {ema.MAIN: dict(name='constant', decay=0.999)}
+    )
     log_every: int = 50
     save_every: int = 1000
 
     def __post_init__(self):
-        for field in ('num_steps', 'batch_size', 'log_every', 'save_every'):
+        for field in ('num_steps', 'batch_size', 'accumulate', 'log_every', 'save_every'):
             if getattr(self, field) < 1:
                 raise ValueError(f'{field} must be at least 1; got {getattr(self, field)}.')
 
@@ -66,12 +75,10 @@ def train(
     root = pathlib.Path(workdir).absolute()
     root.mkdir(parents=True, exist_ok=True)
     key = jax.random.key(run.seed)
-    state = create(stage.init(jax.random.fold_in(key, 0)), tx)
+    decays = {name: ema.named(spec) for name, spec in run.ema.items()}
+    state = train_state.of(stage, jax.random.fold_in(key, 0), tx, decays)
     print(f'{trees.count(state.params):,} parameters, {len(examples):,} examples', flush=True)
-    step = jax.jit(
-        functools.partial(train_step, draw=stage.draw, loss=stage.loss, tx=tx, ema_decay=run.ema_decay),
-        donate_argnums=0,
-    )
+    step = jax.jit(train_step.of(stage, tx, decays, run.accumulate), donate_argnums=0)
     options = ocp.CheckpointManagerOptions(max_to_keep=2)
     draw_picture = jax.jit(lambda params, batch: stage.picture(params, batch, stage.draw(key, batch)))
     with ocp.CheckpointManager(root / 'checkpoints', options=options) as manager:
@@ -90,7 +97,8 @@ def train(
                     record = {'step': n + 1, **window.close(run.batch_size)}
                     log.write(json.dumps(record) + '\n')
                     log.flush()
-                    print(' '.join(f'{name} {value:.6g}' for name, value in record.items()), flush=True)
+                    numbers = {name: value for name, value in record.items() if not isinstance(value, list)}
+                    print(' '.join(f'{name} {value:.6g}' for name, value in numbers.items()), flush=True)
                 if (n + 1) % run.save_every == 0 or n + 1 == run.num_steps:
                     manager.save(n + 1, args=ocp.args.StandardSave(state))
                     shown = jax.tree.map(lambda a: a[:16], batch)
@@ -112,7 +120,13 @@ class _Window:
         self.metrics.append(metrics)
 
     def close(self, batch_size: int) -> dict[str, float]:
-        values = {name: float(np.mean([m[name] for m in self.metrics])) for name in self.metrics[0]}
+        with np.errstate(all='ignore'):
+            values = {
+                name: np.ma.masked_invalid([m[name] for m in self.metrics]).mean(0).filled(np.nan).tolist()
+                if np.ndim(self.metrics[0][name])
+                else float(np.mean([m[name] for m in self.metrics]))
+                for name in self.metrics[0]
+            }
         values['images_per_second'] = batch_size * len(self.metrics) / (time.monotonic() - self.start)
         self.__init__()
         return values

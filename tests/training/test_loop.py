@@ -36,7 +36,8 @@ class Stage:
 
 def run(workdir, num_steps):
     settings = loop.Run(num_steps=num_steps, **RUN)
-    return loop.train(Stage(), SOURCE, optimizer.adamw(0.1, 12, warmup_steps=2), str(workdir), settings)
+    tx = optimizer.optimizer(12, RUN['batch_size'], lr=0.1, warmup_steps=2)
+    return loop.train(Stage(), SOURCE, tx, str(workdir), settings)
 
 
 def test_resuming_equals_never_having_stopped(tmp_path, capsys):
@@ -55,7 +56,7 @@ def test_resuming_equals_never_having_stopped(tmp_path, capsys):
     assert shown == ['0000003.png', '0000006.png', '0000009.png', '0000012.png']
 
 
-@pytest.mark.parametrize('field', ['num_steps', 'batch_size', 'log_every', 'save_every'])
+@pytest.mark.parametrize('field', ['num_steps', 'batch_size', 'accumulate', 'log_every', 'save_every'])
 def test_counts_below_one_are_refused(field):
     with pytest.raises(ValueError, match=field):
         loop.Run(**(dict(num_steps=1, batch_size=1) | {field: 0}))
