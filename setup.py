@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 VERSION = re.search(r"__version__ = '(.+)'", pathlib.Path('ldm_jax/__init__.py').read_text())[1]
 
 TRAIN = ['grain>=0.2.18', 'tensorflow-datasets>=4.9.10', 'importlib_resources>=7.0', 'array-record>=0.8.6']
-TRAIN += ['tensorboardX>=2.6.5']
+TRAIN += ['msgpack>=1.2', 'protobuf>=7', 'pyarrow>=26', 'tensorboardX>=2.6.5']
 
 setup(
     name='ldm_jax',

@@ -45,6 +45,7 @@ STAGES = dict(
             latent_size=8,
             objective=dict(parameterization='v', weighting=dict(name='min_snr', gamma=5.0)),
             conditioning=dict(text=dict(drop_rate=0.1)),
+            samples=dict(num_steps=4, prompts=('a red circle', 'a blue cross')),
         ),
         models=dict(
             unet=dict(

@@ -91,17 +91,15 @@ def text(
         raise ValueError(
             "conditioning.text.pooled needs an encoder with a projection, or 'pooled' in the data."
         )
-    if null == 'zeros':
-        no_context, no_vector = (
-            jnp.zeros_like(context[:1]),
-            vector if vector is None else jnp.zeros_like(vector[:1]),
-        )
-    elif 'context' in batch and 'context' in networks.null:
+    if null == 'empty' and 'context' in batch and 'context' in networks.null:
         no_context = jnp.asarray(networks.null['context'])[None]
         no_vector = jnp.asarray(networks.null['pooled'])[None] if pooled else None
-    else:
+    elif null == 'empty' and networks.tokenizers:
         empty = {key: jnp.asarray(tokenizer('')) for key, tokenizer in networks.tokenizers.items()}
         no_context, no_vector = encode_text(networks, empty)
+    else:  # or nothing is dropped: latent_examples.check sees to that
+        no_context = jnp.zeros_like(context[:1])
+        no_vector = None if vector is None else jnp.zeros_like(vector[:1])
     context = jnp.where(per_example(drop, context), no_context, context)
     return Cond(context=context, vector=jnp.where(drop[:, None], no_vector, vector) if pooled else None)
 

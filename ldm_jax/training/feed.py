@@ -117,7 +117,7 @@ class Feed:
         if jax.process_count() > 1:
             rows, sums = (np.asarray(multihost_utils.process_allgather(a)).ravel() for a in (rows, sums))
         first = np.unique(rows, return_index=True)[1]  # several processes may have one row
-        return f'{zlib.crc32(sums[first].tobytes()):08x}'
+        return f'{zlib.crc32(sums[first].astype(np.uint32).tobytes()):08x}'
 
 
 def _crc32(batch: PyTree, row: int) -> int:

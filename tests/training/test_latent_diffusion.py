@@ -219,6 +219,8 @@ def test_pixels_are_diffused_without_a_first_stage():
         (dict(schedule=zero_terminal.Schedule(), objective=dict(parameterization='eps')), 'not finite'),
         (dict(frozen={}), "text_encoder.*trained here.*encode='step'"),
         (dict(frozen={}, encode='step'), 'pretrained.first_stage'),
+        (dict(samples=dict(steps=3)), "No field of samples 'steps'"),
+        (dict(samples=dict(prompts=['x']), text_encoder=None, tokenizer=None), 'prompts need a text encoder'),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(fields, words, frozen):
@@ -242,6 +244,64 @@ def test_settings_that_contradict_each_other_are_refused(fields, words, frozen):
 def test_data_that_lack_something_are_refused_before_training(fields, row, words, frozen):
     with pytest.raises(ValueError, match=words):
         stage(frozen, **fields).prepare([row])
+
+
+def test_samples_are_told_examples_or_prompts_and_do_not_change_with_the_batch(frozen):
+    made = stage(frozen, samples=dict(count=2, num_steps=2, prompts=['a red circle', 'a cross']))
+    params, batch = params_of(made), batch_of(made)
+    prompted = jax.jit(lambda batch: made.sample(params, batch, KEY)['samples'])
+    found = prompted(batch)
+    assert found.shape == (1, 2, 16, 16, 3)
+    other = jax.tree.map(lambda a: a[::-1], batch)
+    np.testing.assert_array_equal(prompted(other), found)
+    told = stage(frozen, samples=dict(count=2, num_steps=2))
+    by_examples = jax.jit(lambda batch: told.sample(params, batch, KEY)['samples'])
+    rows = jax.tree.map(lambda a: a[np.array([0, 2])], batch)  # whose texts are the prompts
+    np.testing.assert_allclose(by_examples(rows), found, atol=1e-4)
+    assert stage(frozen, samples=dict(count=0)).sample(params, batch, KEY) == {}
+
+
+class Encoded:
+    """Latents of two shapes with embedded texts, as data/latents.py gives them."""
+
+    null = {'context': np.full((8, 8), 0.5, np.float32)}  # noqa: RUF012
+    buckets = (range(4), range(4, 8))
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        shape = (8, 4, 4) if i < 4 else (4, 8, 4)
+        rng = np.random.default_rng(i)
+        return {
+            'latents': rng.standard_normal(shape, np.float32),
+            'context': rng.standard_normal((8, 8), np.float32),
+        }
+
+
+def test_embedded_texts_are_dropped_for_the_embedding_of_the_empty_one():
+    source = Encoded()
+    made = stage({}, first_stage=None, text_encoder=None, tokenizer=None, null=source.null)
+    examples = made.prepare(source)
+    assert pipeline.buckets(examples) == source.buckets
+    batch = pipeline.stack([examples[i] for i in range(4)])
+    params, draws = params_of(made), made.draw(KEY, batch)
+    dropped = draws.replace(drop={'text': jnp.array([True, False, True, False])})
+    kept = draws.replace(drop={'text': jnp.zeros(4, bool)})
+    told = dict(
+        batch, context=np.where([[[1]], [[0]], [[1]], [[0]]], 0.5, batch['context']).astype(np.float32)
+    )
+    loss = jax.jit(made.loss, compiler_options=QUICK)
+    np.testing.assert_allclose(loss(params, batch, dropped)[0], loss(params, told, kept)[0], rtol=1e-6)
+    assert abs(loss(params, batch, kept)[0] - loss(params, batch, dropped)[0]) > 1e-5
+
+
+def test_buckets_are_not_encoded_into_memory(frozen):
+    class Buckets(list):
+        buckets = (range(2), range(2, 3))
+
+    with pytest.raises(ValueError, match="encode='step'"):
+        stage(frozen).prepare(Buckets(ROWS))
 
 
 def test_precomputed_examples_stay_as_they_are(frozen):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.data import pipeline
+from ldm_jax.data.corrupt import Corrupt, TooManyCorrupt
 from ldm_jax.training import checkpoints, loop, window, writers
 from ldm_jax.training.job import Job
 from ldm_jax.training.preemption import Preempted, Preemption
@@ -119,6 +120,51 @@ def test_other_data_are_refused(tmp_path):
         run(tmp_path, source=changed)
     with pytest.raises(ValueError, match="'examples': \\(30, 20\\)"):
         run(tmp_path, source=pipeline.InMemory({'x': SOURCE.arrays['x'][:20]}))
+
+
+class Shapes:
+    """Examples of two lengths in buckets, of which some cannot be read."""
+
+    buckets = (range(12), range(12, 30))
+
+    def __len__(self):
+        return 30
+
+    def name(self, i):
+        return f'file {i}'
+
+    def __getitem__(self, i):
+        if i % 7 == 3:
+            raise Corrupt(self.name(i), 'torn')
+        return {'x': np.full((3, 2 if i < 12 else 5), i, np.float32)}
+
+
+def flattened(state, batch, key, axis_name=None):
+    return step(state, {'x': batch['x'].mean(axis=2)}, key, axis_name)
+
+
+def test_batches_of_several_shapes_and_examples_that_cannot_be_read(tmp_path, caplog, capsys):
+    job, settings = Job(init, flattened), dict(source=Shapes(), loader=dict(max_corrupt=0.5))
+    straight = run(tmp_path / 'whole', job=job, **settings)
+    assert capsys.readouterr().out.count('compiled in') == 2
+    assert {record.args[1] for record in caplog.records if 'corrupt example' in record.msg} == {
+        f'file {i}' for i in range(3, 30, 7)
+    }
+    with pytest.raises(Crash):
+        run(tmp_path / 'stopped', job=job, preemption=CrashingAt(10), **settings)
+    assert_same(run(tmp_path / 'stopped', job=job, **settings), straight)
+    lines = metrics(tmp_path / 'whole')
+    assert metrics(tmp_path / 'stopped') == lines
+    read = pipeline.batches(Shapes(), 8, 0, max_corrupt=0.5)
+    for _ in range(20):
+        next(read)
+    assert sum(line['corrupt'] for line in lines) == read.report.skipped > 0
+    assert 'corrupt ones skipped' in capsys.readouterr().out
+
+
+def test_too_many_that_cannot_be_read_end_the_run(tmp_path):
+    with pytest.raises(TooManyCorrupt, match='torn'):
+        run(tmp_path, job=Job(init, flattened), source=Shapes(), loader=dict(max_corrupt=0.05))
 
 
 def burst(state, batch, key, axis_name=None):

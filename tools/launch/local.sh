@@ -30,7 +30,7 @@ while ((left > 0)); do
     ended=
     wait -n -p ended "${processes[@]}"
     code=$?
-    [[ -n $ended ]] || continue # a signal was passed on
+    [[ -n ${ended:-} ]] || continue # a signal was passed on
     left=$((left - 1))
     for i in "${!processes[@]}"; do
         [[ ${processes[i]} == "$ended" ]] && unset "processes[i]"
