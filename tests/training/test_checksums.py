@@ -1,10 +1,12 @@
 """Checksums tell arrays apart."""
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ldm_jax.training.checksums import checksum
+from ldm_jax.training.checksums import checksum, checksums
 
 RNG = np.random.default_rng(0)
 
@@ -29,3 +31,10 @@ def test_every_changed_word_changes_the_checksum():
             words[place] ^= np.uint32(1) << np.uint32(bit)
             sums.add(int(checksum(words.view(np.float32))))
     assert len(sums) == 64 * 32 + 1
+
+
+def test_of_many_arrays_over_devices_at_once():
+    cut = NamedSharding(Mesh(np.array(jax.devices()), ('data',)), PartitionSpec('data'))
+    arrays = {str(i): RNG.standard_normal((8, 3)).astype(np.float32) for i in range(300)}
+    placed = {name: jax.device_put(array, cut) for name, array in arrays.items()}
+    assert checksums(placed) == checksums(arrays)
