@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 VERSION = re.search(r"__version__ = '(.+)'", pathlib.Path('ldm_jax/__init__.py').read_text())[1]
 
 TRAIN = ['grain>=0.2.18', 'tensorflow-datasets>=4.9.10', 'importlib_resources>=7.0', 'array-record>=0.8.6']
+TRAIN += ['msgpack>=1.2', 'protobuf>=7', 'pyarrow>=26', 'tensorboardX>=2.6.5']
 
 setup(
     name='ldm_jax',
@@ -51,6 +52,7 @@ setup(
             'ruff>=0.17',
             'torch>=2.13',
         ],
+        'wandb': ['wandb>=0.31'],
         'cuda': ['jax[cuda12]>=0.10.2'],
         'tpu': ['jax[tpu]>=0.10.2'],
     },

@@ -8,6 +8,17 @@ latent_scale        factor on the first stage's latents; None where the checkpoi
 latent_size         side of the latents at image_size, pixels; the network takes other sizes too
 tokenizer           spec of the text encoder's tokenizer (tokenizer_2: of text_encoder_2)
 context_length      tokens that the U-Net attends to, where they are not 77
+
+and of a training run, tools/train.py --config:
+
+stage               spec of ldm_jax/training: its name and fields; with latent_diffusion objective (what
+                    diffusion.loss.objective takes), conditioning (kind -> knobs) and encode
+pretrained          part -> a model that the part is taken from, and stays; or dict(model=..., **changed fields)
+initial             a model that the parts in `models` are trained on from; their settings are its own by default
+optimizer           what training.optimizer.optimizer takes: name, lr, warmup_steps, curve, ...
+run                 fields of training.loop.Run; run.ema: the moving averages by name, see training/ema.py
+data                spec of ldm_jax/data
+export              dtype of the exported parameters
 """
 
 import difflib

@@ -6,6 +6,8 @@ is its own.
 
 from typing import Any
 
+from ml_collections import config_dict
+
 Spec = dict[str, Any]
 
 
@@ -210,3 +212,32 @@ def emoji(**select: Any) -> Spec:
         text=('{caption}, {style} style',),
         select=dict(split=('train',)) | select,
     )
+
+
+def run(num_steps: int, batch_size: int, **fields: Any) -> Spec:
+    """What training/loop.py's Run takes, with every field there, so that each can be set from the command line."""
+    return (
+        dict(
+            num_steps=num_steps,
+            batch_size=batch_size,
+            accumulate=1,
+            seed=0,
+            ema=dict(main=dict(name='constant', decay=0.999)),
+            log_every=50,
+            save_every=1000,
+            picture_every=config_dict.placeholder(int),  # as save_every
+            keep=2,
+            keep_every=config_dict.placeholder(int),  # none stay for good
+            nonfinite='skip',
+            profile=(),
+            writers=(),
+            parallel=dict(kind='single', data=-1, fsdp=1, tensor=1),
+            loader=dict(threads=4, workers=0, prefetch=4, max_corrupt=0.1),
+        )
+        | fields
+    )
+
+
+def first_stage_adam(**fields: Any) -> Spec:
+    """The optimizer of the published first stages, for both players: 4.5e-6 an example, constant, not clipped."""
+    return dict(lr=4.5e-6, lr_batch_size=1, curve='constant', b1=0.5, b2=0.9, clip_norm=None) | fields

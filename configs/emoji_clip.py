@@ -33,8 +33,10 @@ def get_config(arg: str = '') -> ConfigDict:
             ),
             tokenizer=dict(name='clip', context_length=24),
             data=common.emoji(group=('food-drink', 'animals-nature')),
-            optimizer=dict(lr=1e-3, warmup_steps=100, final_lr=1e-5, weight_decay=0.1),
-            run=dict(num_steps=1000, batch_size=128, save_every=500),
+            optimizer=dict(
+                lr=1e-3, warmup_steps=100, curve=dict(name='cosine', final_lr=1e-5), weight_decay=0.1
+            ),
+            run=common.run(num_steps=1000, batch_size=128, save_every=500),
             export=dict(dtype='float16'),
         )
     )

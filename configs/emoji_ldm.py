@@ -14,7 +14,12 @@ from configs import common
 def get_config(arg: str = '') -> ConfigDict:
     config = ConfigDict(
         dict(
-            stage=dict(name='latent_diffusion', latent_size=8, parameterization='v', drop_rate=0.1),
+            stage=dict(
+                name='latent_diffusion',
+                latent_size=8,
+                objective=dict(parameterization='v'),
+                conditioning=dict(text=dict(drop_rate=0.1)),
+            ),
             models=dict(
                 unet=dict(
                     name='unet',
@@ -29,8 +34,18 @@ def get_config(arg: str = '') -> ConfigDict:
             pretrained=dict(first_stage='runs/emoji_vae/model', text_encoder='runs/emoji_clip/model'),
             schedule=dict(name='scaled_linear'),
             data=common.emoji(group=('food-drink', 'animals-nature')),
-            optimizer=dict(lr=1e-3, warmup_steps=200, final_lr=1e-5),
-            run=dict(num_steps=5000, batch_size=32, save_every=500),
+            optimizer=dict(lr=1e-3, warmup_steps=200, curve=dict(name='cosine', final_lr=1e-5)),
+            run=common.run(
+                num_steps=5000,
+                batch_size=32,
+                save_every=500,
+                # The last two become any other average after the run (training/ema.py).
+                ema=dict(
+                    main=dict(name='constant', decay=0.999),
+                    power_05=dict(name='power', sigma_rel=0.05),
+                    power_10=dict(name='power', sigma_rel=0.1),
+                ),
+            ),
             export=dict(dtype='float16'),
         )
     )

@@ -11,7 +11,7 @@ from configs import common
 def get_config(arg: str = '') -> ConfigDict:
     return ConfigDict(
         dict(
-            stage=dict(name='first_stage', image_size=32, kl_weight=1e-5),
+            stage=dict(name='first_stage', image_size=32, kl_weight=1e-5, perceptual_weight=0.0),
             models=dict(
                 first_stage=dict(
                     name='vae',
@@ -23,8 +23,11 @@ def get_config(arg: str = '') -> ConfigDict:
                 ),
             ),
             data=common.emoji(),
-            optimizer=dict(lr=1e-3, warmup_steps=100, final_lr=1e-5),
-            run=dict(num_steps=3000, batch_size=16, save_every=500),
+            # The loss is a sum of 32 x 32 x 3 numbers.
+            optimizer=dict(
+                lr=1e-3, warmup_steps=100, curve=dict(name='cosine', final_lr=1e-5), clip_norm=3072.0
+            ),
+            run=common.run(num_steps=3000, batch_size=16, save_every=500),
             export=dict(dtype='float16'),
         )
     )

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 CLASSES = {
@@ -68,6 +70,25 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
 def parts(config: Mapping[str, Any]) -> dict[str, Any]:
     """The networks that a config names: part -> model, of `config['models']`."""
     return {part: build('models', spec) for part, spec in config['models'].items()}
+
+
+def function(kind: str, table: Mapping[str, Callable], spec: str | Mapping[str, Any]) -> Callable:
+    """The function of a table that a spec names, 'name' or dict(name=..., **knobs), with its knobs bound.
+
+    Knobs are its keyword-only arguments. Raises ValueError for a name or a knob that there is not.
+    """
+    fields = {'name': spec} if isinstance(spec, str) else dict(spec.items())
+    if 'name' not in fields:
+        raise ValueError(f"A {kind} spec needs a 'name'; got {fields}. Have {sorted(table)}.")
+    name = fields.pop('name')
+    if name not in table:
+        raise unknown(kind, name, sorted(table))
+    knobs = [p.name for p in inspect.signature(table[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for key, value in fields.items():
+        if key not in knobs:
+            raise unknown(f'knob of {kind} {name}', key, knobs)
+        fields[key] = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+    return functools.partial(table[name], **fields)
 
 
 def unknown(kind: str, value: str, have: list[str]) -> ValueError:

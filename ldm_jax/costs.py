@@ -19,7 +19,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.extend.core import Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from ldm_jax import trees
 
@@ -95,6 +95,14 @@ def cost(model: nn.Module, inputs: tuple | None = None) -> Cost:
         params[name.rpartition('/')[0]] += leaf.size
     layers = tuple(Layer(path, output, params[path], macs[path]) for path, output in outputs.items())
     return Cost(layers, _peak_bytes(jax.make_jaxpr(model.apply)(variables, *inputs).jaxpr))
+
+
+def program_macs(program: ClosedJaxpr) -> int:
+    """Multiply-adds of a traced program, such as jax.jit(f).trace(x).jaxpr, gradients included.
+
+    Raises ValueError where they cannot be counted, as `cost` does.
+    """
+    return _macs(program.jaxpr, {}).total()
 
 
 def folded(layers: tuple[Layer, ...], depth: int) -> list[Layer]:

@@ -2,10 +2,18 @@
 
     python tools/train.py --config configs/emoji_vae.py --workdir runs/emoji_vae [--config.run.num_steps=100]
 
-workdir gets checkpoints/, metrics.jsonl, pictures/ and, at the end, model/ for sampling or the next stage.
+workdir gets checkpoints/, metrics.jsonl, pictures/ and, at the end, report.html and model/ for sampling or the next
+stage. A run that has ended goes on when it is given more steps.
+
+On several hosts each runs the same command, in a folder that they share, with --distributed; tools/launch/ starts
+them. It is meant where JAX_COORDINATOR_ADDRESS is set.
+
+On SIGTERM or Ctrl-C the state is saved; once more ends the run at once. Exit codes: 0 done; 75 told to stop, run it
+again to go on; 1 an error, 2 a wrong flag.
 """
 
 import json
+import os
 import pathlib
 
 from absl import app, flags, logging
@@ -13,74 +21,58 @@ from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'What to train: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, metrics, pictures and the model go.')
+DISTRIBUTED = flags.DEFINE_bool(
+    'distributed', 'JAX_COORDINATOR_ADDRESS' in os.environ, 'This is one of several processes.'
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'No positional arguments are taken; got {argv[1:]}.')
+    from ldm_jax.training import distributed, preemption
+
+    if DISTRIBUTED.value:
+        distributed.start()
+    with preemption.Preemption() as signals:
+        try:
+            train(signals)
+        except preemption.Preempted:
+            print(f'stopped; run the same command again to go on from {WORKDIR.value}', flush=True)
+            distributed.leave(preemption.EXIT_CODE)
+    if DISTRIBUTED.value:
+        distributed.leave(0)
+
+
+def train(signals):
+    import jax
+
     from ldm_jax.build import build
     from ldm_jax.checkpoints import store
     from ldm_jax.data import pipeline
-    from ldm_jax.training import loop, optimizer
+    from ldm_jax.training import assembly, distributed, loop, report, same_config
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells each of its thoughts at INFO
-    config = CONFIG.value
-    check_same_settings(pathlib.Path(WORKDIR.value), config)
-    run = loop.Run(**config.run)
-    source = build('data', config.data)
-    stage, settings = assemble(config)
-    tx = optimizer.adamw(num_steps=run.num_steps, **config.optimizer)
+    config = json.loads(CONFIG.value.to_json())
+    workdir = pathlib.Path(WORKDIR.value)
+    run = loop.Run(**config['run'])
+    same_config.check(workdir, config)
+    source = build('data', config['data'])
+    stage, settings = assembly.stage(config, source)
+    work = assembly.work(config, stage, run)
     examples = stage.prepare(source)
-    state = loop.train(stage, examples, tx, WORKDIR.value, run)
-    measured, params = stage.export(state.ema_params, pipeline.in_order(examples, run.batch_size))
-    path = pathlib.Path(WORKDIR.value) / 'model'
-    store.save_model(path, settings | measured, params, **config.get('export', {}))
-    print(f'model written to {path}')
-
-
-def assemble(config):
-    """The stage of a config, and the settings that its exported model will carry."""
-    from ldm_jax.build import build, parts
-    from ldm_jax.checkpoints import store
-
-    models, settings, fields, frozen = {}, {}, {}, {}
-    for part, path in config.get('pretrained', {}).items():
-        loaded, params = store.load_model(path, [part])
-        models[part] = loaded['models'][part]
-        settings |= {key: loaded[key] for key in ('tokenizer', 'latent_scale') if key in loaded}
-        frozen |= params
-    settings |= {key: json.loads(config[key].to_json()) for key in ('schedule', 'tokenizer') if key in config}
-    settings['models'] = models | json.loads(config.models.to_json())
-    fields |= parts(settings)
-    if 'schedule' in settings:
-        fields['schedule'] = build('schedules', settings['schedule'])
-    if 'tokenizer' in settings:
-        fields['tokenizer'] = build('text', settings['tokenizer'])
-    if 'initial' in config:
-        fields['initial'] = store.load_model(config.initial, ['unet'])[1]['unet']
-    if frozen:
-        fields |= {'frozen': frozen, 'latent_scale': settings['latent_scale']}
-    return build('training', {**config.stage, **fields}), settings
-
-
-def check_same_settings(workdir, config):
-    """Writes the config into a new workdir; raises ValueError when an old one was started with another config."""
-    path = workdir / 'config.json'
-    new = json.loads(config.to_json())
-    if not path.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(new, indent=2) + '\n')
+    state = loop.train(work, examples, workdir, run, config=config, preemption=signals)
+    averaged = distributed.gathered(state.ema_params)
+    if not distributed.first():
         return
-    old = json.loads(path.read_text())
-    changed = {
-        key: (old.get(key), new.get(key)) for key in old.keys() | new.keys() if old.get(key) != new.get(key)
-    }
-    if changed:
-        raise ValueError(
-            f'{workdir} was started with other settings (old, new): {changed}. Choose another --workdir, or give '
-            'the old settings to resume.'
-        )
+    print(f'report written to {report.write(workdir, config)}')
+    measured, params = stage.export(averaged, pipeline.in_order(examples, run.batch_size))
+    # Not those of the loss.
+    settings['models'] = {part: spec for part, spec in settings['models'].items() if part in params}
+    target = str(workdir / 'model')
+    dtype = config.get('export', {}).get('dtype', 'float32')
+    distributed.apart(store.save_model, target, settings | measured, jax.device_get(params), dtype)
+    print(f'model written to {target}')
 
 
 if __name__ == '__main__':

@@ -310,6 +310,11 @@ def _orbax(compress: bool = True):
     context = ocp.Context()
     context.array.saving.use_compression = compress
     context.memory.deepcopy_host_arrays = False  # nobody changes them while they are written
+    if jax.distributed.is_initialized():  # each process reads for itself
+        here = jax.process_index()
+        context.multiprocessing.primary_host = here
+        context.multiprocessing.active_processes = {here}
+        context.multiprocessing.barrier_sync_key_prefix = f'process_{here}'
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # Orbax tells each of its thoughts at INFO
     try:

@@ -101,7 +101,7 @@ class InMemory:
 
 
 class Batches(Iterator[Batch]):
-    """Batches of this host, leaves [B / process_count, ...].
+    """Batches of this host, leaves [its rows, ...].
 
     Attributes:
         report: what was read and what was skipped, of the batches taken so far.
@@ -129,8 +129,7 @@ def batches(
     seed: int,
     start: int = 0,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     threads: int = 4,
     workers: int = 0,
     prefetch: int = 4,
@@ -146,8 +145,7 @@ def batches(
     Args:
         batch_size: B, of all hosts together.
         start: number of the first batch.
-        process_index: this host's, of process_count. It gets rows process_index B / process_count onwards of each
-            batch, one after the other.
+        rows: of each batch that this host reads, 0 .. B - 1; all by default.
         threads: that read, in each process.
         workers: processes that read; with 0 the threads of this one do. They are spawned: the main program needs its
             `if __name__ == '__main__'`, and the source must survive pickling (a function of Mapped that holds
@@ -156,25 +154,24 @@ def batches(
         max_corrupt: the share of examples that may be corrupt, see corrupt.Report.
 
     Raises:
-        ValueError: no examples; batch_size below 1 or not a multiple of process_count; other bad settings.
+        ValueError: no examples; batch_size below 1; rows out of range; other bad settings.
         TooManyCorrupt: by `next`, beyond max_corrupt.
     """
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
-            f'batch_size must be at least 1 and a multiple of the {process_count} processes; got {batch_size}.'
-        )
-    for what, value, least in (('start', start, 0), ('threads', threads, 1), ('workers', workers, 0)):
-        if value < least:
-            raise ValueError(f'{what} must be at least {least}; got {value}.')
-    if not 0 <= process_index < process_count:
-        raise ValueError(f'process_index must be 0 .. {process_count - 1}; got {process_index}.')
+    least = dict(batch_size=1, start=0, threads=1, workers=0, prefetch=0)
+    given = dict(batch_size=batch_size, start=start, threads=threads, workers=workers, prefetch=prefetch)
+    for what, value in given.items():
+        if value < least[what]:
+            raise ValueError(f'{what} must be at least {least[what]}; got {value}.')
+    rows = range(batch_size) if rows is None else rows
+    if not len(rows) or min(rows) < 0 or max(rows) >= batch_size:
+        raise ValueError(f'rows must be some of 0 .. {batch_size - 1}; got {list(rows)}.')
     members = [bucket for bucket in buckets(source) if len(bucket)]
     if not members:
         raise ValueError('The source has no examples.')
     report = Report(max_corrupt)
     report.add(sum(map(len, members)), unreadable(source).items())
     report.skipped = report.read = 0  # that was the whole source; from here on what is read counts
-    reader = _Reader(source, Order(members, batch_size, seed), process_index, process_count)
+    reader = _Reader(source, Order(members, batch_size, seed), tuple(rows))
     dataset = grain.MapDataset.range(start, sys.maxsize).map(reader)
     stream = dataset.to_iter_dataset(grain.ReadOptions(threads, max(prefetch, threads)))
     if workers:
@@ -195,18 +192,16 @@ class _Reader:
 
     source: Examples
     order: Order
-    process_index: int
-    process_count: int
+    rows: Sequence[int]
 
     def __call__(self, n: int) -> dict[str, Any]:
         places = self.order.places(n)
-        share = len(places) // self.process_count
-        rows, failures = [], []
-        for place in places[self.process_index * share :][:share]:
-            row, failed = self._read(place)
-            rows.append(row)
+        examples, failures = [], []
+        for row in self.rows:
+            example, failed = self._read(places[row])
+            examples.append(example)
             failures += failed
-        return {'batch': stack(rows), 'read': len(rows), 'failures': json.dumps(failures)}
+        return {'batch': stack(examples), 'read': len(examples), 'failures': json.dumps(failures)}
 
     def _read(self, place: Place) -> tuple[Example, list[tuple[str, str]]]:
         failures = []

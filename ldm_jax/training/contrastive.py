@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -16,17 +16,20 @@ from ldm_jax.data import pipeline
 from ldm_jax.models import clip, clip_vision
 from ldm_jax.types import Array, PyTree, Tokenizer
 
+MAX_SCALE = 100.0  # of the logits
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """Captions and images are pulled together, mismatched ones apart.
 
-    Ref: Radford et al. 2021, arXiv:2103.00020, figure 3.
+    Ref: Radford et al. 2021, arXiv:2103.00020, figure 3; the temperature's bound is of section 2.5.
     """
 
     text_encoder: nn.Module  # models/clip_text.py
     image_encoder: nn.Module  # models/clip_vision.py
     tokenizer: Tokenizer  # of ldm_jax/text
+    compares: ClassVar[bool] = True  # its loss is of the whole batch
 
     @property
     def model(self) -> nn.Module:
@@ -48,8 +51,17 @@ class Stage:
         """Nothing: this loss has no randomness."""
         return ()
 
-    def loss(self, params: PyTree, batch: PyTree, draws: tuple[()]) -> tuple[Array, dict[str, Array]]:
+    def axes(self) -> dict[str, tuple[str | None, ...]]:
+        """The logical axes of each parameter, by its path."""
+        return trees.named(trees.logical_axes(self.model))
+
+    def loss(
+        self, params: PyTree, batch: PyTree, draws: tuple[()], axis_name: str | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        """The symmetric cross entropy over all pairs of the batch; under pmap over those of all devices' batches."""
         image, text, scale = self._embed(params, batch)
+        if axis_name is not None:
+            image, text = jax.lax.all_gather((image, text), axis_name, tiled=True)
         best = jnp.argmax(text @ image.T, axis=1)
         accuracy = jnp.mean(best == jnp.arange(len(best)))
         return clip.contrastive_loss(image, text, scale), {'accuracy': accuracy, 'scale': scale}
@@ -75,4 +87,6 @@ class Stage:
         return {}, {'text_encoder': text, 'image_encoder': params['vision']}
 
     def _embed(self, params: PyTree, batch: PyTree) -> tuple[Array, Array, Array]:
-        return self.model.apply({'params': params}, clip_vision.normalize(batch['image']), batch['tokens'])
+        images = clip_vision.normalize(batch['image'])
+        image, text, scale = self.model.apply({'params': params}, images, batch['tokens'])
+        return image, text, jnp.minimum(scale, MAX_SCALE)

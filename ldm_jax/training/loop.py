@@ -2,117 +2,249 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
 import pathlib
 import time
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
-import orbax.checkpoint as ocp
 
 from ldm_jax import pictures, trees
 from ldm_jax.data import pipeline
-from ldm_jax.progress import progress
-from ldm_jax.training.state import TrainState, create
-from ldm_jax.training.step import train_step
-from ldm_jax.types import Array, PyTree
-
-
-class Trained(Protocol):
-    """What is trained and on what: class Stage of first_stage, contrastive and latent_diffusion."""
-
-    def init(self, key: Array) -> PyTree: ...
-
-    def prepare(self, source: pipeline.Examples) -> pipeline.Examples: ...  # as draw and loss want them
-
-    def draw(self, key: Array, batch: PyTree) -> PyTree: ...
-
-    def loss(self, params: PyTree, batch: PyTree, draws: PyTree) -> tuple[Array, dict[str, Array]]: ...
-
-    def picture(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array: ...  # [R, C, H, W, 3]
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """The settings of a run that are neither model nor data."""
-
-    num_steps: int
-    batch_size: int
-    seed: int = 0
-    ema_decay: float = 0.999
-    log_every: int = 50
-    save_every: int = 1000
-
-    def __post_init__(self):
-        for field in ('num_steps', 'batch_size', 'log_every', 'save_every'):
-            if getattr(self, field) < 1:
-                raise ValueError(f'{field} must be at least 1; got {getattr(self, field)}.')
+from ldm_jax.progress import Meter
+from ldm_jax.training import distributed, parallel, profiler, throughput, window, writers
+from ldm_jax.training.checkpoints import Checkpoints
+from ldm_jax.training.feed import Batch, Feed
+from ldm_jax.training.job import Job
+from ldm_jax.training.preemption import Preempted, Preemption, in_thread
+from ldm_jax.training.run import Run
+from ldm_jax.types import PyTree
 
 
 def train(
-    stage: Trained, examples: pipeline.Examples, tx: optax.GradientTransformation, workdir: str, run: Run
-) -> TrainState:
-    """Trains to run.num_steps, from the newest checkpoint of workdir if there is one; returns the last state.
+    job: Job,
+    examples: pipeline.Examples,
+    workdir: str | pathlib.Path,
+    run: Run,
+    *,
+    config: Mapping[str, Any] | None = None,
+    preemption: Preemption | None = None,
+) -> PyTree:
+    """Trains to run.num_steps, from the newest readable checkpoint of workdir if there is one.
 
-    examples are those that stage.prepare has made of a source.
-    workdir/checkpoints holds the two newest states, workdir/metrics.jsonl a JSON object a line,
-    workdir/pictures what the averaged parameters make of a batch. A run that was stopped and started again
-    goes through the same states as one that was not.
+    workdir/checkpoints holds states, workdir/metrics.jsonl a JSON object for each log line, workdir/pictures what
+    job.pictures makes of the same examples each time. A run that was stopped, however and wherever, and started again
+    goes through the same states as one that was not, and leaves the same metrics.
+
+    Args:
+        examples: as the step wants them, by index.
+        workdir: of all processes, where there are several.
+        config: of the run, as plain data, for writers that show it.
+        preemption: in use as a context by the caller, who then handles Preempted.
+
+    Returns:
+        The last state, each array once, on the devices of run.parallel.
+
+    Raises:
+        Preempted: a signal came; the state has been saved.
+        window.NonFinite: at a step that was not finite, if that is the policy.
+        checkpoints.Damaged: there are checkpoints and none can be read.
+        corrupt.TooManyCorrupt: beyond run.loader.max_corrupt.
+        ValueError: the checkpoints are of other arrays or other data, or batch_size does not divide evenly.
     """
     root = pathlib.Path(workdir).absolute()
     root.mkdir(parents=True, exist_ok=True)
-    key = jax.random.key(run.seed)
-    state = create(stage.init(jax.random.fold_in(key, 0)), tx)
-    print(f'{trees.count(state.params):,} parameters, {len(examples):,} examples', flush=True)
-    step = jax.jit(
-        functools.partial(train_step, draw=stage.draw, loss=stage.loss, tx=tx, ema_decay=run.ema_decay),
-        donate_argnums=0,
-    )
-    options = ocp.CheckpointManagerOptions(max_to_keep=2)
-    draw_picture = jax.jit(lambda params, batch: stage.picture(params, batch, stage.draw(key, batch)))
-    with ocp.CheckpointManager(root / 'checkpoints', options=options) as manager:
-        if manager.latest_step() is not None:
-            state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
-            print(f'resumed at step {int(state.step)}', flush=True)
-        first = int(state.step)
-        batches = pipeline.batches(examples, run.batch_size, run.seed, start=first)
-        steps = zip(range(first, run.num_steps), batches, strict=False)
-        with open(root / 'metrics.jsonl', 'a') as log:
-            window = _Window()
-            for n, batch in progress(steps, run.num_steps, 'training', done=first):
-                state, metrics = step(state, batch, key)
-                window.add(metrics)
-                if (n + 1) % run.log_every == 0 or n + 1 == run.num_steps:
-                    record = {'step': n + 1, **window.close(run.batch_size)}
-                    log.write(json.dumps(record) + '\n')
-                    log.flush()
-                    print(' '.join(f'{name} {value:.6g}' for name, value in record.items()), flush=True)
-                if (n + 1) % run.save_every == 0 or n + 1 == run.num_steps:
-                    manager.save(n + 1, args=ocp.args.StandardSave(state))
-                    shown = jax.tree.map(lambda a: a[:16], batch)
-                    rows = np.asarray(draw_picture(state.ema_params, shown))
-                    (root / 'pictures').mkdir(exist_ok=True)
-                    pictures.save_png(
-                        root / 'pictures' / f'{n + 1:07}.png', pictures.contact_sheet(rows), scale=2
-                    )
-    return state
+    spread = parallel.backend(run.parallel, run.batch_size, job.axes() if run.parallel.cuts else {})
+    with Checkpoints(root / 'checkpoints', run.keep, run.keep_every) as checkpoints:
+        session = _Session(job, examples, root, run, spread, checkpoints, preemption or Preemption())
+        try:
+            session.begin(config or {})
+            session.go_on()
+        finally:
+            session.close()
+        return spread.whole(session.state)
 
 
-class _Window:
-    """Metrics since the last log line. The device is asked once per window, so that steps overlap."""
+class _Program(NamedTuple):
+    """The step, compiled for batches of some shapes."""
 
-    def __init__(self):
-        self.start, self.metrics = time.monotonic(), []
+    step: Any
+    flops: float | None  # on all devices
 
-    def add(self, metrics: dict[str, Array]) -> None:
-        self.metrics.append(metrics)
 
-    def close(self, batch_size: int) -> dict[str, float]:
-        values = {name: float(np.mean([m[name] for m in self.metrics])) for name in self.metrics[0]}
-        values['images_per_second'] = batch_size * len(self.metrics) / (time.monotonic() - self.start)
-        self.__init__()
-        return values
+class _Session:
+    """One process's part of a run: from a checkpoint, or from nothing, to the end or a signal."""
+
+    def __init__(
+        self,
+        job: Job,
+        examples: pipeline.Examples,
+        root: pathlib.Path,
+        run: Run,
+        spread: parallel.Backend,
+        checkpoints: Checkpoints,
+        preemption: Preemption,
+    ):
+        self._job, self._examples, self._root, self._run = job, examples, root, run
+        self._spread, self._checkpoints, self._preemption = spread, checkpoints, preemption
+        self._key = jax.random.key(run.seed)
+        self._profiler = profiler.Profiler(root, run.profile)
+        self._writer: writers.Writer = writers.Nothing()
+        self._feed: Feed | None = None
+        self._programs: dict[Any, _Program] = {}
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """The state to go on from, and the data and the log brought to the same step."""
+        run, job, init_key = self._run, self._job, jax.random.fold_in(self._key, 0)
+        restored = self._checkpoints.restore(
+            self._spread.like(lambda key: job.split(job.init(key))[0], init_key)
+        )
+        if restored is None:
+            self.step, extra = 0, {'logged': 0, 'window': []}
+            self.state = self._spread.init(job.init, init_key)
+        else:
+            self.step, extra = restored.step, restored.extra
+            fixed = self._spread.init(job.fixed, init_key)
+            self.state = job.merge(self._spread.placed(restored.state), fixed)
+            self._say(f'resumed at step {self.step}')
+        self._logged = extra['logged']
+        size = trees.count(self._spread.whole(self.state))
+        self._say(
+            f'{size:,} numbers in the state, {len(self._examples):,} examples, {self._spread.devices} devices'
+        )
+        self._window = window.Window(
+            self._spread.metrics,
+            extra['window'],
+            stop=run.nonfinite == 'stop',
+            folder=self._root,
+            together=distributed.together,
+        )
+        # A run that had ended keeps its last line, which need not be a regular one: nothing writes it again.
+        shown = self.step if self.step >= run.num_steps else self._logged
+        if distributed.first():
+            self._writer = writers.build(run.writers, self._root, shown, config)
+        self._feed = Feed(self._examples, run, self._spread, self._preemption, self.step)
+        if self.step:
+            self._feed.check(extra['data'])
+
+    def go_on(self) -> None:
+        """Trains to the end. On a signal the state is saved, and Preempted raised."""
+        with self._preemption.deferred():
+            try:
+                self._train()
+            except Preempted:
+                self._save()
+                self._finish_save()
+                raise
+        self._finish_save()
+        if self._feed.report().names:
+            print(self._feed.report(), flush=True)  # each process has its own
+
+    def close(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+        self._profiler.close()
+        self._writer.close()
+
+    def _train(self) -> None:
+        run, feed = self._run, self._feed
+        if self.step >= run.num_steps:
+            return
+        batch = feed.take()
+        program = self._program(batch)
+        clock = throughput.Clock(run.batch_size, self._spread.devices)
+        meter = Meter(run.num_steps, 'training', done=self.step)
+        waited = 0.0
+        while True:
+            self._profiler.before(self.step)
+            self.state, metrics = program.step(self.state, batch.devices, self._key)
+            self._profiler.after(self.step, metrics)
+            self.step += 1
+            feed.used(batch)
+            self._window.add(self.step, batch.host, metrics, batch.corrupt)
+            clock.step(waited, program.flops)
+            meter.advance()
+            last = self.step == run.num_steps
+            if self.step % run.log_every == 0 or last:
+                self._log(clock, regular=self.step % run.log_every == 0)
+            started = time.monotonic()
+            if self.step % (run.picture_every or run.save_every) == 0 or last:
+                self._show()
+            if self.step % run.save_every == 0 or last:
+                self._save()
+            clock.aside(time.monotonic() - started)
+            self._acknowledge(self._checkpoints.written())
+            if last:
+                break
+            self._preemption.check(self.step)
+            started = time.monotonic()
+            batch = feed.take()
+            waited = time.monotonic() - started
+            program = self._program(batch)
+        meter.close()
+
+    def _program(self, batch: Batch) -> _Program:
+        """The step for the shapes of a batch. Compiled apart, so that a signal need not wait for it."""
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch.devices))
+        if shapes not in self._programs:
+            started = time.monotonic()
+            lowered, program = self._spread.traced(self._job.step, self.state, batch.devices, self._key)
+            compiled = self._preemption.wait(in_thread(lowered.compile))
+            self._say(f'compiled in {time.monotonic() - started:.1f} s')
+            flops = throughput.step_flops(program)
+            self._programs[shapes] = _Program(compiled, flops and flops * self._spread.copies)
+        return self._programs[shapes]
+
+    def _log(self, clock: throughput.Clock, regular: bool) -> None:
+        """A line of what happened since the last one.
+
+        The line at the end of a run may be between two regular ones. A run that is extended later goes on from
+        the steps since the last regular line, as if it had never ended.
+        """
+        values = self._window.values()
+        record = self._window.close() | clock.close()
+        if regular:
+            self._logged = self.step
+        else:
+            self._window.put_back(values)
+        self._writer.scalars(self.step, record)
+        numbers = {name: value for name, value in record.items() if not isinstance(value, list)}
+        text = ' '.join(f'{name} {value:.6g}' for name, value in numbers.items())
+        self._say(f'step {self.step} {text}')
+
+    def _say(self, text: str) -> None:
+        if distributed.first():
+            print(text, flush=True)
+
+    def _show(self) -> None:
+        """Pictures, to the files and the writers."""
+        if self._job.pictures is None:
+            return
+        state, shown = self._spread.whole(self.state), self._shown
+        made = self._preemption.wait(
+            in_thread(lambda: jax.device_get(self._pictures(state, shown, self._key)))
+        )
+        for name, rows in made.items():
+            self._writer.image(self.step, name, pictures.contact_sheet(np.asarray(rows, np.float32)))
+
+    @functools.cached_property
+    def _shown(self) -> PyTree:
+        return self._feed.shown()
+
+    @functools.cached_property
+    def _pictures(self) -> Any:
+        return jax.jit(self._job.pictures, out_shardings=self._spread.replicated)
+
+    def _save(self) -> None:
+        self._acknowledge(self._checkpoints.wait())
+        extra = {'logged': self._logged, 'window': self._window.values(), 'data': self._feed.summary()}
+        self._checkpoints.save(self.step, self._spread.whole(self._job.split(self.state)[0]), extra)
+
+    def _finish_save(self) -> None:
+        self._acknowledge(self._checkpoints.wait())
+
+    def _acknowledge(self, step: int | None) -> None:
+        if step is not None:
+            self._say(f'checkpoint {step} written')

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ldm_jax.training.state import TrainState
+from ldm_jax.training import ema, metrics
+from ldm_jax.training.metrics import Metrics
+from ldm_jax.training.state import TrainState, join
 from ldm_jax.types import Array, PyTree
 
-Metrics = dict[str, Array]
+Step = Callable[..., tuple[TrainState, dict[str, Array]]]
 
 
 def train_step(
@@ -19,32 +23,130 @@ def train_step(
     batch: PyTree,
     key: Array,
     *,
-    draw: Callable[[Array, PyTree], PyTree],
+    draw: Callable[..., PyTree],
     loss: Callable[[PyTree, PyTree, PyTree], tuple[Array, Metrics]],
     tx: optax.GradientTransformation,
-    ema_decay: float,
+    decays: Mapping[str, ema.Decay],
+    remember: Callable[[PyTree, PyTree], PyTree] | None = None,
+    compares: bool = False,
+    accumulate: int = 1,
     axis_name: str | None = None,
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, dict[str, Array]]:
     """One update: (state, batch of [B, ...], the run's root key) -> (state, metrics).
 
+    Every example draws from a key of its own, that of its place in the whole batch: how many devices or micro-batches
+    share the batch changes nothing but rounding. Where loss or gradient is not finite there is no update, of anything
+    but `step`, and metrics['nonfinite'] is 1; whether to stop is the loop's choice.
+
     Args:
-        draw: (key, batch) -> all the randomness of the step.
-        loss: (params, batch, draws) -> (value, metrics), deterministic.
-        tx: optimizer.
-        ema_decay: of the moving average, reached from below: min(decay, (1 + n) / (10 + n)) after n updates.
+        draw: (key, batch) -> all the randomness of the batch, leaves [B, ...]; called with one example at a time.
+            A stage that remembers is given its memory as well.
+        loss: (params, batch, draws) -> (value, metrics), deterministic, a mean over examples; params with the frozen
+            ones. For a stage that remembers, metrics['observed'] is what it observed, leaves [B, ...].
+        tx: optimizer; where it has a `rate`, that is in the metrics.
+        decays: of the moving averages in state.ema, by name.
+        remember: (memory, observed in the whole batch) -> memory.
+        compares: the loss compares examples with each other: it takes axis_name, and with one it is that of all
+            replicas' examples together.
+        accumulate: in how many micro-batches to go through the batch, one after the other, with memory for one.
+            Losses that compare examples (contrastive) compare those of a micro-batch.
         axis_name: of pmap, when under it; gradients and metrics are averaged over it.
+
+    Raises ValueError when the batch does not split into micro-batches.
     """
-    key = jax.random.fold_in(key, state.step)
-    if axis_name is not None:  # replicas share the key: unfolded, they would all draw the same noise
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    draws = draw(key, batch)
-    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch, draws)
-    metrics = metrics | {'loss': value}
+    size = len(jax.tree.leaves(batch)[0])
+    if size % accumulate:
+        raise ValueError(
+            f'A batch of {size} a device does not split into {accumulate} micro-batches of one size.'
+        )
+    place = jnp.arange(size) + (0 if axis_name is None else size * jax.lax.axis_index(axis_name))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), place)
+    memory = () if remember is None else (state.memory,)
+    loss = functools.partial(loss, axis_name=axis_name) if compares else loss
+
+    def gradients(keys, batch):
+        draws = jax.vmap(lambda key, example: _one(draw, key, example, *memory))(keys, batch)
+        both = jax.value_and_grad(lambda p: loss(join(p, state.frozen), batch, draws), has_aux=True)
+        (value, found), grads = both(state.params)
+        found = dict(found)
+        observed = found.pop('observed', ())
+        return grads, found | {'loss': value}, observed
+
+    grads, found, observed = _accumulated(gradients, keys, batch, accumulate)
     if axis_name is not None:
-        grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+        grads, found = jax.lax.pmean(grads, axis_name), metrics.across(found, axis_name)
+        observed = jax.lax.all_gather(observed, axis_name, tiled=True)
+    grad_norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(found['loss']) & jnp.isfinite(grad_norm)
+
+    n = state.step - state.skipped  # updates that were made
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-    ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
-    state = state.replace(step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state)
-    return state, metrics | {'grad_norm': optax.tree.norm(grads)}
+    new = state.replace(
+        params=params,
+        opt_state=opt_state,
+        ema=ema.update(decays, state.ema, params, n + 1),
+        memory=state.memory if remember is None else remember(state.memory, observed),
+        frozen={},
+    )
+    new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state.replace(frozen={}))
+    new = new.replace(step=state.step + 1, skipped=state.skipped + ~finite, frozen=state.frozen)
+    found = metrics.arrays(found) | {
+        'grad_norm': grad_norm,
+        'update_norm': optax.tree.norm(updates),
+        'param_norm': optax.tree.norm(new.params),
+        'nonfinite': 1.0 - finite,
+    }
+    if hasattr(tx, 'rate'):
+        found['lr'] = jnp.asarray(tx.rate(n), jnp.float32)
+    return new, found
+
+
+def of(
+    stage: Any,
+    tx: optax.GradientTransformation,
+    decays: Mapping[str, ema.Decay],
+    accumulate: int = 1,
+) -> Step:
+    """The step of a stage: (state, batch, key, axis_name=...) -> (state, metrics). Its state is `state.of(stage)`."""
+    return functools.partial(
+        train_step,
+        draw=stage.draw,
+        loss=stage.loss,
+        tx=tx,
+        decays=decays,
+        remember=getattr(stage, 'remember', None),
+        compares=getattr(stage, 'compares', False),
+        accumulate=accumulate,
+    )
+
+
+def _one(draw: Callable[..., PyTree], key: Array, example: PyTree, *memory: PyTree) -> PyTree:
+    """The draws of one example, which `draw` sees as a batch."""
+    draws = draw(key, jax.tree.map(lambda a: a[None], example), *memory)
+    return jax.tree.map(lambda a: a[0], draws)
+
+
+def _accumulated(
+    gradients: Callable, keys: Array, batch: PyTree, count: int
+) -> tuple[PyTree, Metrics, PyTree]:
+    """gradients(keys, batch) by micro-batches: (gradient, metrics, observed) of the whole batch."""
+    if count == 1:
+        return gradients(keys, batch)
+
+    # Every count-th example, not runs of them: a batch that is sharded over devices then stays where it is.
+    def split(a):
+        return a.reshape(-1, count, *a.shape[1:]).swapaxes(0, 1)
+
+    def merge(a):
+        return a.swapaxes(0, 1).reshape(-1, *a.shape[2:])
+
+    def add(total, micro):
+        grads, *rest = gradients(*micro)
+        return jax.tree.map(jnp.add, total, grads), rest
+
+    micros = jax.tree.map(split, (keys, batch))
+    shapes = jax.eval_shape(gradients, *jax.tree.map(lambda a: a[0], micros))[0]
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    total, (found, observed) = jax.lax.scan(add, zeros, micros)
+    return jax.tree.map(lambda g: g / count, total), metrics.pool(found), jax.tree.map(merge, observed)

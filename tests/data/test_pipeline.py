@@ -85,7 +85,9 @@ def test_hosts_share_a_batch_row_by_row(count):
     source = Numbers(23, broken=(3, 11), buckets=(range(0, 9), range(9, 23)))
     whole = first(12, source, batch_size=8, seed=5, max_corrupt=1)
     hosts = [
-        first(9, source, batch_size=8, seed=5, start=3, process_index=i, process_count=count, max_corrupt=1)
+        first(
+            9, source, batch_size=8, seed=5, start=3, rows=np.arange(8).reshape(count, -1)[i], max_corrupt=1
+        )
         for i in range(count)
     ]
     joined = [
@@ -186,8 +188,8 @@ def test_mapped_applies_its_function_to_each_showing_and_keeps_the_rest():
     ('settings', 'words'),
     [
         (dict(batch_size=0), 'batch_size.*0'),
-        (dict(batch_size=6, process_count=4), 'multiple of the 4.*6'),
-        (dict(batch_size=4, process_count=2, process_index=2), 'process_index.*2'),
+        (dict(batch_size=6, rows=()), r'rows.*\[\]'),
+        (dict(batch_size=4, rows=range(2, 5)), 'rows.*4'),
         (dict(batch_size=4, start=-1), 'start.*-1'),
         (dict(batch_size=4, threads=0), 'threads.*0'),
         (dict(batch_size=4, max_corrupt=2), '0 to 1; got 2'),

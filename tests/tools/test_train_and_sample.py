@@ -48,7 +48,8 @@ def test_a_stage_learns_and_leaves_metrics_pictures_and_a_model(workdir, stage):
     lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
     assert lines[-1]['step'] == 40
     assert lines[-1]['loss'] < lines[0]['loss']
-    assert (folder / 'pictures' / '0000040.png').is_file()
+    assert '<svg' in (folder / 'report.html').read_text()
+    assert (folder / 'pictures' / '0000040_rows.png').is_file()
     settings = json.loads((folder / 'model' / 'settings.json').read_text())
     if stage == 'latent_diffusion':
         assert settings.keys() >= {'models', 'tokenizer', 'schedule', 'latent_scale'}

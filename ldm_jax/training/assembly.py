@@ -1,0 +1,77 @@
+"""From a config, as plain data, to what the loop runs. The schema is in configs/__init__.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax.build import build, parts
+from ldm_jax.checkpoints import loading
+from ldm_jax.training import ema, job, optimizer
+from ldm_jax.training.loop import Run
+
+SHARED = ('tokenizer', 'tokenizer_2', 'latent_scale')  # settings that a trained part brings with it
+FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
+
+
+def stage(config: Mapping[str, Any], source: Any = None) -> tuple[Any, dict[str, Any]]:
+    """The stage of a config, and the settings that its exported model will carry.
+
+    source: the data, where they were encoded (data/latents.py): what their scale is and what the empty text became.
+
+    pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change).
+    initial: a model to train on from: its settings are the config's where that says nothing.
+
+    Raises ValueError or FileNotFoundError for what there is not.
+    """
+    first_stage = config['stage']['name'] == 'first_stage'
+    diffusion = config['stage']['name'] == 'latent_diffusion'
+    models, settings, frozen, initial = {}, {}, {}, {}
+    for part, source in config.get('pretrained', {}).items():
+        source = {'model': source} if isinstance(source, str) else dict(source)
+        loaded = loading.load(source.pop('model'), [part])
+        models[part] = loaded.settings['models'][part] | source
+        settings |= {key: loaded.settings[key] for key in SHARED if key in loaded.settings}
+        frozen |= loaded.params
+    trained = config.get('models', {})
+    if 'initial' in config:
+        loaded = loading.load(config['initial'], ['first_stage'] if first_stage else list(trained))
+        initial = loaded.params
+        trained = {part: loaded.settings['models'].get(part, {}) | spec for part, spec in trained.items()}
+        settings |= {key: value for key, value in loaded.settings.items() if key != 'models'}
+    if hasattr(source, 'manifest') and 'latent_scale' in source.manifest['settings']:
+        settings.setdefault('latent_scale', source.manifest['settings']['latent_scale'])
+    settings |= {key: config[key] for key in ('schedule', *SHARED) if key in config}
+    settings['models'] = models | trained
+    fields = parts(settings)
+    fields |= {key: build(family, settings[key]) for key, family in FAMILIES.items() if key in settings}
+    spec = dict(config['stage'])
+    if first_stage:
+        fields = {part: fields[part] for part in settings['models']} | {'pretrained': frozen | initial}
+    if diffusion:
+        fields |= {'frozen': frozen, 'initial': initial, 'null': getattr(source, 'null', {})}
+        fields |= {key: settings[key] for key in ('latent_scale', 'latent_size') if key in settings}
+        if 'initial' in config:
+            known = {key: settings[key] for key in ('parameterization', 'loss') if key in settings}
+            spec['objective'] = known | spec.get('objective', {})
+    return build('training', {**fields, **spec}), settings
+
+
+def work(config: Mapping[str, Any], stage: Any, run: Run) -> job.Job:
+    """The job of training a stage as the config says.
+
+    A discriminator's optimizer is that of the config with the fields of discriminator_optimizer, and its learning
+    rate begins when the adversary does.
+
+    Raises ValueError for settings that do not exist.
+    """
+    fields = dict(config['optimizer'])
+    tx = optimizer.optimizer(run.num_steps, run.batch_size, **fields)
+    discriminator_tx = None
+    if getattr(stage, 'discriminator', None) is not None:
+        steps = max(1, run.num_steps - stage.disc_start)
+        fields |= config.get('discriminator_optimizer', {})
+        fields['warmup_steps'] = min(fields.get('warmup_steps', 0), steps - 1)
+        discriminator_tx = optimizer.optimizer(steps, run.batch_size, **fields)
+    decays = {name: ema.named(spec) for name, spec in run.ema.items()}
+    return job.of_stage(stage, tx, decays, run.accumulate, discriminator_tx)

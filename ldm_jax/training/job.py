@@ -1,0 +1,130 @@
+"""What the loop runs: how a state is made, advanced and shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import optax
+
+from ldm_jax.data import pipeline
+from ldm_jax.training import adversarial, ema, step
+from ldm_jax.training import state as train_state
+from ldm_jax.types import Array, PyTree
+
+Axes = Mapping[str, tuple[str | None, ...]]  # path of a parameter -> its logical axes, for parallel.RULES
+
+
+class Trained(Protocol):
+    """What is trained and on what: class Stage of first_stage, contrastive and latent_diffusion.
+
+    Beyond these a stage may have: `memory()` and `remember`, see step.py; `frozen`, part -> parameters that the loss
+    needs and nothing changes; `compares`, see step.py; a `discriminator`, see adversarial.py; and
+    `sample(params, batch, key) -> name -> [R, C, H, W, 3]`, further pictures.
+    """
+
+    def init(self, key: Array) -> PyTree: ...
+
+    def prepare(self, source: pipeline.Examples) -> pipeline.Examples: ...  # as draw and loss want them
+
+    def draw(self, key: Array, batch: PyTree) -> PyTree: ...
+
+    def loss(self, params: PyTree, batch: PyTree, draws: PyTree) -> tuple[Array, dict[str, Array]]: ...
+
+    def picture(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array: ...  # [R, C, H, W, 3]
+
+    def axes(self) -> Axes: ...  # of all its parameters, by path within those that `loss` is given
+
+    def export(self, params: PyTree, batches: Any) -> tuple[dict[str, Any], dict[str, PyTree]]: ...
+
+
+def _whole(state: PyTree) -> tuple[PyTree, PyTree]:
+    return state, ()
+
+
+def _first(changed: PyTree, fixed: PyTree) -> PyTree:
+    return changed
+
+
+def _none(key: Array) -> PyTree:
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Pure functions.
+
+    init: key -> state, any pytree of arrays.
+    step: (state, batch of [B, ...], the run's root key, axis_name=None) -> (state, metrics). Metrics are numbers
+        or arrays, such as the loss by bins of the timestep, NaN where a bin is empty. A metric 'nonfinite' is 1
+        where the update was left out because the loss or a gradient was not finite, else 0. With an axis_name
+        gradients and metrics are averaged over it.
+    pictures: (state, batch of [B, ...], key) -> name -> rows of images [R, C, H, W, 3] in [-1, 1].
+    axes: () -> path of a parameter -> its logical axes, where parameters are to be cut.
+    split: state -> (what training changes, what stays as `init` made it, such as frozen encoders, which checkpoints
+        then do without); merge is its inverse, and fixed: key -> the latter, of the key that `init` was given.
+
+    A metric that is a mean over part of the examples may say how many they were as '<name>_count', of its shape.
+    """
+
+    init: Callable[[Array], PyTree]
+    step: Callable[..., tuple[PyTree, dict[str, Array]]]
+    pictures: Callable[[PyTree, PyTree, Array], dict[str, Array]] | None = None
+    axes: Callable[[], Axes] = dict
+    split: Callable[[PyTree], tuple[PyTree, PyTree]] = _whole
+    merge: Callable[[PyTree, PyTree], PyTree] = _first
+    fixed: Callable[[Array], PyTree] = _none
+
+
+def of_stage(
+    stage: Trained,
+    tx: optax.GradientTransformation,
+    decays: Mapping[str, ema.Decay],
+    accumulate: int = 1,
+    discriminator_tx: optax.GradientTransformation | None = None,
+) -> Job:
+    """The job of training a stage; pictures are made by the average ema.MAIN.
+
+    Args:
+        tx: optimizer.
+        decays: of the moving averages, by name.
+        accumulate: micro-batches of a step.
+        discriminator_tx: of the stage's discriminator, where it has one.
+    """
+
+    def pictures(state: PyTree, batch: PyTree, key: Array) -> dict[str, Array]:
+        params = state.ema_params
+        made = {'rows': stage.picture(params, batch, stage.draw(key, batch))}
+        return made | (stage.sample(params, batch, key) if hasattr(stage, 'sample') else {})
+
+    def init(key: Array) -> PyTree:
+        state = train_state.of(stage, key, tx, decays)
+        if discriminator_tx is None:
+            return state
+        return adversarial.create(stage, key, state, discriminator_tx)
+
+    def merge(state: PyTree, frozen: PyTree) -> PyTree:
+        return state.with_frozen(frozen)
+
+    if discriminator_tx is None:
+        update = step.of(stage, tx, decays, accumulate)
+    else:
+        update = functools.partial(
+            adversarial.train_step,
+            stage=stage,
+            tx=tx,
+            discriminator_tx=discriminator_tx,
+            decays=decays,
+            accumulate=accumulate,
+        )
+    return Job(
+        init,
+        update,
+        pictures,
+        axes=stage.axes,
+        split=lambda state: (state.with_frozen({}), state.frozen),
+        merge=merge,
+        fixed=lambda key: train_state.copied(getattr(stage, 'frozen', {})),
+    )

@@ -1,0 +1,82 @@
+"""The settings of a run that are neither model nor data: the config's `run`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ldm_jax.training import ema, profiler, writers
+from ldm_jax.training.parallel import Parallel
+
+NONFINITE = ('skip', 'stop')
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """How examples are read, see data.pipeline.batches; batches do not depend on it, but for max_corrupt."""
+
+    threads: int = 4
+    workers: int = 0
+    prefetch: int = 4
+    max_corrupt: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Counts are of steps.
+
+    batch_size: examples of an update, on all devices; accumulate: the micro-batches that they are gone through in.
+    ema: moving averages by name, see training/ema.py; 'main' is for pictures and export.
+    save_every has a checkpoint written, of which the newest `keep` and every multiple of keep_every stay;
+    picture_every is save_every unless given.
+    nonfinite says what happens at a step whose loss or gradient is not finite: 'skip' counts it, 'stop' saves its
+    batch and ends the run.
+    profile is the steps to trace, (first, last).
+    writers is where metrics go beside the files: 'tensorboard', 'wandb', or with settings as
+    dict(name='wandb', project='x').
+    parallel holds the fields of parallel.Parallel, loader those of Loader.
+
+    Raises ValueError for values out of range.
+    """
+
+    num_steps: int
+    batch_size: int
+    seed: int = 0
+    accumulate: int = 1
+    ema: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=lambda: {ema.MAIN: dict(name='constant', decay=0.999)}
+    )
+    log_every: int = 50
+    save_every: int = 1000
+    picture_every: int | None = None
+    keep: int = 2
+    keep_every: int | None = None
+    nonfinite: str = 'skip'
+    profile: Sequence[int] = ()
+    writers: Sequence[str | Mapping[str, Any]] = ()
+    parallel: Parallel = dataclasses.field(default_factory=Parallel)
+    loader: Loader = dataclasses.field(default_factory=Loader)
+
+    def __post_init__(self):
+        for field in (
+            'num_steps',
+            'batch_size',
+            'accumulate',
+            'log_every',
+            'save_every',
+            'picture_every',
+            'keep',
+            'keep_every',
+        ):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise ValueError(f'run.{field} must be at least 1; got {value}.')
+        if self.nonfinite not in NONFINITE:
+            raise ValueError(f'run.nonfinite is one of {NONFINITE}; got {self.nonfinite!r}.')
+        profiler.check(self.profile)
+        for spec in self.writers:
+            writers.parsed(spec)
+        for field, kind in (('parallel', Parallel), ('loader', Loader)):
+            if isinstance(getattr(self, field), Mapping):  # as a config has it
+                object.__setattr__(self, field, kind(**getattr(self, field)))

