@@ -48,7 +48,7 @@ def train(signals):
     import jax
 
     from ldm_jax.build import build
-    from ldm_jax.checkpoints import store
+    from ldm_jax.checkpoints import loading, store
     from ldm_jax.data import pipeline
     from ldm_jax.training import assembly, distributed, loop, report, same_config
 
@@ -58,7 +58,7 @@ def train(signals):
     run = loop.Run(**config['run'])
     same_config.check(workdir, config)
     source = build('data', config['data'])
-    stage, settings = assembly.stage(config, source)
+    stage, settings = assembly.stage(config, loading.load, source)
     work = assembly.work(config, stage, run)
     examples = stage.prepare(source)
     state = loop.train(work, examples, workdir, run, config=config, preemption=signals)

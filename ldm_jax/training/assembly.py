@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ldm_jax.build import build, parts
-from ldm_jax.checkpoints import loading
 from ldm_jax.training import ema, job, optimizer
 from ldm_jax.training.loop import Run
 
@@ -14,9 +13,12 @@ SHARED = ('tokenizer', 'tokenizer_2', 'latent_scale')  # settings that a trained
 FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
 
 
-def stage(config: Mapping[str, Any], source: Any = None) -> tuple[Any, dict[str, Any]]:
+def stage(
+    config: Mapping[str, Any], load: Callable[[str, Sequence[str]], Any], source: Any = None
+) -> tuple[Any, dict[str, Any]]:
     """The stage of a config, and the settings that its exported model will carry.
 
+    load: (model, parts) -> its settings and the params of the parts, which checkpoints.loading.load is.
     source: the data, where they were encoded (data/latents.py): what their scale is and what the empty text became.
 
     pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change).
@@ -27,21 +29,22 @@ def stage(config: Mapping[str, Any], source: Any = None) -> tuple[Any, dict[str,
     first_stage = config['stage']['name'] == 'first_stage'
     diffusion = config['stage']['name'] == 'latent_diffusion'
     models, settings, frozen, initial = {}, {}, {}, {}
-    for part, source in config.get('pretrained', {}).items():
-        source = {'model': source} if isinstance(source, str) else dict(source)
-        loaded = loading.load(source.pop('model'), [part])
-        models[part] = loaded.settings['models'][part] | source
+    for part, taken in config.get('pretrained', {}).items():
+        fields = {'model': taken} if isinstance(taken, str) else dict(taken)
+        loaded = load(fields.pop('model'), [part])
+        models[part] = loaded.settings['models'][part] | fields
         settings |= {key: loaded.settings[key] for key in SHARED if key in loaded.settings}
         frozen |= loaded.params
     trained = config.get('models', {})
     if 'initial' in config:
-        loaded = loading.load(config['initial'], ['first_stage'] if first_stage else list(trained))
+        loaded = load(config['initial'], ['first_stage'] if first_stage else list(trained))
         initial = loaded.params
         trained = {part: loaded.settings['models'].get(part, {}) | spec for part, spec in trained.items()}
-        settings |= {key: value for key, value in loaded.settings.items() if key != 'models'}
-    if hasattr(source, 'manifest') and 'latent_scale' in source.manifest['settings']:
-        settings.setdefault('latent_scale', source.manifest['settings']['latent_scale'])
-    settings |= {key: config[key] for key in ('schedule', *SHARED) if key in config}
+        kept = SHARED if first_stage else loaded.settings.keys() - {'models'}
+        settings |= {key: loaded.settings[key] for key in kept if key in loaded.settings}
+    if hasattr(source, 'manifest') and source.manifest['settings'].get('latent_scale') is not None:
+        settings['latent_scale'] = source.manifest['settings']['latent_scale']
+    settings |= {key: config[key] for key in ('schedule', *SHARED) if config.get(key) is not None}
     settings['models'] = models | trained
     fields = parts(settings)
     fields |= {key: build(family, settings[key]) for key, family in FAMILIES.items() if key in settings}

@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import configs
+from ldm_jax.checkpoints import loading
 from ldm_jax.training import assembly
+from ldm_jax.training.run import Run
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SHIPPED = 'emoji32'
@@ -24,7 +27,7 @@ def config(**fields):
 
 
 def test_a_model_is_fine_tuned_with_its_own_settings():
-    stage, settings = assembly.stage(config())
+    stage, settings = assembly.stage(config(), loading.load)
     shipped = json.loads((ROOT / 'ldm_jax' / 'weights' / SHIPPED / 'settings.json').read_text())
     assert stage.objective == {'parameterization': 'v'}
     assert (stage.latent_scale, stage.latent_size) == (shipped['latent_scale'], 8)
@@ -49,7 +52,7 @@ def test_a_config_says_otherwise():
             encode='step',
         ),
     )
-    stage, settings = assembly.stage(wider)
+    stage, settings = assembly.stage(wider, loading.load)
     assert stage.objective == {'parameterization': 'v', 'loss': 'l1'}
     assert stage.text_encoder.output_layer == -2
     assert settings['models']['unet']['in_channels'] == 9
@@ -59,3 +62,43 @@ def test_a_config_says_otherwise():
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {
         jnp.dtype('float32')
     }  # compute alone is bfloat16
+
+
+class Encoded:
+    """Data that were encoded, as data/latents.py has them."""
+
+    manifest = {'settings': {'latent_scale': 0.25}}  # noqa: RUF012
+    null = {'context': np.zeros((8, 4))}  # noqa: RUF012
+
+
+def test_encoded_data_bring_their_scale_and_the_empty_text():
+    spec = config(
+        stage=dict(
+            name='latent_diffusion',
+            latent_size=8,
+            objective=dict(parameterization='v'),
+            conditioning=dict(text=dict(drop_rate=0.1)),
+        ),
+        models=dict(
+            unet=dict(name='unet', channels=8, channel_mult=(1,), depth=(0,), num_groups=4, num_heads=2)
+        ),
+        pretrained=dict(first_stage=SHIPPED),  # whose scale is another
+        schedule=dict(name='scaled_linear'),
+    )
+    del spec['initial']
+    stage, settings = assembly.stage(spec, loading.load, Encoded())
+    assert stage.latent_scale == settings['latent_scale'] == 0.25
+    assert stage.null is Encoded.null
+    stage, _ = assembly.stage(spec | dict(latent_scale=0.5), loading.load, Encoded())
+    assert stage.latent_scale == 0.5
+
+
+def test_a_first_stage_trains_with_an_adversary_whose_rate_begins_with_it():
+    spec = configs.load('tiny:first_stage').to_dict()
+    stage, settings = assembly.stage(spec, loading.load)
+    assert settings['models'].keys() == {'first_stage', 'discriminator'}
+    work = assembly.work(spec, stage, Run(**spec['run']))
+    state = jax.eval_shape(work.init, jax.random.key(0))
+    assert state.discriminator.params.keys() >= {'conv_in', 'conv_out'}
+    assert state.generator.ema.keys() == {'main'}
+    assert not jax.tree.leaves(work.split(state)[1])
