@@ -39,6 +39,7 @@ class Cond:
     )
     vector: Array | None = None  # [B, D] one embedding for the picture: SDXL sizes, unCLIP image embedding
     label: Array | None = None  # [B] integer class: noise level of the x4 upscaler
+    perturbed: Array | None = None  # [B] bool: whose self-attention is the identity, where the network says
 
 
 Denoiser = Callable[[Array, NoiseLevel], Array]  # (x, level) -> x0_hat; params and cond are bound
@@ -68,7 +69,8 @@ class Sampler(Protocol):
     A level that it makes itself, between or beyond those of the table, has t = NaN and any scale, for which x is
     scaled alike: only a schedule knows the time of a signal-to-noise ratio (diffusion.denoiser.on_schedule).
     A flax.struct.dataclass: real knobs (eta, churn) are leaves, so that a compiled program takes any value of
-    them; what decides the program (order, variant) is a field with pytree_node=False.
+    them; what decides the program (order, variant) is a field with pytree_node=False. One that walks other levels
+    than a grid's also has `table(schedule, grid, num_steps)`, which gives them.
     """
 
     order: int  # of convergence on a smooth ODE

@@ -47,6 +47,35 @@ def params_like(model, layout: keymap.Layout, state: Mapping[str, np.ndarray], *
     return transfer.import_params(layout, state, trees.shapes(model, **inputs))
 
 
+def go_round(module, wrap: str) -> None:
+    """Lets the convolutions of a torch module go round on axes 'x', 'y' or 'xy', in place.
+
+    For 'xy' by torch's own padding_mode, which is what A1111's Tiling sets. Where diffusers pads apart from the
+    convolution (Downsample2D with padding 0: right and bottom), that goes round too.
+    """
+    import torch
+
+    def padded(x, right, bottom, left=0, top=0):
+        for axis, sides in (('x', (left, right, 0, 0)), ('y', (0, 0, top, bottom))):
+            x = torch.nn.functional.pad(x, sides, mode='circular' if axis in wrap else 'constant')
+        return x
+
+    def before(conv, inputs):
+        return padded(inputs[0], *conv.own_padding, *conv.own_padding)
+
+    def downsample(self):
+        return lambda x: self.conv(padded(x, 1, 1))
+
+    for part in module.modules():
+        if type(part).__name__ == 'Downsample2D' and part.padding == 0:
+            part.forward = downsample(part)
+        elif isinstance(part, torch.nn.Conv2d) and wrap == 'xy':
+            part.padding_mode = 'circular'
+        elif isinstance(part, torch.nn.Conv2d):
+            part.own_padding, part.padding = part.padding, (0, 0)
+            part.register_forward_pre_hook(before)
+
+
 def relative_error(ours, theirs) -> float:
     """Largest difference over the scale (largest absolute value) of the reference."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)

@@ -1,121 +1,115 @@
-"""Makes pictures from prompts.
+"""Makes pictures: from prompts, from other pictures, and from whatever else a model is told.
 
     python tools/sample.py --prompt "a red apple, noto style" [--num_images 4 --seed 1 --guidance_scale 3]
+    python tools/sample.py --model MODEL --prompt "..." --init_image photo.png [--mask hole.png] [--strength 0.7]
 
-Writes one PNG for each image, with its prompt, seed and settings as text in the file, and for several
-images a contact sheet with a row for each prompt.
+Writes one PNG for each picture, with its seed and settings as text in the form of A1111's web UI, and for several a
+sheet with a row for each prompt. --from_png takes settings from such a file, the web UI's or ours.
 """
 
 import argparse
-import json
-import pathlib
 import sys
-import time
+
+HELP = {
+    'negative_prompt': 'what the picture should not show',
+    'num_images': 'for each prompt; 4 by default, 1 with --from_png',
+    'seed': 'of the first picture of a prompt; the next ones have the next numbers',
+    'num_steps': '20 by default',
+    'guidance_scale': "1 is no guidance; the model's own by default, or 7.5",
+    'guidance_rescale': 'against overexposure, 0 to 1; 0.7 where noise ends at no signal',
+    'guidance_rule': "'linear', 'projected' (APG) or 'zero_star'",
+    'sampler': "ours, or a name of A1111, ComfyUI or diffusers: 'DPM++ 2M Karras'",
+    'grid': "the levels: 'trailing', 'karras', ..., or such a name",
+    'eta': 'of samplers that have it: 0 is deterministic for most',
+    'noise_source': "of the starting noise: 'jax', 'torch_cpu' (the web UI's CPU), 'torch_cuda' (its GPU and NV)",
+    'start': "starting noise is scaled to the first level's 'noise' (A1111), or its 'total' (diffusers)",
+    'width': "the model's own by default",
+    'height': "the model's own by default",
+    'init_image': 'a picture to begin with, to edit, to upscale or to vary',
+    'mask': 'white where the picture is made anew',
+    'strength': 'share of the steps that are taken over a given picture, above 0 and at most 1',
+    'mask_blur': "in pixels, of the mask's edge",
+    'mask_content': "what the masked part begins with: 'original', 'fill', 'latent_noise', 'latent_nothing'",
+    'mask_padding': 'work on the masked part alone, with so many pixels around it',
+    'resize': "of pictures to another size: 'crop', 'just' (stretch) or 'fill'",
+    'outpaint': 'pixels to add to the left, top, right and bottom',
+    'depth': 'a depth map, nearer things brighter',
+    'image_guidance_scale': 'how much of the picture an edit keeps; 1.5 by default',
+    'noise_level': 'of the small picture, or of the embedding, before it is used',
+    'mix': 'more pictures, to be mixed with --init_image before they are varied',
+    'mix_weights': 'of --init_image and of each of --mix; equal by default',
+    'hires_scale': 'a second pass, so many times larger',
+    'hires_upscaler': "'latent_bilinear', 'lanczos', ..., or the web UI's name",
+    'hires_steps': 'of the second pass, all of which it takes; by default its share of --num_steps',
+    'refiner': "SDXL's refiner, for the last steps",
+    'refiner_start': 'share of the time after which the refiner takes over; 0.8 by default',
+    'labels': 'classes, for a model of classes',
+    'label_map': 'a picture whose values are classes',
+    'layout': 'a JSON file [[class, left, top, right, bottom], ...]',
+    'clip_skip': "2 takes the text encoder's last layer but one",
+}
+MANY = {'outpaint': 4, 'labels': '+', 'mix': '+', 'mix_weights': '+'}
+KINDS = {
+    'num_images': int, 'seed': int, 'num_steps': int, 'width': int, 'height': int, 'mask_padding': int,
+    'noise_level': int, 'outpaint': int, 'labels': int, 'clip_skip': int, 'hires_steps': int, 'mix_weights': float,
+    'guidance_scale': float, 'guidance_rescale': float, 'eta': float, 'strength': float, 'mask_blur': float, 'hires_scale': float,
+    'image_guidance_scale': float, 'refiner_start': float,
+}  # fmt: skip
 
 
 def parse():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--prompt', nargs='+', help='what the picture should show; one or several')
-    parser.add_argument('--negative_prompt', default='', help='what it should not show')
-    parser.add_argument(
-        '--model',
-        default='emoji32',
-        help='shipped (emoji32), a model directory, a public checkpoint, or a hub id',
-    )
-    parser.add_argument('--out', default='samples', help='folder for the PNG files')
-    parser.add_argument('--num_images', type=int, default=4, help='for each prompt')
-    parser.add_argument(
-        '--seed', type=int, default=0, help='image i is made from (seed, i), whatever --num_images is'
-    )
-    parser.add_argument('--num_steps', type=int, default=30)
-    parser.add_argument('--guidance_scale', type=float, default=2.0, help='1 is no guidance')
-    parser.add_argument(
-        '--sampler', default='ddim', help="ours, or a name of A1111, ComfyUI or diffusers: 'DPM++ 2M Karras'"
-    )
-    parser.add_argument('--eta', type=float, help='of samplers that have it: 0 is deterministic for most')
-    parser.add_argument('--grid', help="the levels: 'trailing' by default, 'karras', ..., or such a name")
-    parser.add_argument('--list_samplers', action='store_true', help='print the names of samplers and grids')
-    parser.add_argument(
-        '--dtype', default='float32', choices=['float32', 'bfloat16'], help='of the computation'
-    )
-    parser.add_argument(
-        '--scale',
-        type=int,
-        help='each pixel becomes this many, each way, in the files; 8 by default up to 64 pixels wide, 1 beyond',
-    )
+    add = parser.add_argument
+    add('--prompt', nargs='+', help='what the picture should show; one or several')
+    add('--prompts_file', help='a text with a prompt on each line')
+    add('--from_png', help='take settings from a picture; flags that are given count more')
+    add('--model', default='emoji32', help='shipped (emoji32), a directory, a public checkpoint, or a hub id')
+    add('--out', default='samples', help='folder for the PNG files')
+    for name, text in HELP.items():
+        add(f'--{name}', type=KINDS.get(name, str), nargs=MANY.get(name), help=text)
+    add('--dtype', default='float32', choices=['float32', 'bfloat16'], help='of the computation')
+    add('--batch_size', type=int, help='pictures at a time; all by default')
+    add('--seamless', choices=['x', 'y', 'xy'], help='pictures that continue in themselves')
+    add('--window', type=int, help='large pictures: the U-Net sees so many pixels square at a time')
+    add('--tile', type=int, help='large pictures: the first stage works on so many pixels square at a time')
+    add('--preview', type=int, help='write OUT/preview.png every so many steps')
+    add('--scale', type=int, help='each pixel becomes so many, each way; 8 by default up to 64 pixels wide')
+    add('--json', action='store_true', help='print one JSON object with paths, seeds and settings')
+    add('--list_samplers', action='store_true', help='print the names of samplers and grids')
     args = parser.parse_args()
-    if not args.prompt and not args.list_samplers:
-        parser.error('the following arguments are required: --prompt')
-    for name in ('num_images', 'num_steps', 'scale'):
+    for name in ('scale', 'batch_size', 'preview', 'window', 'tile'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name} must be at least 1; got {getattr(args, name)}.')
     return args
 
 
 def main(args):
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from ldm_jax import pictures
-    from ldm_jax.build import build, names
-    from ldm_jax.checkpoints.loading import load
-    from ldm_jax.diffusion import aliases, grids
-    from ldm_jax.pipelines import text_to_image
-    from ldm_jax.progress import progress
+    from ldm_jax.pipelines import command
 
     if args.list_samplers:
-        print(f'samplers: {names("samplers")}\ngrids: {grids.names()}\nother names: {list(aliases.SAMPLERS)}')
+        print(command.listing())
         return
-    sampler, grid = aliases.resolve(args.sampler, args.grid)
-    model = load(args.model)
-    settings, params = model.settings, model.params
-    pipeline = text_to_image.from_settings(
-        settings,
-        sampler=sampler | ({} if args.eta is None else {'eta': args.eta}),
-        num_steps=args.num_steps,
-        grid=grid or 'trailing',
+    given = {name: getattr(args, name) for name in HELP if getattr(args, name) is not None}
+    request = command.request(given, args.prompt, args.prompts_file, args.from_png)
+    command.run(
+        request,
+        args.model,
+        args.out,
         dtype=args.dtype,
+        batch_size=args.batch_size,
+        preview=args.preview,
+        scale=args.scale,
+        as_json=args.json,
+        seamless=args.seamless,
+        window=args.window,
+        tile=args.tile,
     )
-    tokenize = build('text', settings['tokenizer'])
-    rows = [tokenize([prompt] * args.num_images) for prompt in args.prompt]
-    null_tokens = tokenize([args.negative_prompt] * args.num_images)
-    rest = (null_tokens, jax.random.key(args.seed), jnp.float32(args.guidance_scale))
-
-    start = time.monotonic()
-    compiled = jax.jit(pipeline).lower(params, rows[0], *rest).compile()
-    print(f'compiled in {time.monotonic() - start:.1f} s', flush=True)
-    start = time.monotonic()
-    images = np.stack([compiled(params, tokens, *rest) for tokens in progress(rows, len(rows), 'sampling')])
-    print(
-        f'{images[..., 0, 0, 0].size} images of {args.num_steps} steps in {time.monotonic() - start:.1f} s',
-        flush=True,
-    )
-
-    scale = args.scale or (8 if images.shape[-2] <= 64 else 1)
-    out = pathlib.Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    for prompt, row in zip(args.prompt, images, strict=True):
-        for i, image in enumerate(row):
-            text = {'prompt': prompt, 'settings': json.dumps(vars(args) | {'prompt': prompt, 'image': i})}
-            path = out / f'{file_name(prompt)}_{args.seed}_{i}.png'
-            pictures.save_png(path, image, text, scale)
-            print(path)
-    if images[..., 0, 0, 0].size > 1:
-        path = out / f'{file_name(args.prompt[0])}_{args.seed}.png'
-        pictures.save_png(path, pictures.contact_sheet(images), {'prompt': ' | '.join(args.prompt)}, scale)
-        print(path)
-
-
-def file_name(prompt):
-    """The prompt's letters and digits, for the name of a file."""
-    return ''.join(c if c.isalnum() else '_' for c in prompt.lower())[:60].strip('_') or 'image'
 
 
 if __name__ == '__main__':
     try:
         main(parse())
-    except (FileNotFoundError, ValueError) as error:  # what the user can mend; the message says how
+    except (OSError, ValueError) as error:  # what the user can mend; the message says how
         sys.exit(f'error: {error}')

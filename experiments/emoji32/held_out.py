@@ -14,30 +14,22 @@ GROUPS = ('food-drink', 'animals-nature')
 
 
 def main(args):
-    import jax
-    import jax.numpy as jnp
     import numpy as np
 
     from ldm_jax import pictures
-    from ldm_jax.build import build
-    from ldm_jax.checkpoints import store
     from ldm_jax.data.image_folder import Source
-    from ldm_jax.pipelines import text_to_image
-    from ldm_jax.progress import progress
+    from ldm_jax.pipelines.pipeline import open_pipeline
+    from ldm_jax.pipelines.sampling import Sampling
+    from ldm_jax.pipelines.text_to_image import text_to_image
 
-    settings, params = store.load_model(store.find(args.model))
     select = dict(split=('test_pair',), group=GROUPS)
     source = Source(args.data, image_size=32, text='{caption}, {style} style', select=select)
-    pipeline = text_to_image.from_settings(settings, sampler=dict(name='ddim'), num_steps=args.num_steps)
-    sample, tokenize = jax.jit(pipeline), build('text', settings['tokenizer'])
     real = np.stack([pictures.to_float(source[i]['image']) for i in range(len(source))])
-
-    sampled = []
-    for i in progress(range(len(source)), len(source), 'sampling'):
-        tokens, null = tokenize(source.caption(i)), tokenize('')
-        key = jax.random.fold_in(jax.random.key(0), i)
-        sampled.append(np.asarray(sample(params, tokens, null, key, jnp.float32(args.guidance_scale)))[0])
-    sampled = np.stack(sampled)
+    sampled = text_to_image(
+        open_pipeline(args.model, batch_size=64),
+        [source.caption(i) for i in range(len(source))],
+        sampling=Sampling('ddim', 'trailing', args.num_steps, guidance_scale=args.guidance_scale),
+    )
     distance = np.stack([np.abs(real - one).mean(axis=(1, 2, 3)) for one in sampled])  # [asked for, real]
     rank = (distance < np.diagonal(distance)[:, None]).sum(axis=1)
     n = len(source)

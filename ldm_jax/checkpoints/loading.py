@@ -15,12 +15,12 @@ import flax.linen as nn
 import jax
 
 from ldm_jax import build
+from ldm_jax.cache import cache_folder
 from ldm_jax.checkpoints import hub, sources, store
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.sources import Choice
 from ldm_jax.types import PyTree
 
-CACHE = 'LDM_JAX_CACHE'  # an environment variable: where converted checkpoints are kept
 FORMAT = 1  # of converted checkpoints; another number makes the cache convert anew
 
 
@@ -96,11 +96,6 @@ def resolve(
             if not store.is_model(target):  # another process may have made it meanwhile
                 convert(place, str(target), choice=dataclasses.replace(choice, parts=None), origin=origin)
     return str(target)
-
-
-def cache_folder() -> pathlib.Path:
-    """Where converted checkpoints are kept."""
-    return pathlib.Path(os.environ.get(CACHE) or pathlib.Path.home() / '.cache' / 'ldm_jax')
 
 
 def _key(path: str, choice: Choice) -> str:

@@ -4,69 +4,174 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ldm_jax.data import transforms
+from ldm_jax.data import rows
+from ldm_jax.data.corrupt import Corrupt
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A dataset's split as dict(image=uint8 [S, S, 3], text=str).
+    """A dataset's split as dict(image=uint8 [S, S, 3], text=str), with label=int32 [] if asked for.
 
     Args:
-        dataset: its name in the catalogue, such as 'oxford_flowers102'. One that is not prepared yet is
-            downloaded and written as array_record, which needs TensorFlow once for most of them.
-        image_size: S; the middle square of each image is resized to it.
-        text: a format string over the example's other features; class labels stand for their names.
-        split: such as 'train' or 'train[:10%]'.
+        dataset: its name in the catalogue, with a configuration and a version if need be: 'oxford_flowers102',
+            'imagenet_resized/64x64', 'coco_captions:1.1.0'.
+        image_size, text, label: as for image_folder. The example's other features are the fields; a class stands for
+            its name in text and for its number in label. Nested ones are given as '{captions[text][0]}'.
+        split: such as 'train', 'train[:10%]' or 'train+test'.
+        image: the feature that is the picture; the only one of its kind by default.
         data_dir: where prepared datasets lie; by default tensorflow-datasets' own folder.
+        download: one that is not prepared yet is downloaded and written as array_record, which needs TensorFlow for
+            most of them; otherwise that is an error.
+
+    Raises:
+        ImportError: tensorflow-datasets is not installed.
+        FileNotFoundError: not prepared, and download is false.
+        ValueError: no such dataset, version, split or feature; or it is stored as tfrecord, which only TensorFlow
+            reads.
     """
 
     dataset: str
-    image_size: int
-    text: str = '{label}'
+    image_size: int | None = None
+    text: str | tuple[str, ...] = '{label}'
+    label: str = ''
     split: str = 'train'
+    image: str = ''
     data_dir: str | None = None
+    download: bool = False
 
     def __post_init__(self):
-        features = set(self._rows.dataset_info.features) - {'image'}
-        try:
-            self.text.format(**dict.fromkeys(features, ''))
-        except KeyError as error:
-            raise ValueError(
-                f'{self.dataset} has no feature {error}; text is {self.text!r}, the features are {sorted(features)}.'
-            ) from None
+        rows.check(self, 1)
 
-    def caption(self, i: int) -> str:
-        """The text of example i."""
-        return self._caption(self._rows[i])
+    @functools.cached_property
+    def table(self) -> Table:
+        return Table(self.dataset, self.split, self.data_dir, self.image, self.download)
+
+    __len__ = rows.length
+    __getitem__ = rows.example
+    caption = rows.caption
+    name = rows.name
+    shape = rows.shape
+
+    @property
+    def path(self) -> str:
+        """The dataset, as messages call it."""
+        return self.dataset
+
+    @property
+    def stamp(self) -> str:
+        """Changes with the version of the dataset."""
+        return f'{self.table.builder.info.full_name} {self.table.builder.data_path}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of a prepared dataset."""
+
+    dataset: str
+    split: str
+    data_dir: str | None
+    picture: str = ''  # the feature that was asked for
+    download: bool = False
+
+    @functools.cached_property
+    def builder(self) -> Any:
+        try:
+            import tensorflow_datasets as tfds  # takes seconds to import
+        except ImportError:
+            raise ImportError(
+                "The catalogue needs tensorflow-datasets: pip install 'ldm_jax[train]'."
+            ) from None
+        try:
+            # A prepared one needs the folder only, not the code that made it.
+            return tfds.builder(self.dataset, data_dir=self.data_dir)
+        except tfds.core.DatasetNotFoundError:
+            raise ValueError(
+                f'tensorflow-datasets has no {self.dataset!r}, and none is prepared in '
+                f'{self.data_dir or "its own folder"} (data_dir).'
+            ) from None
+        except AssertionError as error:  # another version is prepared, or known
+            raise ValueError(str(error)) from None
+
+    @functools.cached_property
+    def image(self) -> str:
+        """The picture's feature. Raises ValueError when it is not clear which one."""
+        features = self.builder.info.features
+        found = [name for name, feature in features.items() if type(feature).__name__ == 'Image']
+        if self.picture in found or (len(found) == 1 and not self.picture):
+            return self.picture or found[0]
+        if 'image' in found and not self.picture:
+            return 'image'
+        raise ValueError(
+            f'{self.dataset}: which feature is the picture? image={self.picture!r} is not one of {found}; all features '
+            f'are {sorted(features)}.'
+        )
+
+    @functools.cached_property
+    def _rows(self) -> Any:
+        import tensorflow_datasets as tfds
+
+        decoders = {self.image: tfds.decode.SkipDecoding()}  # ours names a broken picture
+        if self.download:
+            self.builder.download_and_prepare(file_format='array_record')
+        elif not self.builder.is_prepared():
+            raise FileNotFoundError(
+                f'{self.dataset} is not prepared in {self.builder.data_path}. Say where it is by data_dir, or '
+                'let it be downloaded and prepared by download=True.'
+            )
+        try:
+            return self.builder.as_data_source(split=self.split, decoders=decoders)
+        except NotImplementedError as error:
+            raise ValueError(
+                f'{self.dataset} is stored in a way that has no access by row. Prepare it anew with '
+                f"file_format='array_record', in another data_dir. ({error})"
+            ) from None
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        row = self._rows[i]
-        pixels = np.asarray(row['image'])
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-        return {'image': transforms.square(image, self.image_size), 'text': self._caption(row)}
+    def name(self, row: int) -> str:
+        return f'row {row} of {self.dataset}, {self.split}'
 
-    @functools.cached_property
-    def _rows(self) -> Any:
-        import tensorflow_datasets as tfds  # takes seconds to import
+    def columns(self, row: int) -> Collection[str]:
+        return set(self.builder.info.features) - {self.image}
 
-        return tfds.data_source(self.dataset, split=self.split, data_dir=self.data_dir)
+    def fields(self, row: int) -> rows.Fields:
+        return self._fields(self._rows[row])
 
-    def _caption(self, row: dict[str, Any]) -> str:
-        features = self._rows.dataset_info.features
+    def read(self, row: int) -> tuple[bytes, rows.Fields]:
+        found = self._rows[row]
+        data = found[self.image]
+        if not isinstance(data, bytes | np.bytes_):
+            raise Corrupt(self.name(row), f'{self.image} holds {type(data).__name__} and no encoded picture')
+        return bytes(data), self._fields(found)
 
-        def spell(name, value):
-            if hasattr(features[name], 'int2str'):
-                return features[name].int2str(int(value))
-            return value.decode() if isinstance(value, bytes) else value
+    def classes(self, field: str) -> list[str] | None:
+        return getattr(self.builder.info.features[field], 'names', None)
 
-        return self.text.format(
-            **{name: spell(name, value) for name, value in row.items() if name != 'image'}
-        )
+    def _fields(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {name: self._spell(name, value) for name, value in row.items() if name != self.image}
+
+    def _spell(self, name: str, value: Any) -> Any:
+        feature = self.builder.info.features[name]
+        return feature.int2str(int(value)) if hasattr(feature, 'int2str') else _plain(value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    """Text as str, at any depth."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, bytes):
+        return value.decode(errors='replace')
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return [_plain(item) for item in value]
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value

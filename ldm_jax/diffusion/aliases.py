@@ -73,6 +73,7 @@ SAMPLERS: dict[str, tuple[Spec, Spec]] = {
     'uni_pc_bh2': (dict(name='unipc', variant='bh2', max_order=3), _DISCARD),
     # diffusers
     'DDIMScheduler': (dict(name='ddim'), {}),
+    'DDIMInverseScheduler': (dict(name='ddim_inverse'), {}),
     'DDPMScheduler': (dict(name='ddpm'), {}),
     'PNDMScheduler': (dict(name='plms'), {}),  # `skip_prk_steps` True
     'EulerDiscreteScheduler': (dict(name='euler'), {}),

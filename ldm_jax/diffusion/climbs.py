@@ -6,10 +6,10 @@ A table is data, so any plan runs in one compiled program: pad it (sampling.padd
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.types import Array, NoiseLevel, Schedule
+from ldm_jax.diffusion import spacings
+from ldm_jax.types import NoiseLevel, Schedule
 
 RHO = 7.0  # of Karras et al. 2022, arXiv:2206.00364, eq. 5
 
@@ -43,11 +43,13 @@ def restarts(
         return levels
     ends = ratio[[top, bottom]] ** (1 / RHO)
     inner = np.linspace(ends[0], ends[1], steps + 1)[1:-1] ** RHO
-    inner = schedule.level(schedule.time(jnp.asarray(-2 * np.log(inner))))
-    table = levels
+    inner = spacings.levels(schedule, spacings.on_host(schedule.time, -2 * np.log(inner)))
+    levels = table = jax.tree.map(
+        np.asarray, levels
+    )  # here and below numpy: a jnp.concatenate compiles for each S
     for _ in range(times):
         table = jax.tree.map(
-            lambda a, whole, new: jnp.concatenate(
+            lambda a, whole, new: np.concatenate(
                 [a[: bottom + 1], whole[top : top + 1], new, whole[bottom : bottom + 1], a[bottom + 1 :]]
             ),
             table,
@@ -68,15 +70,15 @@ def plan(num_steps: int) -> tuple[int, int, int]:
     return num_steps - steps * times, steps, times
 
 
-def tcd(schedule: Schedule, levels: NoiseLevel, gamma: Array = 0.3) -> NoiseLevel:
+def tcd(schedule: Schedule, levels: NoiseLevel, gamma: float = 0.3) -> NoiseLevel:
     """levels [S + 1] with the level of time floor((1 - gamma) t) before each one but the first and the last.
 
-    gamma: 0 .. 1, may be traced; 0 is DDIM, 1 predicts x0 and puts wholly new noise on the level t = 0.
+    gamma: 0 .. 1; 0 is DDIM, 1 predicts x0 and puts wholly new noise on the level t = 0.
     The result has 2 S rows. The last step has no way down below: levels should end at clean data or t = 0.
     Ref: Zheng et al. 2024, arXiv:2402.19159, algorithm 4; diffusers' TCDScheduler, where gamma is eta.
     """
-    inner = jax.tree.map(lambda a: a[1:-1], levels)
-    low = schedule.level(jnp.floor((1 - gamma) * inner.t))
+    levels = jax.tree.map(np.asarray, levels)
+    low = spacings.levels(schedule, np.floor((1 - gamma) * levels.t[1:-1]))
     return jax.tree.map(
-        lambda a, below: jnp.concatenate([a[:1], jnp.stack([below, a[1:-1]], 1).ravel(), a[-1:]]), levels, low
+        lambda a, below: np.concatenate([a[:1], np.stack([below, a[1:-1]], 1).ravel(), a[-1:]]), levels, low
     )

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.build import unknown
@@ -50,7 +49,7 @@ class Grid:
             raise ValueError(f'discard_next_to_last must be at least 0; got {self.discard_next_to_last}.')
 
     def __call__(self, schedule: Schedule, num_steps: int) -> NoiseLevel:
-        """The levels: leaves [S + 1], strictly falling; numbers even where this is called under jit.
+        """The levels: leaves [S + 1], strictly falling; numpy arrays, for which no S compiles anything, even under jit.
 
         The spacings 'ddim', 'ddim_uniform' and 'beta' may give more or fewer than S steps, as their originals.
 
@@ -73,7 +72,7 @@ class Grid:
             levels = spacings.levels(schedule, np.append(times, 0))
             if self.end == 'clean':
                 levels.alpha[-1], levels.sigma[-1] = 1, 0
-            return jax.tree.map(jnp.asarray, levels)
+            return levels
 
 
 def named(spec: str | Mapping[str, Any]) -> Grid:

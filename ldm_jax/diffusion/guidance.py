@@ -138,7 +138,8 @@ def perturbed(branches: Branches, rule: Rule, scale: Array) -> Guided:
 
     Args:
         branches: of uncond, cond and perturbed. For perturbed-attention guidance the last one's network
-            has the self-attention of some blocks replaced by the identity; it may skip layers instead.
+            has the self-attention of some blocks replaced by the identity: one batch of three, with
+            Cond.perturbed false, false and true, cond twice. It may skip layers instead.
 
     Ref: Ahn et al. 2024, arXiv:2403.17377.
     """
@@ -243,7 +244,9 @@ def projected(scale: Array, eta: Array = 0.0, threshold: Array = jnp.inf) -> Rul
 
     def apply(uncond: Array, cond: Array) -> Array:
         pull = cond - uncond
-        pull = pull * jnp.minimum(1, threshold / jnp.maximum(jnp.sqrt(_dot(pull, pull)), 1e-12))
+        pull = pull * jnp.minimum(
+            1, per_example(threshold, cond) / jnp.maximum(jnp.sqrt(_dot(pull, pull)), 1e-12)
+        )
         parallel = _dot(pull, cond) / jnp.maximum(_dot(cond, cond), 1e-24) * cond
         return cond + per_example(scale - 1, cond) * (pull - parallel + per_example(eta, cond) * parallel)
 

@@ -20,7 +20,7 @@ GENERATORS = {
 SOURCES = ('jax', *GENERATORS)
 
 
-def noise(source: str, seeds: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+def noise(source: str, seeds: Sequence[int], shape: Sequence[int], draw: int = 0) -> np.ndarray:
     """Standard normal noise float32 [B, *shape], image i from seeds[i] alone.
 
     Args:
@@ -28,14 +28,32 @@ def noise(source: str, seeds: Sequence[int], shape: Sequence[int]) -> np.ndarray
             generator of that seed, made as (C, h, w) and turned here.
         seeds: [B] integers. 'jax' and 'torch_cpu' take their low 32 bits, as torch does.
         shape: of one image, channels last: (h, w, C).
+        draw: 0 is the first noise of a seed, 1 the second, each independent of the others. Where diffusers draws
+            one picture's noises from one generator, these are they, as long as all have this shape.
 
     Raises ValueError for another source, or for a seed that torch does not take.
+    """
+    return noises(source, seeds, [shape] * (draw + 1))[draw]
+
+
+def noises(source: str, seeds: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """As `noise`, one array [B, *shape] for each shape: each seed's draws one after the other.
+
+    Where diffusers draws the noises of one picture from one generator, these are they.
     """
     if source not in SOURCES:
         raise unknown('noise source', source, list(SOURCES))
     if source == 'jax':
         words = jnp.asarray([int(seed) & 0xFFFFFFFF for seed in seeds], jnp.uint32)
         keys, _ = image_noise.split(image_noise.image_keys(words), 2)  # the other half is the sampler's
-        return np.asarray(image_noise.normal(keys, jax.ShapeDtypeStruct((len(seeds), *shape), jnp.float32)))
-    drawn = [GENERATORS[source](seed).randn((shape[-1], *shape[:-1])) for seed in seeds]
-    return np.moveaxis(np.stack(drawn), 1, -1)
+        found = []
+        for draw, shape in enumerate(shapes):
+            like = jax.ShapeDtypeStruct((len(seeds), *shape), jnp.float32)
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, draw) if draw else keys
+            found.append(np.asarray(image_noise.normal(own, like)))
+        return found
+    generators = [GENERATORS[source](seed) for seed in seeds]
+    return [
+        np.moveaxis(np.stack([g.randn((*shape[-1:], *shape[:-1])) for g in generators]), 1, -1)
+        for shape in shapes
+    ]

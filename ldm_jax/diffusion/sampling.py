@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.types import Array, Denoiser, NoiseLevel, Sampler, Solver
+from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree, Sampler, Solver
 
 
 def sample(
@@ -18,13 +18,13 @@ def sample(
     *,
     differentiable: bool = False,
 ) -> Array:
-    """Walks x [B, ...] down the first num_steps + 1 of the levels.
+    """Walks x [B, ...] along the first num_steps + 1 of the levels.
 
     Args:
         sampler: of ldm_jax/samplers; its knobs are leaves, so changing them compiles nothing.
         denoise: the guided denoiser.
         x: at the first level.
-        levels: leaves [S + 1], noisiest first; `padded` makes them longer than a run's own.
+        levels: leaves [S + 1], noisiest first, or `ascending`; `padded` makes them longer than a run's own.
         keys: PRNG keys [B], one an image: image i depends on its key alone.
         num_steps: integer [], at most S and traced like everything else, so that fewer steps cost fewer
             evaluations of the same program; S by default.
@@ -44,23 +44,54 @@ def sample(
             )
         return sampler.solve(denoise, x, levels, count, keys)
 
-    def step(i, carry):
-        here, there = _level(levels, i), _level(levels, i + 1)
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-        return sampler.step(denoise, *carry, here, there, step_keys)
-
     carry = x, sampler.init(x, levels, count)
     if not differentiable:
-        return jax.lax.fori_loop(0, count, step, carry)[0]
+        return walk(sampler, denoise, carry, levels, keys, 0, count)[0]
 
     def body(carry, i):
-        return jax.lax.cond(i < count, lambda c: step(i, c), lambda c: c, carry), None
+        return jax.lax.cond(
+            i < count, lambda c: _step(sampler, denoise, c, levels, keys, i), lambda c: c, carry
+        ), None
 
     return jax.lax.scan(jax.checkpoint(body), carry, jnp.arange(total))[0][0]
 
 
+def walk(
+    sampler: Sampler,
+    denoise: Denoiser,
+    carry: tuple[Array, PyTree],
+    levels: NoiseLevel,
+    keys: Array,
+    start: Array,
+    stop: Array,
+) -> tuple[Array, PyTree]:
+    """Steps number start to stop - 1 of a run: (x, the sampler's memory) to the same at levels[stop].
+
+    start and stop may be traced, so that one program makes a run in one piece or in several. The first memory is
+    `sampler.init(x, levels, num_steps)` of the whole run; the other arguments are those of `sample`.
+    """
+    return jax.lax.fori_loop(start, stop, lambda i, c: _step(sampler, denoise, c, levels, keys, i), carry)
+
+
+def _step(sampler, denoise, carry, levels, keys, i):
+    here, there = _level(levels, i), _level(levels, i + 1)
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+    return sampler.step(denoise, *carry, here, there, step_keys)
+
+
+def ascending(levels: NoiseLevel) -> NoiseLevel:
+    """The levels from the last one up to the noisiest: a way from a picture to its noise.
+
+    To be walked by samplers/ddim_inverse, or by one without noise of its own if the first level has some; the
+    latents of a picture are x at either. Of a table that is not `padded` yet.
+    """
+    return jax.tree.map(lambda a: a[::-1], levels)
+
+
 def padded(levels: NoiseLevel, size: int) -> NoiseLevel:
     """The same levels with leaves [size + 1]; what follows the last one repeats it and is never walked.
+
+    numpy's arrays stay numpy's, for which nothing is compiled.
 
     Raises ValueError when there are more levels than that.
     """
@@ -69,8 +100,13 @@ def padded(levels: NoiseLevel, size: int) -> NoiseLevel:
         raise ValueError(
             f'{have} steps do not fit into a table of {size}. Ask for fewer, or for a longer table.'
         )
-    return jax.tree.map(lambda a: jnp.concatenate([a, jnp.broadcast_to(a[-1:], (size - have,))]), levels)
+
+    def longer(a):
+        xp = a.__array_namespace__()
+        return xp.concatenate([a, xp.broadcast_to(a[-1:], (size - have,))])
+
+    return jax.tree.map(longer, levels)
 
 
 def _level(levels: NoiseLevel, i: Array) -> NoiseLevel:
-    return jax.tree.map(lambda a: a[i], levels)
+    return jax.tree.map(lambda a: jnp.asarray(a)[i], levels)  # numpy's take no traced index

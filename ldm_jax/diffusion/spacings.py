@@ -225,11 +225,11 @@ def _listed(values: tuple[float, ...], num_steps: int) -> np.ndarray:
 
 def levels(schedule: Schedule, times: np.ndarray) -> NoiseLevel:
     """The schedule's levels at times [S], as numpy arrays of jax's float type."""
-    return _on_host(schedule.level, times)
+    return on_host(schedule.level, times)
 
 
-def _on_host(function: Callable[[Array], PyTree], values: np.ndarray) -> PyTree:
-    """A schedule's function of an array [S], in numbers. Padded, so that one program serves every S below 1024."""
+def on_host(function: Callable[[Array], PyTree], values: np.ndarray) -> PyTree:
+    """A schedule's function of an array [S], as numpy arrays. Padded, so that one program serves every S below 1024."""
     padded = np.resize(values, -(-len(values) // 1024) * 1024)
     found = function(jnp.asarray(padded, float))
     return jax.tree.map(lambda a: np.array(a)[: len(values)], found)
@@ -274,4 +274,4 @@ def _times(schedule: Schedule, noise: np.ndarray) -> np.ndarray:
     noise = np.clip(noise, low, high)
     with np.errstate(divide='ignore'):
         log_snr = -2 * np.log(noise / (1 - noise) if straight else noise)
-    return _on_host(schedule.time, log_snr).astype(np.float64)
+    return on_host(schedule.time, log_snr).astype(np.float64)

@@ -14,6 +14,8 @@ class Attention(nn.Module):
     """Multi-head attention of x [B, L, D] over context [B, M, E], or over x itself -> [B, L, features].
 
     Heads are contiguous: head n reads columns n * head_width to (n + 1) * head_width of q, k and v.
+    Examples that are `perturbed` [B] attend to themselves alone: their attention map is the identity, each token
+    gets its own value (Ahn et al. 2024, arXiv:2403.17377, eq. 12). That is for self-attention only.
     """
 
     num_heads: int
@@ -29,7 +31,7 @@ class Attention(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, context: Array | None = None) -> Array:
+    def __call__(self, x: Array, context: Array | None = None, perturbed: Array | None = None) -> Array:
         context = x if context is None else context
         width = self.num_heads * self.head_width
 
@@ -46,6 +48,8 @@ class Attention(nn.Module):
 
         q, k, v = project(x, 'q'), project(context, 'k'), project(context, 'v')
         out = dot_product(q, k, v, causal=self.causal, backend=self.backend)
+        if perturbed is not None:
+            out = jnp.where(perturbed[:, None, None, None], v, out)
         out = out.reshape(*out.shape[:-2], width)
         return layers.dense(
             self.features, axes=('heads', 'embed'), kernel_init=self.out_init, dtype=self.dtype, name='out'
@@ -67,7 +71,7 @@ class SpatialSelfAttention(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, perturbed: Array | None = None) -> Array:
         b, h, w, c = x.shape
         normed = layers.group_norm(
             epsilon=self.epsilon, num_groups=self.num_groups, dtype=self.dtype, name='norm'
@@ -81,5 +85,5 @@ class SpatialSelfAttention(nn.Module):
             backend=self.backend,
             dtype=self.dtype,
             name='attention',
-        )(normed.reshape(b, h * w, c))
+        )(normed.reshape(b, h * w, c), perturbed=perturbed)
         return x + out.reshape(b, h, w, c)

@@ -1,6 +1,7 @@
 """Encoder and decoder of the KL and VQ first stages, and the checks that all first stages make.
 
-First stages (vae, vq, taesd) share `encode(x)`, `latents(x, eps=None)`, `decode(z)` and `downscale`.
+First stages (vae, vq, taesd) share `encode(x)`, `latents(x, eps=None)`, its half `draw(encoded, eps=None)`,
+`decode(z)` and `downscale`.
 Ref: Esser et al. 2021, arXiv:2012.09841; Rombach et al. 2022, arXiv:2112.10752, appendix G.
 """
 
@@ -29,6 +30,7 @@ class Encoder(nn.Module):
     attention_levels: tuple[int, ...] = ()
     mid_attention: bool = True
     num_groups: int = 32
+    wrap: str = ''
     remat: bool = False
     attention_backend: str = 'auto'
     dtype: jnp.dtype = jnp.float32
@@ -36,14 +38,14 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         res_block, attention = _blocks(self)
-        h = layers.conv(self.channels, dtype=self.dtype, name='conv_in')(x)
+        h = layers.conv(self.channels, wrap=self.wrap, dtype=self.dtype, name='conv_in')(x)
         for level, mult in enumerate(self.channel_mult):
             for i in range(self.num_res_blocks):
                 h = res_block(self.channels * mult, name=f'down_{level}_res_{i}')(h)
                 if level in self.attention_levels:
                     h = attention(name=f'down_{level}_attn_{i}')(h)
             if level < len(self.channel_mult) - 1:
-                h = Downsample((0, 1), self.dtype, name=f'down_{level}_sample')(h)
+                h = Downsample((0, 1), self.dtype, self.wrap, name=f'down_{level}_sample')(h)
         h = _middle(self, h)
         return _out(self, h)
 
@@ -58,6 +60,7 @@ class Decoder(nn.Module):
     attention_levels: tuple[int, ...] = ()
     mid_attention: bool = True
     num_groups: int = 32
+    wrap: str = ''
     remat: bool = False
     attention_backend: str = 'auto'
     dtype: jnp.dtype = jnp.float32
@@ -65,7 +68,8 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         res_block, attention = _blocks(self)
-        h = layers.conv(self.channels * self.channel_mult[-1], dtype=self.dtype, name='conv_in')(z)
+        widest = self.channels * self.channel_mult[-1]
+        h = layers.conv(widest, wrap=self.wrap, dtype=self.dtype, name='conv_in')(z)
         h = _middle(self, h)
         for level, mult in reversed(list(enumerate(self.channel_mult))):
             for i in range(self.num_res_blocks + 1):
@@ -73,7 +77,7 @@ class Decoder(nn.Module):
                 if level in self.attention_levels:
                     h = attention(name=f'up_{level}_attn_{i}')(h)
             if level > 0:
-                h = Upsample(self.dtype, name=f'up_{level}_sample')(h)
+                h = Upsample(self.dtype, self.wrap, name=f'up_{level}_sample')(h)
         return _out(self, h)
 
 
@@ -95,6 +99,7 @@ def halves(model: nn.Module, encoder_channels: int) -> tuple[Encoder, Decoder]:
         attention_levels=model.attention_levels,
         mid_attention=model.mid_attention,
         num_groups=model.num_groups,
+        wrap=model.wrap,
         remat=model.remat,
         attention_backend=model.attention_backend,
         dtype=model.dtype,
@@ -125,13 +130,15 @@ def check_latents(z: Array, channels: int) -> None:
 
 
 def _blocks(half: Encoder | Decoder) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
-    wrap = nn.remat if half.remat else lambda block: block
+    remat = nn.remat if half.remat else lambda block: block
 
     def res_block(features, name):
-        return wrap(ResBlock)(features, EPSILON, half.num_groups, dtype=half.dtype, name=name)
+        return remat(ResBlock)(
+            features, EPSILON, half.num_groups, wrap=half.wrap, dtype=half.dtype, name=name
+        )
 
     def attention(name):
-        return wrap(SpatialSelfAttention)(
+        return remat(SpatialSelfAttention)(
             1, EPSILON, half.num_groups, backend=half.attention_backend, dtype=half.dtype, name=name
         )
 
@@ -148,4 +155,5 @@ def _middle(half: Encoder | Decoder, h: Array) -> Array:
 
 def _out(half: Encoder | Decoder, h: Array) -> Array:
     h = layers.group_norm(epsilon=EPSILON, num_groups=half.num_groups, dtype=half.dtype, name='norm_out')(h)
-    return layers.conv(half.out_channels, dtype=half.dtype, name='conv_out')(nn.silu(h))
+    conv = layers.conv(half.out_channels, wrap=half.wrap, dtype=half.dtype, name='conv_out')
+    return conv(nn.silu(h))

@@ -136,11 +136,11 @@ def normalize(images: Array) -> Array:
 def preprocess(images: Array, size: int = 224) -> Array:
     """Images [B, H, W, 3] in [-1, 1] to the model's input [B, size, size, 3], as its authors do.
 
-    The shorter side becomes `size` (bicubic, antialiased), the middle of the longer one is kept, and
-    `normalize` follows.
+    The shorter side becomes `size` (bicubic, antialiased) and the longer one is rounded down, its middle is kept,
+    and `normalize` follows.
     """
     b, h, w, c = images.shape
-    height, width = round(size * h / min(h, w)), round(size * w / min(h, w))
+    height, width = size * h // min(h, w), size * w // min(h, w)
     if (height, width) != (h, w):
         images = jax.image.resize(images, (b, height, width, c), 'cubic', antialias=True)
     top, left = (height - size) // 2, (width - size) // 2

@@ -11,15 +11,18 @@ Norms compute their statistics in float32 (or wider), whatever the compute dtype
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ldm_jax import build
 from ldm_jax.types import Array
 
 # torch's default for Linear and Conv2d: uniform within 1 / sqrt(fan_in) on either side.
 TORCH_INIT = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 ZEROS = nn.initializers.zeros_init()  # a residual branch that starts as the identity
+WRAPS = ('', 'x', 'y', 'xy')  # the axes of a seamless picture, whose sides are neighbours
 
 
 def dense(
@@ -49,28 +52,37 @@ def conv(
     name: str,
     stride: int = 1,
     padding: int | tuple[int, int] | None = None,
+    wrap: str = '',
     use_bias: bool = True,
     kernel_init: nn.initializers.Initializer = TORCH_INIT,
     dtype: jnp.dtype = jnp.float32,
-) -> nn.Conv:
+) -> Callable[[Array], Array]:
     """A square convolution [B, H, W, C] -> [B, H', W', features].
 
     padding: rows and columns of zeros (before, after), one number for both sides; by default kernel // 2,
     which keeps the size at stride 1. Always explicit: 'SAME' at stride 2 pads unlike torch.
+    wrap: 'x', 'y' or 'xy' pads that axis, columns or rows, with the other side of the picture in place of zeros.
+    Raises ValueError for another wrap.
     """
+    if wrap not in WRAPS:
+        raise build.unknown('axes to wrap', wrap, list(WRAPS))
     padding = kernel // 2 if padding is None else padding
     sides = (padding, padding) if isinstance(padding, int) else tuple(padding)
-    return nn.Conv(
+    rows, columns = (((0, 0), sides) if axis in wrap else (sides, (0, 0)) for axis in 'yx')
+    convolve = nn.Conv(
         features,
         (kernel, kernel),
         strides=(stride, stride),
-        padding=(sides, sides),
+        padding=(rows[0], columns[0]),
         use_bias=use_bias,
         dtype=dtype,
         name=name,
         kernel_init=nn.with_logical_partitioning(kernel_init, (None, None, 'conv_in', 'conv_out')),
         bias_init=nn.with_logical_partitioning(ZEROS, ('conv_out',)),
     )
+    if not wrap or sides == (0, 0):
+        return convolve
+    return lambda x: convolve(jnp.pad(x, ((0, 0), rows[1], columns[1], (0, 0)), mode='wrap'))
 
 
 def group_norm(

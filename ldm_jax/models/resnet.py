@@ -15,7 +15,7 @@ class ResBlock(nn.Module):
     temb [B, D] is added between the convolutions, or with scale_shift modulates the second norm:
     norm(h) (1 + scale) + shift (Dhariwal & Nichol 2021, arXiv:2105.05233, AdaGN).
     resample 'up' or 'down' changes the resolution inside the block, before the first convolution,
-    on both branches: nearest neighbour up, 2x2 mean down.
+    on both branches: nearest neighbour up, 2x2 mean down. wrap: of the convolutions, as in layers.conv.
     """
 
     features: int
@@ -24,6 +24,7 @@ class ResBlock(nn.Module):
     scale_shift: bool = False
     resample: str = 'none'
     zero_init: bool = False
+    wrap: str = ''
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -38,7 +39,7 @@ class ResBlock(nn.Module):
             h, x = layers.upsample_nearest(h), layers.upsample_nearest(x)
         elif self.resample == 'down':
             h, x = (nn.avg_pool(a, (2, 2), strides=(2, 2)) for a in (h, x))
-        h = layers.conv(self.features, dtype=self.dtype, name='conv1')(h)
+        h = layers.conv(self.features, wrap=self.wrap, dtype=self.dtype, name='conv1')(h)
 
         if temb is None:
             h = norm('norm2')(h)
@@ -54,7 +55,8 @@ class ResBlock(nn.Module):
             else:
                 h = norm('norm2')(h + time)
         init = layers.ZEROS if self.zero_init else layers.TORCH_INIT
-        h = layers.conv(self.features, kernel_init=init, dtype=self.dtype, name='conv2')(nn.silu(h))
+        conv2 = layers.conv(self.features, wrap=self.wrap, kernel_init=init, dtype=self.dtype, name='conv2')
+        h = conv2(nn.silu(h))
         if x.shape[-1] != self.features:
             x = layers.conv(self.features, 1, dtype=self.dtype, name='skip')(x)
         return x + h
@@ -64,10 +66,12 @@ class Upsample(nn.Module):
     """Nearest neighbour to twice the size, then a convolution: [B, H, W, C] -> [B, 2 H, 2 W, C]."""
 
     dtype: jnp.dtype = jnp.float32
+    wrap: str = ''
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return layers.conv(x.shape[-1], dtype=self.dtype, name='conv')(layers.upsample_nearest(x))
+        conv = layers.conv(x.shape[-1], wrap=self.wrap, dtype=self.dtype, name='conv')
+        return conv(layers.upsample_nearest(x))
 
 
 class Downsample(nn.Module):
@@ -78,7 +82,10 @@ class Downsample(nn.Module):
 
     padding: tuple[int, int]
     dtype: jnp.dtype = jnp.float32
+    wrap: str = ''
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return layers.conv(x.shape[-1], stride=2, padding=self.padding, dtype=self.dtype, name='conv')(x)
+        return layers.conv(
+            x.shape[-1], stride=2, padding=self.padding, wrap=self.wrap, dtype=self.dtype, name='conv'
+        )(x)

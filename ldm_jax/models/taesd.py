@@ -8,6 +8,7 @@ Ref: the published weights, madebyollin/taesd; there is no paper.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -26,6 +27,7 @@ class Model(nn.Module):
 
     num_blocks: of the encoder's levels, from full resolution down; the decoder's are the same.
     mid_norm: each block of the lowest level first adds a branch with GroupNorm, as distilling FLUX.2 needed.
+    wrap: 'x', 'y' or 'xy', axes on which convolutions go round, for pictures without a seam.
     The published ones: SD, SDXL z_channels 4; SD3, FLUX.1 16; FLUX.2 32 with mid_norm.
     The networks inside take and give pixels in [0, 1]; `encode` and `decode` convert.
     """
@@ -35,6 +37,7 @@ class Model(nn.Module):
     channels: int = 64
     num_blocks: tuple[int, ...] = (1, 3, 3, 3)
     mid_norm: bool = False
+    wrap: str = ''
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
@@ -43,6 +46,7 @@ class Model(nn.Module):
             channels=self.channels,
             num_blocks=self.num_blocks,
             mid_norm=self.mid_norm,
+            wrap=self.wrap,
             remat=self.remat,
             dtype=self.dtype,
         )
@@ -70,7 +74,11 @@ class Model(nn.Module):
 
     def latents(self, x: Array, eps: Array | None = None) -> Array:
         """What a diffusion model learns: `encode`; eps is not used, there being no posterior to sample."""
-        return self.encode(x)
+        return self.draw(self.encode(x), eps)
+
+    def draw(self, z: Array, eps: Array | None = None) -> Array:
+        """What `latents` makes of the answer of `encode`: nothing."""
+        return z
 
     def decode(self, z: Array) -> Array:
         """Latents [B, h, w, Z] -> images [B, H, W, C], nominally in [-1, 1] (not clipped)."""
@@ -90,21 +98,20 @@ class Encoder(nn.Module):
     channels: int
     num_blocks: tuple[int, ...]
     mid_norm: bool = False
+    wrap: str = ''
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        block, last = _blocks(self), len(self.num_blocks) - 1
-        h = layers.conv(self.channels, dtype=self.dtype, name='conv_in')(x)
+        block, conv, last = _blocks(self), _conv(self), len(self.num_blocks) - 1
+        h = conv(self.channels, name='conv_in')(x)
         for level, count in enumerate(self.num_blocks):
             for i in range(count):
                 h = block(level == last, name=f'down_{level}_block_{i}')(h)
             if level < last:
-                h = layers.conv(
-                    self.channels, stride=2, use_bias=False, dtype=self.dtype, name=f'down_{level}_sample'
-                )(h)
-        return layers.conv(self.out_channels, dtype=self.dtype, name='conv_out')(h)
+                h = conv(self.channels, stride=2, use_bias=False, name=f'down_{level}_sample')(h)
+        return conv(self.out_channels, name='conv_out')(h)
 
 
 class Decoder(nn.Module):
@@ -114,44 +121,41 @@ class Decoder(nn.Module):
     channels: int
     num_blocks: tuple[int, ...]
     mid_norm: bool = False
+    wrap: str = ''
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        block, last = _blocks(self), len(self.num_blocks) - 1
+        block, conv, last = _blocks(self), _conv(self), len(self.num_blocks) - 1
         h = LATENT_MAGNITUDE * jnp.tanh(z / LATENT_MAGNITUDE)
-        h = nn.relu(layers.conv(self.channels, dtype=self.dtype, name='conv_in')(h))
+        h = nn.relu(conv(self.channels, name='conv_in')(h))
         for level, count in reversed(list(enumerate(self.num_blocks))):
             for i in range(count):
                 h = block(level == last, name=f'up_{level}_block_{i}')(h)
             if level > 0:
-                h = layers.conv(self.channels, use_bias=False, dtype=self.dtype, name=f'up_{level}_sample')(
-                    layers.upsample_nearest(h)
-                )
-        return layers.conv(self.out_channels, dtype=self.dtype, name='conv_out')(h)
+                h = layers.upsample_nearest(h)
+                h = conv(self.channels, use_bias=False, name=f'up_{level}_sample')(h)
+        return conv(self.out_channels, name='conv_out')(h)
 
 
 class Block(nn.Module):
     """Three convolutions beside the identity: x [B, H, W, C] -> [B, H, W, C]."""
 
     norm: bool
+    wrap: str = ''
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        channels = x.shape[-1]
-
-        def conv(features, kernel, name, use_bias=True):
-            return layers.conv(features, kernel, use_bias=use_bias, dtype=self.dtype, name=name)
-
+        channels, conv = x.shape[-1], _conv(self)
         if self.norm:
-            h = conv(4 * channels, 1, 'norm_in', use_bias=False)(x)
+            h = conv(4 * channels, 1, name='norm_in', use_bias=False)(x)
             h = nn.relu(layers.group_norm(epsilon=1e-5, num_groups=4, dtype=self.dtype, name='norm')(h))
-            x = x + conv(channels, 1, 'norm_out', use_bias=False)(h)
-        h = nn.relu(conv(channels, 3, 'conv1')(x))
-        h = nn.relu(conv(channels, 3, 'conv2')(h))
-        return nn.relu(x + conv(channels, 3, 'conv3')(h))
+            x = x + conv(channels, 1, name='norm_out', use_bias=False)(h)
+        h = nn.relu(conv(channels, name='conv1')(x))
+        h = nn.relu(conv(channels, name='conv2')(h))
+        return nn.relu(x + conv(channels, name='conv3')(h))
 
 
 def to_unit(z: Array) -> Array:
@@ -165,9 +169,13 @@ def from_unit(z: Array) -> Array:
 
 
 def _blocks(half: Encoder | Decoder) -> Callable[..., nn.Module]:
-    wrap = nn.remat if half.remat else lambda block: block
+    remat = nn.remat if half.remat else lambda block: block
 
     def block(lowest, name):
-        return wrap(Block)(half.mid_norm and lowest, half.dtype, name=name)
+        return remat(Block)(half.mid_norm and lowest, half.wrap, half.dtype, name=name)
 
     return block
+
+
+def _conv(part: nn.Module) -> Callable[..., Callable[[Array], Array]]:
+    return partial(layers.conv, wrap=part.wrap, dtype=part.dtype)

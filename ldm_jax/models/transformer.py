@@ -14,6 +14,7 @@ class TransformerBlock(nn.Module):
     """Self-attention, cross-attention and a gated feed-forward, each normed first and added to x [B, L, D].
 
     With cross_attention_only the first attention reads the context too (the x4 upscaler).
+    perturbed [B]: whose self-attention is the identity, as in Attention.
     """
 
     num_heads: int
@@ -23,7 +24,7 @@ class TransformerBlock(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, context: Array) -> Array:
+    def __call__(self, x: Array, context: Array, perturbed: Array | None = None) -> Array:
         features = x.shape[-1]
 
         def attention(name):
@@ -39,7 +40,10 @@ class TransformerBlock(nn.Module):
         def norm(name):
             return layers.layer_norm(dtype=self.dtype, name=name)
 
-        x = x + attention('attn1')(norm('norm1')(x), context if self.cross_attention_only else None)
+        if self.cross_attention_only:
+            x = x + attention('attn1')(norm('norm1')(x), context)
+        else:
+            x = x + attention('attn1')(norm('norm1')(x), perturbed=perturbed)
         x = x + attention('attn2')(norm('norm2')(x), context)
         hidden = layers.dense(8 * features, axes=('embed', 'mlp'), dtype=self.dtype, name='ff_in')(
             norm('norm3')(x)
@@ -65,7 +69,7 @@ class SpatialTransformer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, context: Array) -> Array:
+    def __call__(self, x: Array, context: Array, perturbed: Array | None = None) -> Array:
         b, h, w, c = x.shape
         tokens = layers.group_norm(epsilon=1e-6, num_groups=self.num_groups, dtype=self.dtype, name='norm')(
             x
@@ -81,7 +85,7 @@ class SpatialTransformer(nn.Module):
                 self.backend,
                 self.dtype,
                 name=f'block_{i}',
-            )(tokens, context)
+            )(tokens, context, perturbed)
         out = layers.dense(
             c, axes=('embed', 'embed'), kernel_init=layers.ZEROS, dtype=self.dtype, name='proj_out'
         )(tokens)

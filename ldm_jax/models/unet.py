@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ldm_jax import build
 from ldm_jax.models import layers
 from ldm_jax.models.attention import SpatialSelfAttention
 from ldm_jax.models.resnet import Downsample, ResBlock, Upsample
@@ -43,7 +44,11 @@ class Model(nn.Module):
     cross_attention_only: tuple[bool, ...] = ()  # per level: both attentions read the context
     scale_shift: bool = False  # residual blocks are modulated by time, not added to
     resblock_updown: bool = False  # residual blocks change the resolution, not convolutions
+    perturbed: tuple[str, ...] = (
+        'mid',
+    )  # attention that Cond.perturbed is for: 'up_1_attn_0', 'down_2', 'up'
     num_groups: int = 32
+    wrap: str = ''  # 'x', 'y' or 'xy': convolutions go round there, for pictures without a seam
     remat: bool = False  # recompute each block in the backward pass: less memory, a third more time
     attention_backend: str = 'auto'
     dtype: jnp.dtype = jnp.float32
@@ -124,41 +129,42 @@ class Model(nn.Module):
         self._check(x, cond)
         temb = self._time(jnp.broadcast_to(t, x.shape[:1]), cond)
         h = x if cond.concat is None else jnp.concatenate([x, cond.concat.astype(x.dtype)], axis=-1)
-        context = None if cond.context is None else cond.context.astype(self.dtype)
 
-        h = layers.conv(self.channels, dtype=self.dtype, name='conv_in')(h)
+        h = layers.conv(self.channels, wrap=self.wrap, dtype=self.dtype, name='conv_in')(h)
         skips = [h]
         last = len(self.channel_mult) - 1
         cross_only = self.cross_attention_only or (False,) * len(self.channel_mult)
         for level, mult in enumerate(self.channel_mult):
             for i in range(self.num_res_blocks):
                 h = self._res_block(self.channels * mult, f'down_{level}_res_{i}')(h, temb)
-                h = self._attend(h, context, f'down_{level}_attn_{i}', self.depth[level], cross_only[level])
+                h = self._attend(h, cond, f'down_{level}_attn_{i}', self.depth[level], cross_only[level])
                 skips.append(h)
             if level < last:
                 if self.resblock_updown:
                     h = self._res_block(h.shape[-1], f'down_{level}_sample', 'down')(h, temb)
                 else:
-                    h = Downsample((1, 1), self.dtype, name=f'down_{level}_sample')(h)
+                    h = Downsample((1, 1), self.dtype, self.wrap, name=f'down_{level}_sample')(h)
                 skips.append(h)
 
         h = self._res_block(h.shape[-1], 'mid_res_0')(h, temb)
-        h = self._attend(h, context, 'mid_attn', self.mid_depth)
+        h = self._attend(h, cond, 'mid_attn', self.mid_depth)
         h = self._res_block(h.shape[-1], 'mid_res_1')(h, temb)
 
         for level, mult in reversed(list(enumerate(self.channel_mult))):
             for i in range(self.num_res_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = self._res_block(self.channels * mult, f'up_{level}_res_{i}')(h, temb)
-                h = self._attend(h, context, f'up_{level}_attn_{i}', self.depth[level], cross_only[level])
+                h = self._attend(h, cond, f'up_{level}_attn_{i}', self.depth[level], cross_only[level])
             if level > 0:
                 if self.resblock_updown:
                     h = self._res_block(h.shape[-1], f'up_{level}_sample', 'up')(h, temb)
                 else:
-                    h = Upsample(self.dtype, name=f'up_{level}_sample')(h)
+                    h = Upsample(self.dtype, self.wrap, name=f'up_{level}_sample')(h)
 
         h = layers.group_norm(epsilon=1e-5, num_groups=self.num_groups, dtype=self.dtype, name='norm_out')(h)
-        out = layers.conv(self.out_channels, kernel_init=layers.ZEROS, dtype=self.dtype, name='conv_out')
+        out = layers.conv(
+            self.out_channels, wrap=self.wrap, kernel_init=layers.ZEROS, dtype=self.dtype, name='conv_out'
+        )
         return out(nn.silu(h)).astype(x.dtype)
 
     def _res_block(self, features: int, name: str, resample: str = 'none') -> nn.Module:
@@ -169,24 +175,25 @@ class Model(nn.Module):
             scale_shift=self.scale_shift,
             resample=resample,
             zero_init=True,
+            wrap=self.wrap,
             dtype=self.dtype,
             name=name,
         )
 
-    def _attend(
-        self, h: Array, context: Array | None, name: str, depth: int, cross_only: bool = False
-    ) -> Array:
+    def _attend(self, h: Array, cond: Cond, name: str, depth: int, cross_only: bool = False) -> Array:
         """h [B, H, W, C] after attention of this depth; h itself if that is 0."""
         if depth == 0:
             return h
+        perturbed = cond.perturbed if any(_within(name, part) for part in self.perturbed) else None
         features = h.shape[-1]
         heads = self.heads(features)
         shared = dict(num_groups=self.num_groups, backend=self.attention_backend, dtype=self.dtype, name=name)
         if self.context_width is None:
             block = nn.remat(SpatialSelfAttention) if self.remat else SpatialSelfAttention
-            return block(heads, epsilon=1e-5, zero_init=True, **shared)(h)
+            return block(heads, epsilon=1e-5, zero_init=True, **shared)(h, perturbed)
         block = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
-        return block(heads, features // heads, depth, cross_attention_only=cross_only, **shared)(h, context)
+        block = block(heads, features // heads, depth, cross_attention_only=cross_only, **shared)
+        return block(h, cond.context.astype(self.dtype), perturbed)
 
     def _time(self, t: Array, cond: Cond) -> Array:
         """The embedding [B, 4 channels] of time, and of vector or label, that residual blocks read."""
@@ -210,7 +217,8 @@ class Model(nn.Module):
 
     def _check(self, x: Array, cond: Cond) -> None:
         b, h, w, latent = x.shape
-        for part, axes in {'context': 'BLD', 'concat': 'BhwC', 'vector': 'BD', 'label': 'B'}.items():
+        shapes = {'context': 'BLD', 'concat': 'BhwC', 'vector': 'BD', 'label': 'B', 'perturbed': 'B'}
+        for part, axes in shapes.items():
             given = getattr(cond, part)
             if given is not None and (len(given.shape) != len(axes) or given.shape[0] != b):
                 raise ValueError(
@@ -247,3 +255,21 @@ class Model(nn.Module):
                     f'Cond.{part} must be {width} wide for this U-Net; got {given.shape}. '
                     'Is the encoder the one that the model was trained with?'
                 )
+        if cond.perturbed is not None:
+            have = self._self_attention()
+            for part in self.perturbed:
+                if not any(_within(name, part) for name in have):
+                    raise build.unknown('self-attention of this U-Net to perturb', part, have)
+
+    def _self_attention(self) -> list[str]:
+        """The names of the blocks with attention over pixels."""
+        cross_only = self.cross_attention_only or (False,) * len(self.channel_mult)
+        levels = [level for level, depth in enumerate(self.depth) if depth and not cross_only[level]]
+        down = [f'down_{level}_attn_{i}' for level in levels for i in range(self.num_res_blocks)]
+        up = [f'up_{level}_attn_{i}' for level in levels for i in range(self.num_res_blocks + 1)]
+        return [*down, *['mid_attn'] * bool(self.mid_depth), *up]
+
+
+def _within(name: str, part: str) -> bool:
+    """Whether a block is one part of the network, or in it: 'down_1_attn_0' is in 'down_1' and in 'down'."""
+    return f'{name}_'.startswith(f'{part}_')

@@ -20,6 +20,7 @@ class Model(nn.Module):
     attention_levels: levels (0 = full resolution) with attention after each residual block; the
     published configs name resolutions at 256 pixels instead: 16 is level 4 there. mid_attention: one
     more, between the encoder's last level and the decoder's first, which is there without any of those.
+    wrap: 'x', 'y' or 'xy', axes on which convolutions go round, for pictures without a seam.
     Ref: Rombach et al. 2022, arXiv:2112.10752; Kingma & Welling 2014, arXiv:1312.6114.
     """
 
@@ -31,6 +32,7 @@ class Model(nn.Module):
     attention_levels: tuple[int, ...] = ()
     mid_attention: bool = True
     num_groups: int = 32
+    wrap: str = ''
     remat: bool = False
     attention_backend: str = 'auto'
     dtype: jnp.dtype = jnp.float32
@@ -60,7 +62,11 @@ class Model(nn.Module):
 
     def latents(self, x: Array, eps: Array | None = None) -> Array:
         """Images to latents [B, h, w, Z]: the posterior's mean, or with noise eps its sample."""
-        return sample(self.encode(x), eps)
+        return self.draw(self.encode(x), eps)
+
+    def draw(self, moments: Array, eps: Array | None = None) -> Array:
+        """What `latents` makes of the answer of `encode`."""
+        return sample(moments, eps)
 
     def decode(self, z: Array) -> Array:
         """Latents [B, h, w, Z] -> images [B, H, W, C], nominally in [-1, 1] (not clipped)."""

@@ -19,7 +19,7 @@ from ldm_jax.types import Array
 class Model(nn.Module):
     """VQ autoencoder for images [B, H, W, C] in [-1, 1] with latents [B, H / f, W / f, z_channels].
 
-    attention_levels, mid_attention: as in vae.Model; beta, legacy: as in Quantizer.
+    attention_levels, mid_attention, wrap: as in vae.Model; beta, legacy: as in Quantizer.
     Ref: Rombach et al. 2022, arXiv:2112.10752; Esser et al. 2021, arXiv:2012.09841.
     """
 
@@ -34,6 +34,7 @@ class Model(nn.Module):
     beta: float = 0.25
     legacy: bool = True
     num_groups: int = 32
+    wrap: str = ''
     remat: bool = False
     attention_backend: str = 'auto'
     dtype: jnp.dtype = jnp.float32
@@ -65,7 +66,11 @@ class Model(nn.Module):
 
     def latents(self, x: Array, eps: Array | None = None) -> Array:
         """What a diffusion model learns: `encode`; eps is not used, there being no posterior to sample."""
-        return self.encode(x)
+        return self.draw(self.encode(x), eps)
+
+    def draw(self, z: Array, eps: Array | None = None) -> Array:
+        """What `latents` makes of the answer of `encode`: nothing."""
+        return z
 
     def quantize(self, z: Array) -> tuple[Array, Array, Array]:
         """Latents [B, h, w, Z] -> (quantized [B, h, w, Z], codebook loss, indices [B, h, w])."""

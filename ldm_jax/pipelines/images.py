@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -80,12 +81,18 @@ def load_mask(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def fit(pixels: np.ndarray, size: tuple[int, int], resize: str = 'crop') -> np.ndarray:
+def fit(
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    resize: str = 'crop',
+    scale: Callable[[np.ndarray, tuple[int, int]], np.ndarray] | None = None,
+) -> np.ndarray:
     """Pixels or mask [H, W, C] at another size (H', W'), by Lanczos' filter and inside their former range.
 
     Args:
         resize: 'just' stretches; 'crop' scales until it covers the size and cuts the middle out; 'fill' scales
             until it fits inside and repeats its edges.
+        scale: stretches pixels to a size; `resample` by default.
 
     Raises ValueError for another resize, or a size below 1.
     """
@@ -97,12 +104,13 @@ def fit(pixels: np.ndarray, size: tuple[int, int], resize: str = 'crop') -> np.n
     h, w = pixels.shape[:2]
     if (h, w) == (height, width):
         return pixels
+    scale = resample if scale is None else scale
     if resize == 'just':
-        return resample(pixels, size)
+        return scale(pixels, size)
     covers = width * h <= w * height  # scaled to the height, the picture is wide enough
     by_height = covers == (resize == 'crop')
     scaled = (height, max(w * height // h, 1)) if by_height else (max(h * width // w, 1), width)
-    pixels = resample(pixels, scaled)
+    pixels = scale(pixels, scaled)
     top, left = (of // 2 - to // 2 for of, to in zip(scaled, size, strict=True))
     if resize == 'crop':
         return pixels[top : top + height, left : left + width]

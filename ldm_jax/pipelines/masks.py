@@ -111,7 +111,7 @@ def masked_image(content: str, image: np.ndarray, mask: np.ndarray) -> np.ndarra
 
     Raises ValueError for another content than CONTENTS, or a mask of another size.
     """
-    _check(content)
+    check_content(content)
     check_same_size(image, mask)
     return fill(image, mask) if content == 'fill' else image
 
@@ -125,7 +125,7 @@ def masked_latents(content: str, latents: np.ndarray, mask: np.ndarray, noise: n
 
     Raises ValueError for another content than CONTENTS.
     """
-    _check(content)
+    check_content(content)
     if content == 'latent_noise':
         return latents * (1 - mask) + noise * mask
     return latents * (1 - mask) if content == 'latent_nothing' else latents
@@ -158,6 +158,17 @@ def latent_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.round(resample(mask, size, Image.Resampling.BICUBIC))
 
 
+def nearest_mask(mask: np.ndarray, factor: int) -> np.ndarray:
+    """Every factor-th pixel of the mask, 1 from 0.5 on: [H, W, 1] -> [h, w, 1], as inpainting models are trained."""
+    return (mask[::factor, ::factor] >= 0.5).astype(np.float32)
+
+
+def check_content(content: str) -> None:
+    """Raises ValueError, with those that there are, for another content than CONTENTS."""
+    if content not in CONTENTS:
+        raise unknown('masked content', content, list(CONTENTS))
+
+
 def check_same_size(image: np.ndarray, mask: np.ndarray) -> None:
     """Raises ValueError unless a picture [H, W, 3] and a mask [H, W, 1] have one size."""
     if mask.shape != (*image.shape[:2], 1):
@@ -165,11 +176,6 @@ def check_same_size(image: np.ndarray, mask: np.ndarray) -> None:
             f'The mask is {list(mask.shape)} and the picture {list(image.shape)}: '
             'give a mask [H, W, 1] of the same height and width.'
         )
-
-
-def _check(content: str) -> None:
-    if content not in CONTENTS:
-        raise unknown('masked content', content, list(CONTENTS))
 
 
 def _grown(low: int, high: int, length: int, limit: int) -> tuple[int, int]:

@@ -1,117 +1,89 @@
-"""Prompt tokens to images."""
+"""Prompts to pictures: every model that is told a text and nothing else, SDXL and its refiner too."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-from ldm_jax.build import build
-from ldm_jax.diffusion import grids, guidance, noise, parameterization
-from ldm_jax.diffusion.denoiser import denoiser, on_schedule
-from ldm_jax.diffusion.sampling import sample
-from ldm_jax.types import Array, Cond, PyTree, Sampler, Schedule
+from ldm_jax.pipelines import kinds
+from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.pipelines.pipeline import Pipeline
+from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines.sizes import Sizes
+from ldm_jax.types import Cond, NoiseLevel
 
 
-@dataclasses.dataclass(frozen=True)
-class TextToImage:
-    """Text encoder, U-Net and first stage with the settings that make them a sampler of pictures.
-
-    Frozen and hashable; parameters are an argument, and the caller jits.
-    """
-
-    text_encoder: nn.Module
-    unet: nn.Module
-    first_stage: nn.Module
-    schedule: Schedule
-    sampler: Sampler
-    parameterization: str
-    latent_scale: float
-    latent_size: tuple[int, int]  # h, w
-    num_steps: int
-    grid: grids.Grid
-
-    def __call__(
-        self,
-        params: Mapping[str, PyTree],
-        tokens: Array,
-        null_tokens: Array,
-        key: Array,
-        guidance_scale: Array,
-    ) -> Array:
-        """Images [B, H, W, 3] in [-1, 1].
-
-        Args:
-            params: of the parts 'text_encoder', 'unet' and 'first_stage'.
-            tokens: [B, L] of the prompts; null_tokens [B, L] of the negative or empty ones.
-            key: PRNG key. Image i depends on the key and i, not on the size of the batch.
-            guidance_scale: [] or [B]; 1 is no guidance.
-        """
-
-        def encode(ids):
-            return Cond(context=self.text_encoder.apply({'params': params['text_encoder']}, ids).context)
-
-        def network(x, t, cond):
-            return self.unet.apply({'params': params['unet']}, x, t, cond)
-
-        cond = guidance.pair(encode(null_tokens), encode(tokens))
-        predict = denoiser(network, parameterization.named(self.parameterization), cond)
-        denoise = on_schedule(guidance.classifier_free(predict, guidance_scale), self.schedule)
-        levels = self.grid(self.schedule, self.num_steps)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(tokens)))
-        noise_keys, sampler_keys = noise.split(keys, 2)
-        x = levels.sigma[0] * noise.normal(noise_keys, self.latents(len(tokens)))
-        latents = sample(self.sampler, denoise, x, levels, sampler_keys)
-        images = self.first_stage.apply(
-            {'params': params['first_stage']}, latents / self.latent_scale, method='decode'
-        )
-        return jnp.clip(images, -1, 1)
-
-    def latents(self, batch: int) -> jax.ShapeDtypeStruct:
-        """The shape of the latents [B, h, w, Z]."""
-        return jax.ShapeDtypeStruct((batch, *self.latent_size, self.unet.out_channels), jnp.float32)
-
-
-def from_settings(
-    settings: Mapping[str, Any],
+def text_to_image(
+    pipeline: Pipeline,
+    prompts: str | Sequence[str],
+    negative_prompts: str | Sequence[str] = '',
     *,
-    sampler: Mapping[str, Any],
-    num_steps: int,
-    grid: str | Mapping[str, Any] = 'trailing',
-    dtype: str = 'float32',
-) -> TextToImage:
-    """The pipeline that a model directory's settings describe, with a sampler spec; dtype is for compute.
+    size: tuple[int, int] | None = None,
+    seed: int | Sequence[int] = 0,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sizes: Sizes | None = None,
+    negative_sizes: Sizes | None = None,
+) -> np.ndarray:
+    """Images [B, H, W, 3] in [-1, 1], one for each prompt.
 
-    Raises ValueError for a model that is told more, or less, than a text.
+    Args:
+        prompts, negative_prompts: one text, or B; one negative text stands for all.
+        size: (H, W); by default the model's own.
+        seed: of the first picture, the next ones having the next numbers; or B of them. A picture depends on its
+            own prompt, seed and settings, not on those beside it or on the devices.
+        sizes, negative_sizes: what SDXL is told of the making of what is wanted, and of what is not; the same of
+            both by default, but for the refiner's aesthetic score.
+
+    Raises ValueError for a model that is told something else too, or for a size that it cannot make.
     """
-    needs = {'text_encoder', 'unet', 'first_stage'}
-    unet = settings['models'].get('unet', {})
-    if (
-        settings['models'].keys() != needs
-        or unet.get('vector_width')
-        or unet.get('in_channels', 4) != unet.get('out_channels', 4)
-    ):
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    kinds.check(pipeline.parts, 'text_to_image', 'text')
+    size = pipeline.size(size)
+    seeds = pipelines.seeds_from(seed, len(prompts))
+    _, levels = sampling.plan(pipeline.parts.schedule)
+    x = starting_noise(pipeline, sampling, levels, seeds, size)
+    conds = texts(pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
+
+
+def starting_noise(
+    pipeline: Pipeline, sampling: Sampling, levels: NoiseLevel, seeds: Sequence[int], size: tuple[int, int]
+) -> np.ndarray:
+    """Latents of noise alone at the first level."""
+    return at_start(sampling, levels, pipeline.noise(seeds, size, sampling.noise_source))
+
+
+def at_start(sampling: Sampling, levels: NoiseLevel, noise: np.ndarray) -> np.ndarray:
+    """Standard normal noise scaled to the first level."""
+    alpha, sigma = float(levels.alpha[0]), float(levels.sigma[0])
+    scale = sigma if sampling.start == 'noise' else np.hypot(alpha, sigma)
+    return np.float32(scale) * noise
+
+
+def texts(
+    pipeline: Pipeline,
+    sampling: Sampling,
+    prompts: Sequence[str],
+    negative_prompts: str | Sequence[str],
+    size: tuple[int, int],
+    sizes: Sizes | None = None,
+    negative_sizes: Sizes | None = None,
+) -> tuple[Cond, ...]:
+    """The conditionings that guidance is of: that of negative prompts, unless there is no guidance, and of prompts.
+
+    Raises ValueError where there are not as many negative prompts as prompts.
+    """
+    if sampling.guidance_scale is None:
+        return (pipeline.text(prompts, size, sizes=sizes),)
+    if isinstance(negative_prompts, str):
+        negative_prompts = [negative_prompts] * len(prompts)
+    if len(negative_prompts) != len(prompts):
         raise ValueError(
-            f'Text to image is for models of {sorted(needs)} that are told a text and nothing else; this one has '
-            f'{sorted(settings["models"])}, and its unet takes {unet.get("in_channels", 4)} channels.'
+            f'{len(negative_prompts)} negative prompts for {len(prompts)} prompts: give as many, or one.'
         )
-
-    def part(name):
-        return build('models', dict(settings['models'][name], dtype=dtype))
-
-    return TextToImage(
-        text_encoder=part('text_encoder'),
-        unet=part('unet'),
-        first_stage=part('first_stage'),
-        schedule=build('schedules', settings['schedule']),
-        sampler=build('samplers', sampler),
-        parameterization=settings['parameterization'],
-        latent_scale=settings['latent_scale'],
-        latent_size=(settings['latent_size'],) * 2,
-        num_steps=num_steps,
-        grid=grids.named(grid),
-    )
+    if negative_sizes is None and sizes is not None:
+        negative_sizes = dataclasses.replace(sizes, aesthetic_score=None)
+    uncond = pipeline.text(negative_prompts, size, negative=True, sizes=negative_sizes)
+    return uncond, pipeline.text(prompts, size, sizes=sizes)

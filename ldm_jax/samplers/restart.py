@@ -7,10 +7,11 @@ from typing import ClassVar
 import jax
 from flax import struct
 
-from ldm_jax.diffusion import stochastic
+from ldm_jax.diffusion import climbs, stochastic
+from ldm_jax.diffusion.grids import Grid
 from ldm_jax.diffusion.noise import normal
 from ldm_jax.diffusion.probability_flow import ddim, eps_of, reach
-from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
+from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree, Schedule
 
 
 @struct.dataclass
@@ -23,6 +24,12 @@ class Sampler:
 
     s_noise: float = 1.0
     order: ClassVar[int] = 2
+
+    def table(self, schedule: Schedule, grid: Grid, num_steps: int) -> NoiseLevel:
+        """A1111's levels for so many evaluated steps: the grid's with its detours, which begin at 20 steps."""
+        base, steps, times = climbs.plan(num_steps)
+        levels = grid(schedule, base)
+        return climbs.restarts(schedule, levels, steps=steps, times=times) if times else levels
 
     def init(self, x: Array, levels: NoiseLevel, num_steps: Array) -> PyTree:
         return ()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import trees
+from ldm_jax.cache import CACHE
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.leaves import Arrays
@@ -21,7 +22,7 @@ SETTINGS = folders.TINY['StableDiffusionPipeline']
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(loading.CACHE, str(tmp_path / 'cache'))
+    monkeypatch.setenv(CACHE, str(tmp_path / 'cache'))
     return tmp_path / 'cache'
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import build
-from ldm_jax.diffusion.sampling import padded, sample
+from ldm_jax.diffusion.sampling import ascending, padded, sample
 from ldm_jax.schedules.scaled_linear import Schedule
 from tests import oracles
 from tests.contracts.test_samplers import STOCHASTIC
@@ -36,7 +36,8 @@ CENTERS, WEIGHTS, WIDTH = (
 
 def mixture_denoiser(x, level):
     """The best x0_hat for data drawn from a mixture of three Gaussians; x [B], level [] or [B]."""
-    centers, weights = jnp.asarray(CENTERS), jnp.asarray(WEIGHTS)
+    # Copies: jax remembers constants by their identity, and would take float32 ones for float64.
+    centers, weights = (jnp.asarray(a.astype(x.dtype)) for a in (CENTERS, WEIGHTS))
     alpha, sigma = jnp.reshape(level.alpha, (-1, 1)), jnp.reshape(level.sigma, (-1, 1))
     variance = alpha**2 * WIDTH**2 + sigma**2
     apart = x[:, None] - alpha * centers
@@ -178,6 +179,17 @@ def test_gradients_are_those_of_finite_differences(name):
         np.testing.assert_allclose(middle[1], (after[0] - before[0]) / 2e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize('name', ['ddim', 'heun', 'dpmpp_2m'])
+def test_levels_that_rise_lead_from_data_to_noise_at_the_same_order(name):
+    with oracles.float64():
+        sampler, x = build.build('samplers', dict(name=name)), jnp.linspace(-2, 2, 9)
+        errors = []
+        for steps in (20, 40):
+            levels = ascending(Schedule().level(jnp.linspace(600.0, 300.0, steps + 1)))
+            errors.append(np.abs(run(sampler, x, levels, keys(x)) - mixture_flow(300.0, 600.0)).max())
+        assert np.log2(errors[0] / errors[1]) == pytest.approx(sampler.order, abs=0.2)
+
+
 def test_adaptive_steps_meet_the_tolerance_that_they_are_given():
     with oracles.float64():
         x, levels = jnp.linspace(-2, 2, 9), Schedule().level(jnp.linspace(600.0, 300.0, 2))
@@ -188,3 +200,31 @@ def test_adaptive_steps_meet_the_tolerance_that_they_are_given():
             errors.append(np.abs(out - mixture_flow(600.0, 300.0)).max())
             assert errors[-1] < 5 * tolerance
         assert errors[2] > 1e-10  # no steps smaller than were asked for
+
+
+@pytest.mark.parametrize('order', [2, 3])
+def test_adaptive_steps_are_of_the_order_that_they_are_told(order):
+    """Steps h keep an error estimate of h^order at the tolerance, so the error h^order falls with it."""
+    with oracles.float64():
+        x, levels = jnp.linspace(-2, 2, 9), Schedule().level(jnp.linspace(600.0, 300.0, 2))
+        sampler = build.build('samplers', dict(name='dpm_adaptive', max_order=order))
+        tolerances = np.array([1e-5, 1e-6, 1e-7, 1e-8])
+        calls = []
+
+        def counted(x, level):
+            jax.debug.callback(lambda: calls.append(1))
+            return mixture_denoiser(x, level)
+
+        @functools.partial(jax.jit, compiler_options=oracles.QUICK)
+        def walk(tolerance):
+            within = sampler.replace(rtol=tolerance, atol=tolerance)
+            return sample(within, counted, x, levels, keys(x))
+
+        errors, evaluations = [], []
+        for tolerance in tolerances:
+            calls.clear()
+            errors.append(np.abs(walk(tolerance) - mixture_flow(600.0, 300.0)).max())
+            jax.effects_barrier()
+            evaluations.append(len(calls))
+        slopes = [np.polyfit(np.log(tolerances), np.log(a), 1)[0] for a in (errors, evaluations)]
+        np.testing.assert_allclose(slopes, [1, -1 / order], atol=0.05)

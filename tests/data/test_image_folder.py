@@ -1,13 +1,16 @@
 """Images with captions from a folder or a zip file."""
 
 import json
+import pickle
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ldm_jax.data.corrupt import Corrupt
 from ldm_jax.data.image_folder import Source
+from tests.data.pictures import BROKEN, assert_shows, picture
 
 ROWS = [
     {'file_name': 'a.png', 'caption': 'red', 'style': 'flat', 'split': 'train'},
@@ -60,7 +63,7 @@ def test_several_texts_show_each_image_with_each(path):
 
 def test_select_keeps_the_rows_that_match_every_field(path):
     source = Source(path, image_size=8, select=dict(split=('train',), style=('flat', 'round')))
-    assert [row['file_name'] for row in source.rows] == ['a.png']
+    assert [source.name(i) for i in range(len(source))] == ['a.png']
 
 
 def test_mistakes_are_named_before_any_image_is_read(path):
@@ -72,6 +75,136 @@ def test_mistakes_are_named_before_any_image_is_read(path):
         Source('nowhere', image_size=8)
 
 
-def test_a_folder_without_metadata_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match='metadata.jsonl'):
-        Source(str(tmp_path), image_size=8)
+@pytest.fixture(params=['folder', 'zip'])
+def plain(request, tmp_path):
+    """Pictures in nested folders, some with captions beside them, and things to leave alone."""
+    folder = tmp_path / 'plain'
+    for i, name in enumerate(['cats/b.png', 'cats/a.JPG', 'dogs/big/c.webp', 'd.png']):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(
+            picture(i, kind={'JPG': 'JPEG', 'webp': 'WEBP'}.get(name.split('.')[1], 'PNG'))
+        )
+    for name in ('.DS_Store', '__MACOSX/cats/._a.JPG', 'readme.md', 'cats/.hidden.png'):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b'x')
+    for name in ('cats/b', 'cats/a', 'd'):
+        (folder / f'{name}.txt').write_text(f'it is {name} {{curly}}\n')
+    return str(folder if request.param == 'folder' else zipped(folder, tmp_path / 'plain.zip'))
+
+
+def zipped(folder, path):
+    with zipfile.ZipFile(path, 'w') as archive:
+        for file in sorted(folder.rglob('*')):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+def test_without_metadata_every_image_counts_and_folders_are_classes(plain):
+    source = Source(plain, text='a photo of {folder}, {stem}', label='folder')
+    assert [source.name(i) for i in range(len(source))] == [
+        'cats/a.JPG',
+        'cats/b.png',
+        'd.png',
+        'dogs/big/c.webp',
+    ]
+    assert [source[i]['text'] for i in range(4)] == [
+        'a photo of cats, a',
+        'a photo of cats, b',
+        'a photo of , d',
+        'a photo of dogs/big, c',
+    ]
+    assert [int(source[i]['label']) for i in range(4)] == [1, 1, 0, 2]
+    assert source[0]['label'].dtype == np.int32
+    assert_shows(source[1]['image'], 0)
+    assert source.shape(1) == (8, 12)
+
+
+def test_captions_are_of_text_files_beside_the_images(plain):
+    with pytest.raises(
+        ValueError, match=r"1 of 4 rows have no field 'caption'.*dogs/big/c.webp.*x\.txt beside x\.png"
+    ):
+        Source(plain)
+    source = Source(plain, text='{caption}', select={'folder': ('cats', '')})
+    assert [source.caption(i) for i in range(3)] == [
+        f'it is {n} {{curly}}' for n in ('cats/a', 'cats/b', 'd')
+    ]
+    assert Source(plain, text='')[3]['text'] == ''
+
+
+def test_metadata_in_folders_and_in_tables_are_found(tmp_path):
+    for i, split in enumerate(('train', 'test')):
+        (tmp_path / split / 'images').mkdir(parents=True)
+        (tmp_path / split / 'images' / 'x.png').write_bytes(picture(i))
+    (tmp_path / 'train' / 'metadata.csv').write_text('file_name,caption,number\nimages/x.png,"one, two",10\n')
+    (tmp_path / 'test' / 'metadata.jsonl').write_text(
+        '{"file_name": "images/x.png", "caption": "three", "number": 9}'
+    )
+    source = Source(str(tmp_path), label='number')
+    assert [source.name(i) for i in range(2)] == ['test/images/x.png', 'train/images/x.png']
+    assert [(source[i]['text'], int(source[i]['label'])) for i in range(2)] == [
+        ('three', 9),
+        ('one, two', 10),
+    ]
+    assert_shows(source[0]['image'], 1)
+
+
+def test_missing_and_broken_images_are_corrupt_and_named(path, tmp_path):
+    if path.endswith('.zip'):
+        path = str(tmp_path / 'images')
+    (tmp_path / 'images' / 'a.png').write_bytes(BROKEN)
+    (tmp_path / 'images' / 'c.png').unlink()
+    zipped(tmp_path / 'images', tmp_path / 'broken.zip')
+    for place in (path, str(tmp_path / 'broken.zip')):
+        source = Source(place, image_size=8)
+        with pytest.raises(Corrupt, match=r'a\.png: .+'):
+            source[0]
+        with pytest.raises(Corrupt, match=r'c\.png: not in'):
+            source[2]
+        assert source[1]['text'] == 'clear'
+
+
+def test_a_zip_file_with_flipped_bits_names_the_image(tmp_path):
+    (tmp_path / 'x').mkdir()
+    (tmp_path / 'x' / 'a.png').write_bytes(picture(0))
+    data = bytearray(zipped(tmp_path / 'x', tmp_path / 'x.zip').read_bytes())
+    data[60] ^= 255
+    (tmp_path / 'x.zip').write_bytes(data)
+    with pytest.raises(Corrupt, match=r'a\.png: .*CRC'):
+        Source(str(tmp_path / 'x.zip'), text='')[0]
+
+
+def test_more_mistakes_are_named(tmp_path):
+    with pytest.raises(ValueError, match='holds no images'):
+        Source(str(tmp_path))
+    (tmp_path / 'notes').write_text('x')
+    with pytest.raises(ValueError, match='neither a folder nor a zip'):
+        Source(str(tmp_path / 'notes'))
+    (tmp_path / 'metadata.jsonl').write_text('{"file": "a.png"}')
+    with pytest.raises(ValueError, match=r"row 1 .*no 'file_name'.*\['file'\]"):
+        Source(str(tmp_path))
+    (tmp_path / 'metadata.jsonl').write_text('{"file_name": "a.png", "caption": null}\nnonsense')
+    with pytest.raises(ValueError, match='line 2 of metadata.jsonl'):
+        Source(str(tmp_path))
+    (tmp_path / 'metadata.jsonl').write_text('{"file_name": "a.png", "caption": null}')
+    with pytest.raises(ValueError, match=r"1 of 1 rows have no field 'caption'"):
+        Source(str(tmp_path))
+    with pytest.raises(ValueError, match='image_size.*0'):
+        Source(str(tmp_path), text='', image_size=0)
+
+
+def test_a_copy_for_another_process_reads_the_same(path):
+    source = Source(path, image_size=8)
+    first = source[0]
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copy[0]['image'], first['image'])
+    assert hash(copy) == hash(source)
+
+
+def test_the_stamp_changes_with_the_data(path, tmp_path):
+    before = Source(path).stamp
+    assert Source(path).stamp == before
+    if path.endswith('.zip'):
+        (tmp_path / 'images' / 'new.png').write_bytes(picture(5))
+        zipped(tmp_path / 'images', path)
+    (tmp_path / 'images' / 'a.png').write_bytes(picture(5))
+    assert Source(path).stamp != before

@@ -28,6 +28,24 @@ def test_torch_noise_is_turned_to_channels_last():
         np.testing.assert_allclose(image, theirs.permute(1, 2, 0).numpy(), rtol=0, atol=4e-6)
 
 
+def test_draws_of_different_shapes_follow_each_other_in_one_generator():
+    torch = pytest.importorskip('torch')
+    pixels, vector, latents = noise_sources.noises('torch_cpu', [3, 4], [(5, 3, 3), (12,), SHAPE])
+    for i, seed in enumerate((3, 4)):
+        generator = torch.Generator().manual_seed(seed)
+        for ours, shape in ((pixels, (3, 5, 3)), (vector, (12,)), (latents, (4, 6, 8))):
+            theirs = np.moveaxis(torch.randn(shape, generator=generator).numpy(), 0, -1)
+            np.testing.assert_allclose(ours[i], theirs, rtol=0, atol=4e-6)
+
+
+@pytest.mark.parametrize('source', noise_sources.SOURCES)
+def test_a_draw_is_the_last_of_so_many(source):
+    first, second = noise_sources.noises(source, [7], [SHAPE, SHAPE])
+    np.testing.assert_array_equal(noise_sources.noise(source, [7], SHAPE), first)
+    np.testing.assert_array_equal(noise_sources.noise(source, [7], SHAPE, draw=1), second)
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.3
+
+
 def test_cuda_noise_is_turned_to_channels_last():
     image = noise_sources.noise('torch_cuda', [3], SHAPE)[0]
     np.testing.assert_array_equal(image.transpose(2, 0, 1), CudaGenerator(3).randn((4, 6, 8)))

@@ -67,14 +67,14 @@ def test_normalized_images_of_the_training_set_are_standard():
     np.testing.assert_allclose(normed[0], np.array([[-1.0], [0.0], [2.0]]) * np.ones(3), atol=1e-5)
 
 
-@pytest.mark.parametrize(('height', 'width'), [(16, 16), (30, 20), (9, 17), (8, 8)])
+@pytest.mark.parametrize(('height', 'width'), [(16, 16), (30, 20), (7, 13), (8, 8)])
 def test_preprocess_equals_an_antialiased_bicubic_resize_and_centre_crop(height, width):
     torch = pytest.importorskip('torch')
     images = np.random.default_rng(2).uniform(-1, 1, (2, height, width, 3)).astype(np.float32)
-    scale = 8 / min(height, width)
+    short = min(height, width)
     theirs = torch.nn.functional.interpolate(
         torch.from_numpy(images).permute(0, 3, 1, 2),
-        size=(round(height * scale), round(width * scale)),
+        size=(int(8 * height / short), int(8 * width / short)),
         mode='bicubic',
         antialias=True,
         align_corners=False,

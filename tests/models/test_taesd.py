@@ -39,8 +39,9 @@ def variables():
     return {'params': jax.tree.map(lambda s: 0.2 * rng.standard_normal(s.shape, np.float32), shapes)}
 
 
-def test_parity_with_diffusers():
-    model = taesd.Model(z_channels=6, channels=16, num_blocks=(1, 2, 3), dtype=jnp.float64)
+@pytest.mark.parametrize('wrap', ['', 'xy'])
+def test_parity_with_diffusers(wrap):
+    model = taesd.Model(z_channels=6, channels=16, num_blocks=(1, 2, 3), wrap=wrap, dtype=jnp.float64)
     reference = diffusers.AutoencoderTiny(
         encoder_block_out_channels=(16, 16, 16),
         decoder_block_out_channels=(16, 16, 16),
@@ -49,6 +50,8 @@ def test_parity_with_diffusers():
         latent_channels=6,
     ).double()
     oracles.randomize(reference)
+    if wrap:
+        oracles.go_round(reference, wrap)
     rng = np.random.default_rng(1)
     x, z = rng.uniform(-1, 1, (2, 20, 12, 3)), 3 * rng.standard_normal((2, 5, 3, 6))
     with torch.no_grad():

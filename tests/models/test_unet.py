@@ -314,6 +314,55 @@ def test_parity_with_diffusers(family, dtype, tolerance):
     assert error(model, params, (x, t, cond), expected, dtype) < tolerance
 
 
+@pytest.mark.parametrize(
+    ('family', 'perturbed', 'theirs'),
+    [
+        ('sd1', ('mid',), ('mid_block',)),
+        ('sd1', ('down_0_attn_0', 'up'), ('down_blocks.0.attentions.0', 'up_blocks')),
+        ('unconditional', ('mid_attn', 'up_1'), ('mid_block', 'up_blocks.1')),
+    ],
+)
+def test_perturbed_attention_is_that_of_diffusers(family, perturbed, theirs):
+    from diffusers.models.attention_processor import Attention, PAGCFGIdentitySelfAttnProcessor2_0
+
+    fields, layout_settings, settings = FAMILIES[family]
+    model = unet.Model(**fields, perturbed=perturbed)
+    x, t, cond = draw(model)
+    x, cond = jax.tree.map(lambda a: np.concatenate([a, a[1:]]), (x, cond))  # uncond, cond, cond again
+    net = diffusers_net(model, settings)
+    for name, module in net.named_modules():
+        itself = isinstance(module, Attention) and not module.is_cross_attention
+        if itself and name.startswith(theirs):
+            module.set_processor(PAGCFGIdentitySelfAttnProcessor2_0())
+    layout = diffusers_unet.layout(model, **layout_settings)
+    params = oracles.params_like(model, layout, oracles.tensors(net), size=model.downscale)
+
+    expected = run_diffusers(net, x, np.append(t, t[1]), cond, None, 'float64')
+    assert oracles.relative_error(expected[2], expected[1]) > 1e-2
+    cond = cond.replace(perturbed=np.array([False, False, True]))
+    assert error(model, params, (x, np.append(t, t[1]), cond), expected, 'float64') < 1e-9
+
+
+@pytest.mark.parametrize('wrap', ['xy', 'x'])
+def test_going_round_is_that_of_torch_and_moves_with_the_picture(wrap):
+    fields, _, settings = FAMILIES['sd1']
+    model = unet.Model(**fields, wrap=wrap)
+    x, t, cond = draw(model)
+    net = diffusers_net(model, settings)
+    plain = run_diffusers(net, x, t, cond, None, 'float64')
+    oracles.go_round(net, wrap)
+    params = oracles.params_like(model, diffusers_unet.layout(model), oracles.tensors(net), size=2)
+    expected = run_diffusers(net, x, t, cond, None, 'float64')
+    assert oracles.relative_error(plain, expected) > 1e-2
+    assert error(model, params, (x, t, cond), expected, 'float64') < 1e-9
+
+    def moved(a):
+        return np.roll(a, (2, 4) if wrap == 'xy' else (0, 4), axis=(1, 2))
+
+    # By multiples of downscale, or the strides would start elsewhere.
+    assert error(model, params, (moved(x), t, cond), moved(expected), 'float64') < 1e-9
+
+
 def random_weights(shapes, seed):
     """The weights that the original code was run with: normal in the keys' order, scaled by fan-in."""
     generator = np.random.default_rng(seed)
@@ -440,6 +489,13 @@ TEXT = dict(TWO_LEVELS, context_width=6)
             dict(vector=(2, 1, 6)),
             r'Cond.vector must be \[B, D\] with B = 2.*\(2, 1, 6\)',
         ),
+        (TWO_LEVELS, (2, 8, 8, 4), dict(perturbed=(1,)), r'Cond.perturbed must be \[B\] with B = 2'),
+        (
+            dict(TEXT, perturbed=('mid', 'up_0'), cross_attention_only=(True, False)),
+            (2, 8, 8, 4),
+            dict(context=(2, 7, 6), perturbed=(2,)),
+            "to perturb 'up_0'; have .*'down_1_attn_1', 'mid_attn', 'up_1_attn_0'",
+        ),
         (dict(TWO_LEVELS, num_classes=9), (2, 8, 8, 4), {}, r'needs Cond.label \(integers below 9\)'),
         (
             dict(TWO_LEVELS, num_classes=9),
@@ -462,6 +518,12 @@ def test_inputs_that_do_not_fit_are_named(fields, x, cond, message):
             jax.ShapeDtypeStruct((2,), jnp.float32),
             Cond(**shapes),
         )
+
+
+def test_no_perturbed_example_changes_nothing(params, inputs, output):
+    x, t, cond = inputs
+    alike = evaluate(SMALL, params, x, t, cond.replace(perturbed=jnp.zeros(2, bool)))
+    assert oracles.relative_error(alike, output) < 1e-6
 
 
 def test_one_time_serves_the_whole_batch_and_examples_do_not_mix(params, inputs, output):

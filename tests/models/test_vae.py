@@ -84,6 +84,37 @@ def test_parity_with_diffusers():
         assert oracles.relative_error(mine, exact) < 1e-5
 
 
+@pytest.mark.parametrize('wrap', ['xy', 'y'])
+def test_going_round_is_that_of_torch_and_moves_with_the_picture(wrap):
+    model = dataclasses.replace(SMALL, wrap=wrap, channel_mult=(1, 2), dtype=jnp.float64)
+    reference = diffusers.AutoencoderKL(
+        down_block_types=('DownEncoderBlock2D',) * 2,
+        up_block_types=('UpDecoderBlock2D',) * 2,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        latent_channels=3,
+    ).double()
+    oracles.randomize(reference)
+    oracles.go_round(reference, wrap)
+    x = np.random.default_rng(1).uniform(-1, 1, (1, 12, 8, 3))
+    with torch.no_grad():
+        posterior = reference.encode(nchw(x)).latent_dist
+        theirs = nhwc(reference.decode(posterior.mean).sample), nhwc(posterior.parameters)
+
+    def moved(a, pixels):
+        steps = pixels * a.shape[1] // 12, (pixels * a.shape[2] // 8 if wrap == 'xy' else 0)
+        return np.roll(a, steps, axis=(1, 2))
+
+    with oracles.float64():
+        layout = autoencoder.layout(model, 'diffusers')
+        params = oracles.params_like(model, layout, oracles.tensors(reference), size=8)
+        run = jax.jit(model.apply)
+        for pixels in (0, 2):
+            ours = run({'params': params}, moved(x, pixels))
+            for mine, exact in zip(ours, theirs, strict=True):
+                assert oracles.relative_error(mine, moved(exact, pixels)) < 1e-9
+
+
 def test_downsampling_pads_right_and_bottom_only():
     x = np.zeros((1, 4, 6, 1), np.float32)
     x[0, 0, 0] = 1  # is in the first window only, x[1, 1] would be were the padding on all sides
@@ -183,6 +214,11 @@ def test_remat_changes_neither_outputs_nor_gradients(variables):
 def test_wrong_shapes_are_errors(variables, method, shape, message):
     with pytest.raises(ValueError, match=message):
         SMALL.apply(variables, jnp.zeros(shape), method=method)
+
+
+def test_axes_that_there_are_not_are_an_error():
+    with pytest.raises(ValueError, match=r"axes to wrap 'both'; have \['', 'x', 'y', 'xy'\]"):
+        trees.shapes(dataclasses.replace(SMALL, wrap='both'), size=8)
 
 
 def test_attention_in_a_level_that_there_is_not_is_an_error():

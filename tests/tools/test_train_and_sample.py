@@ -68,41 +68,78 @@ def test_training_again_resumes_and_other_settings_are_refused(workdir):
     assert '--workdir' in other.stderr
 
 
+MODEL = ['--model', 'runs/tiny/latent_diffusion/model', '--num_steps', 4, '--seed', 3]
+
+
 @pytest.mark.slow
-def test_a_prompt_becomes_the_same_pictures_each_time(workdir):
-    args = [
-        '--model',
-        'runs/tiny/latent_diffusion/model',
-        '--prompt',
-        'a red circle',
-        '--num_steps',
-        4,
-        '--seed',
-        3,
-    ]
+def test_a_prompt_becomes_the_same_pictures_each_time_and_from_their_own_settings(workdir):
+    args = [*MODEL, '--prompt', 'a red circle']
     tool('sample.py', *args, '--out', 'one', '--num_images', 2, cwd=workdir)
-    tool('sample.py', *args, '--out', 'two', '--num_images', 1, cwd=workdir)
+    tool('sample.py', *args, '--out', 'two', '--num_images', 1, '--seed', 4, cwd=workdir)
     names = sorted(path.name for path in (workdir / 'one').iterdir())
-    assert names == ['a_red_circle_3.png', 'a_red_circle_3_0.png', 'a_red_circle_3_1.png']
-    with (
-        Image.open(workdir / 'one' / 'a_red_circle_3_0.png') as one,
-        Image.open(workdir / 'two' / 'a_red_circle_3_0.png') as two,
-    ):
-        assert one.size == (128, 128)
-        difference = np.asarray(one, np.int16) - np.asarray(two, np.int16)
-        assert np.abs(difference).max() <= 1  # image 0 does not depend on how many there are
-        assert one.text['prompt'] == 'a red circle'
-        assert json.loads(one.text['settings'])['seed'] == 3
+    assert names == ['00001-3_a_red_circle.png', '00002-4_a_red_circle.png', '00003-sheet.png']
+    second = workdir / 'one' / names[1]
+    assert_near(second, workdir / 'two' / '00001-4_a_red_circle.png')  # whatever it is made beside
+    with Image.open(second) as image:
+        assert image.size == (128, 128)
+        assert image.text['parameters'].startswith('a red circle\nSteps: 4, Sampler: dpmpp_2m')
+        assert 'Seed: 4, ' in image.text['parameters']
+    again = ['--from_png', second, '--model', 'runs/tiny/latent_diffusion/model', '--out', 'three', '--json']
+    made = json.loads(tool('sample.py', *again, cwd=workdir).stdout)
+    assert made['images'][0]['seed'] == 4
+    assert made['task'] == 'text_to_image'
+    assert_near(second, workdir / made['images'][0]['path'])
 
 
-def test_mistakes_end_in_one_clear_line(tmp_path):
+def assert_near(one, two):
+    with Image.open(one) as one, Image.open(two) as two:
+        assert np.abs(np.asarray(one, np.int16) - np.asarray(two, np.int16)).max() <= 1
+
+
+@pytest.mark.slow
+def test_other_tasks_and_prompts_of_a_file(workdir):
+    (workdir / 'prompts.txt').write_text('a red circle\na blue square\n')
+    args = [*MODEL, '--sampler', 'Euler a', '--num_images', 1, '--out', 'file', '--preview', 2]
+    run = tool('sample.py', *args, '--prompts_file', 'prompts.txt', cwd=workdir)
+    assert '2 images in ' in run.stdout
+    assert 'sampling: 4 of 4' in run.stderr
+    names = sorted(path.name for path in (workdir / 'file').iterdir())
+    assert names == [
+        '00001-3_a_red_circle.png', '00002-3_a_blue_square.png', '00003-sheet.png', 'preview.png'
+    ]  # fmt: skip
+    picture = workdir / 'file' / names[0]
+    Image.new('L', (128, 128), 255).save(workdir / 'mask.png')
+    for extra in (['--strength', 0.5], ['--mask', 'mask.png']):
+        args = [*MODEL, '--prompt', 'a circle', '--num_images', 1, '--out', 'edited', '--width', 16]
+        tool('sample.py', *args, '--init_image', picture, *extra, cwd=workdir)
+    assert len(list((workdir / 'edited').iterdir())) == 2
+
+
+def test_mistakes_end_in_one_clear_line_before_any_model_is_read(tmp_path):
+    Image.new('L', (8, 8)).save(tmp_path / 'small.png')
+    (tmp_path / 'text.png').write_text('x')
     for args, words in [
         (['--prompt', 'x', '--model', 'nowhere'], ['nowhere', 'owner/name']),
-        (['--prompt', 'x', '--num_images', '0'], ['--num_images', '0']),
-        (['--prompt', 'x', '--num_steps', '1001'], ['1001', '1000']),
+        (['--prompt', 'x', '--num_images', '0'], ['num_images', '0']),
+        (['--prompt', 'x', '--num_steps', '1025'], ['1025', '1024']),
+        (['--prompt', 'x', '--sampler', 'dpmp_2m'], ['dpmp_2m', 'dpmpp_2m']),
+        (['--prompt', 'x', '--width', '33'], ['33', '32']),
+        (['--prompt', 'x', '--strength', '2'], ['strength', '2']),
+        (['--prompt', 'x', '--init_image', 'text.png'], ['text.png', 'not an image']),
+        (['--prompt', 'x', '--init_image', 'none.png'], ['none.png']),
+        (['--prompts_file', 'none.txt'], ['none.txt']),
+        (['--prompt', 'x', '--from_png', 'small.png'], ['small.png', 'parameters']),
+        (['--prompt', 'x', '--out', 'small.png/out'], ['small.png/out', 'cannot be written']),
         ([], ['--prompt']),
     ]:
         run = tool('sample.py', *args, cwd=tmp_path, check=False)
         assert run.returncode != 0
         assert all(word in run.stderr.splitlines()[-1] for word in words), run.stderr
-    assert not list(tmp_path.iterdir())
+        assert len(run.stderr.splitlines()) == 1, run.stderr
+    assert not list(tmp_path.glob('samples/*'))
+
+
+def test_names_of_samplers_and_grids_are_listed(tmp_path):
+    lines = tool('sample.py', '--list_samplers', cwd=tmp_path).stdout.splitlines()
+    assert lines[0].startswith('samplers: ')
+    assert '| DPM++ 2M | dpmpp_2m | karras |' in lines

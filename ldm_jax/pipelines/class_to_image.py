@@ -1,0 +1,63 @@
+"""Classes to pictures: the models of ImageNet.
+
+Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.3.1 and appendix D.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ldm_jax.pipelines import kinds
+from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.pipelines.parts import Parts
+from ldm_jax.pipelines.pipeline import Pipeline
+from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines.text_to_image import starting_noise
+
+IMAGENET = 1000  # classes; a model that knows one more has that one for none
+
+
+def class_to_image(
+    pipeline: Pipeline,
+    labels: int | Sequence[int],
+    *,
+    size: tuple[int, int] | None = None,
+    seed: int | Sequence[int] = 0,
+    sampling: Sampling = Sampling(guidance_scale=3.0),  # noqa: B008 (frozen)
+) -> np.ndarray:
+    """Images [B, H, W, 3] in [-1, 1], one for each class; the other arguments are those of text_to_image.
+
+    Raises ValueError for a model of another kind, a class that it does not know, and a guidance scale where the
+    model has no class for none (cin256, the first ImageNet model): give None there.
+    """
+    kinds.check(pipeline.parts, 'class_to_image', 'class')
+    labels = np.atleast_1d(np.asarray(labels, np.int32))
+    known = num_classes(pipeline.parts)
+    if labels.min() < 0 or labels.max() >= known:
+        raise ValueError(f'Classes are 0 to {known - 1}; got {labels.tolist()}.')
+    told = [labels]
+    if sampling.guidance_scale is not None:
+        if not has_null(pipeline.parts):
+            raise ValueError(
+                f'This model has no class for none, so there is nothing to guide away from: leave guidance_scale '
+                f'{sampling.guidance_scale} out (None).'
+            )
+        told = [np.full_like(labels, known), labels]
+    size = pipeline.size(size)
+    seeds = pipelines.seeds_from(seed, len(labels))
+    _, levels = sampling.plan(pipeline.parts.schedule)
+    x = starting_noise(pipeline, sampling, levels, seeds, size)
+    conds = tuple(pipeline.programs.map(Parts.classes, pipeline.params, each) for each in told)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
+
+
+def has_null(parts: Parts) -> bool:
+    """Whether the last class means none."""
+    return parts.class_embedder.num_classes == IMAGENET + 1
+
+
+def num_classes(parts: Parts) -> int:
+    """Classes that there are pictures of."""
+    return parts.class_embedder.num_classes - has_null(parts)

@@ -1,0 +1,90 @@
+"""A picture made anew after a prompt and a depth map, which keeps the shapes of things.
+
+The model is the one of Stable Diffusion 2 that is told depth beside the noisy latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ldm_jax.pipelines import kinds, text_to_image
+from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.pipelines.image_to_image import each_picture, last_levels, noised, posterior
+from ldm_jax.pipelines.pipeline import Pipeline
+from ldm_jax.pipelines.sampling import Sampling
+
+
+def depth_to_image(
+    pipeline: Pipeline,
+    prompts: str | Sequence[str],
+    images: np.ndarray,
+    depths: np.ndarray,
+    negative_prompts: str | Sequence[str] = '',
+    *,
+    strength: float = 0.8,
+    seed: int | Sequence[int] = 0,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+) -> np.ndarray:
+    """Images [B, H, W, 3] in [-1, 1], one for each prompt.
+
+    Args:
+        images: [H, W, 3] or [B, H, W, 3] in [-1, 1] to begin with, at the size that is wanted.
+        depths: [H', W', 1] or [B, H', W', 1] of any size and scale, larger where things are nearer, as MiDaS gives
+            it. It is stretched over the picture.
+        strength: share of the steps that are taken, from the end: at 1 the depth map is what is left of the picture.
+        prompts, negative_prompts, seed: as in text_to_image.
+
+    Raises ValueError for a model of another kind, for a depth map that is flat, not finite or of another count, and
+    as image_to_image.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    kinds.check(pipeline.parts, 'depth_to_image', 'depth')
+    images = each_picture(images, len(prompts))
+    size = pipeline.size(images.shape[1:3])
+    levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
+    seeds = pipelines.seeds_from(seed, len(prompts))
+    told = latent_depths(each_picture(depths, len(prompts)), pipeline.parts.latents(1, size)[1:3])
+    texts = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    latents = posterior(pipeline, images, seeds, sampling)
+    x = noised(latents, pipeline.noise(seeds, size, sampling.noise_source, draw=1), levels)
+    conds = tuple(cond.replace(concat=told) for cond in texts)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
+
+
+def latent_depths(depths: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Depth maps [B, H, W, 1] at the size (h, w) of the latents, each from -1 to 1: [B, h, w, 1].
+
+    Raises ValueError for maps with more than one channel, with infinite values, or without any depth.
+    """
+    if depths.ndim != 4 or depths.shape[-1] != 1:
+        raise ValueError(
+            f'The depth map is {list(depths.shape)}: give one channel, [H, W, 1], or [B, H, W, 1] for B pictures.'
+        )
+    if not np.isfinite(depths).all():
+        raise ValueError('The depth map has values that are not finite. Give the far distance a number.')
+    for axis, length in zip((1, 2), size, strict=True):
+        depths = _bicubic(depths, axis, length)
+    low, high = (f(depths, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
+    if (low == high).any():
+        raise ValueError(f'The depth map is {low[low == high][0]:g} everywhere: it has no depth to keep.')
+    return (2 * (depths - low) / (high - low) - 1).astype(np.float32)
+
+
+def _bicubic(a: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """One axis at another length: Keys' cubic with a = -0.75 at pixel centres, edges repeated, nothing smoothed.
+
+    torch's own, by which these models' depth maps were made, in training too.
+    """
+    sharpness = -0.75
+    centres = (np.arange(length) + 0.5) * a.shape[axis] / length - 0.5
+    first = np.floor(centres).astype(int) - 1
+    made = 0
+    for tap in range(4):
+        d = np.abs(centres - first - tap)
+        near = ((sharpness + 2) * d - (sharpness + 3)) * d * d + 1
+        far = ((d - 5) * d + 8) * d * sharpness - 4 * sharpness
+        weight = np.where(d <= 1, near, far).reshape([-1 if i == axis else 1 for i in range(a.ndim)])
+        made = made + weight * np.take(a, np.clip(first + tap, 0, a.shape[axis] - 1), axis)
+    return made

@@ -1,0 +1,72 @@
+"""A picture changed as an instruction says (InstructPix2Pix): text and picture are guided apart.
+
+Ref: Brooks et al. 2023, arXiv:2211.09800.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ldm_jax.pipelines import kinds, text_to_image
+from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.pipelines.guide import Guide
+from ldm_jax.pipelines.image_to_image import each_picture
+from ldm_jax.pipelines.pipeline import Pipeline
+from ldm_jax.pipelines.sampling import Number, Sampling, per_image
+from ldm_jax.types import Cond
+
+
+def edit(
+    pipeline: Pipeline,
+    instructions: str | Sequence[str],
+    images: np.ndarray,
+    negative_prompts: str | Sequence[str] = '',
+    *,
+    image_guidance_scale: Number = 1.5,
+    seed: int | Sequence[int] = 0,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+) -> np.ndarray:
+    """Images [B, H, W, 3] in [-1, 1], one for each instruction ('make it snow').
+
+    Args:
+        images: [H, W, 3] or [B, H, W, 3] in [-1, 1] to change, at the size that is wanted.
+        image_guidance_scale: how much of the picture stays, 1 to 2 as a rule; one number, or B. The instruction's
+            own scale is sampling.guidance_scale; where that is None neither is guided.
+        negative_prompts, seed: as in text_to_image.
+
+    Raises ValueError for a model of another kind, for kinds of guidance that do not go with two scales, and for
+    pictures of another count or of a size that the model cannot make.
+    """
+    prompts = [instructions] if isinstance(instructions, str) else list(instructions)
+    kinds.check(pipeline.parts, 'edit', 'edit')
+    guide = _guide(sampling, image_guidance_scale, len(prompts))
+    images = each_picture(images, len(prompts))
+    size = pipeline.size(images.shape[1:3])
+    seeds = pipelines.seeds_from(seed, len(prompts))
+    _, levels = sampling.plan(pipeline.parts.schedule)
+    texts = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    x = text_to_image.starting_noise(pipeline, sampling, levels, seeds, size)
+    # These models are told the posterior's mean, not scaled as the latents that they make.
+    told = pipeline.encode(images) / np.float32(pipeline.parts.latent_scale)
+    conds = _conds(texts, told)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))
+
+
+def _guide(sampling: Sampling, image_scale: Number, batch: int) -> Guide:
+    others = ('guidance_rescale', 'apg_eta', 'apg_threshold', 'perturbed_scale')
+    if given := [name for name in others if getattr(sampling, name) is not None] or (
+        ['guidance_rule'] if sampling.guidance_rule != 'linear' else []
+    ):
+        raise ValueError(f'{given} does not go with the two scales of edit: leave it out.')
+    guide = sampling.guide(batch)
+    return guide if guide.scale is None else guide.replace(image_scale=per_image(image_scale, batch))
+
+
+def _conds(texts: tuple[Cond, ...], told: np.ndarray) -> tuple[Cond, ...]:
+    """Neither text nor picture, the picture alone, and both, as guidance.image_and_text wants them; or both alone."""
+    both = texts[-1].replace(concat=told)
+    if len(texts) == 1:
+        return (both,)
+    return texts[0].replace(concat=np.zeros_like(told)), texts[0].replace(concat=told), both

@@ -1,0 +1,112 @@
+"""How much a picture follows what it is told: the numbers of guidance, and the denoiser that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ldm_jax.build import unknown
+from ldm_jax.diffusion import guidance, parameterization
+from ldm_jax.diffusion.parameterization import Parameterization
+from ldm_jax.types import Array, Cond, Denoiser
+
+RULES = ('linear', 'projected', 'zero_star')
+
+
+@struct.dataclass
+class Guide:
+    """Numbers of guidance, each [B]; None leaves it out. They are traced: which are None, and the rule, is a program.
+
+    scale: of classifier-free guidance, for one conditioning more than itself; a tuple for several prompts at once.
+    image_scale: of the picture, where picture and text are guided apart (InstructPix2Pix).
+    rescale: share of the answer that gets the conditional one's standard deviation.
+    eta, threshold: of the rule 'projected'.
+    perturbed: scale of perturbed-attention guidance.
+    rule: 'linear', 'projected' (APG) or 'zero_star' (CFG-Zero*); see diffusion.guidance.
+
+    Raises ValueError for another rule.
+    """
+
+    scale: Array | tuple[Array, ...] | None = None
+    image_scale: Array | None = None
+    rescale: Array | None = None
+    eta: Array | None = None
+    threshold: Array | None = None
+    perturbed: Array | None = None
+    rule: str = struct.field(pytree_node=False, default='linear')
+
+    def __post_init__(self):
+        if self.rule not in RULES:
+            raise unknown('rule of guidance', self.rule, list(RULES))
+
+    @property
+    def num_conds(self) -> int:
+        """How many conditionings it makes one prediction of, the unconditional one first."""
+        if self.scale is None:
+            return 1
+        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        return 1 + len(scales) + (self.image_scale is not None)
+
+
+def denoiser(
+    guide: Guide,
+    predict: Callable[[Cond], Denoiser],
+    conds: Sequence[Cond],
+    prediction: Parameterization,
+    interval: tuple[Array, Array] | None = None,
+    percentile: Array | None = None,
+) -> Denoiser:
+    """The denoiser of B pictures.
+
+    Args:
+        predict: a conditioning to the network's own denoiser.
+        conds: as many as the guide wants, of B pictures each: unconditional, conditional; with an image scale
+            neither, picture alone, both. Perturbed guidance adds the last one, with its self-attention perturbed.
+        prediction: what the network predicts, which rescaling and the rule 'zero_star' are stated for.
+        interval: the lowest and highest sigma / alpha with guidance, each [].
+        percentile: [] of dynamic thresholding, for pictures in [-1, 1] rather than latents.
+
+    Raises ValueError for another number of conditionings.
+    """
+    if len(conds) != guide.num_conds:
+        raise ValueError(f'This guidance is of {guide.num_conds} conditionings; got {len(conds)}.')
+    if guide.perturbed is not None and guide.scale is not None:
+        conds = [*conds, conds[-1]]
+        conds = [c.replace(perturbed=_flags(c, i == len(conds) - 1)) for i, c in enumerate(conds)]
+    if guide.scale is None:
+        found = predict(conds[0])
+    else:
+        branches = guidance.batched(predict(guidance.pair(*conds)), len(conds))
+        found = _guided(guide, branches, prediction)
+        if interval is not None:
+            told_all = conds[1 if guide.image_scale is None else 2]
+            found = guidance.interval(found, predict(told_all), *interval)
+    return found if percentile is None else guidance.thresholded(found, percentile)
+
+
+def _flags(cond: Cond, value: bool) -> Array:
+    return jnp.full(len(jax.tree.leaves(cond)[0]), value)
+
+
+def _guided(guide: Guide, branches: guidance.Branches, prediction: Parameterization) -> guidance.Guided:
+    if isinstance(guide.scale, tuple):
+        return guidance.composed(branches, guide.scale)
+    if guide.image_scale is not None:
+        return guidance.image_and_text(branches, guide.image_scale, guide.scale)
+    rule = _rule(guide)
+    if guide.perturbed is not None:
+        return guidance.perturbed(branches, rule, guide.perturbed)
+    # APG is stated for x0_hat, the others for what the network itself predicts.
+    return guidance.guided(branches, rule, parameterization.x0 if guide.rule == 'projected' else prediction)
+
+
+def _rule(guide: Guide) -> guidance.Rule:
+    if guide.rule == 'projected':
+        given = {'eta': guide.eta, 'threshold': guide.threshold}
+        rule = guidance.projected(guide.scale, **{name: a for name, a in given.items() if a is not None})
+    else:
+        rule = {'linear': guidance.linear, 'zero_star': guidance.zero_star}[guide.rule](guide.scale)
+    return rule if guide.rescale is None else guidance.rescaled(rule, guide.rescale)

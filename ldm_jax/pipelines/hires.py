@@ -1,0 +1,140 @@
+"""Large pictures in two passes: a small one for the composition, made larger, and denoised again for its details.
+
+A network repeats itself at sizes far above those it was trained at; what is already there keeps it from that.
+Known as "hires. fix" in AUTOMATIC1111's web UI.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL.Image import Resampling
+
+from ldm_jax.build import unknown
+from ldm_jax.pipelines import images as pictures
+from ldm_jax.pipelines import interpolation, kinds, text_to_image
+from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.pipelines.image_to_image import image_to_image, last_levels, noised
+from ldm_jax.pipelines.pipeline import Pipeline
+from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines.sizes import Sizes
+
+STRENGTH = 0.7
+LATENT = 'latent_'  # before a method of interpolation
+PIXELS = {
+    'lanczos': Resampling.LANCZOS,
+    'bicubic': Resampling.BICUBIC,
+    'bilinear': Resampling.BILINEAR,
+    'nearest': Resampling.NEAREST,
+}
+UPSCALERS = (*(LATENT + method for method in interpolation.METHODS), *PIXELS)
+WEB_UI = {  # its names
+    'Latent': 'latent_bilinear',
+    'Latent (antialiased)': 'latent_bilinear_antialiased',
+    'Latent (bicubic)': 'latent_bicubic',
+    'Latent (bicubic antialiased)': 'latent_bicubic_antialiased',
+    'Latent (nearest)': 'latent_nearest',
+    'Latent (nearest-exact)': 'latent_nearest_exact',
+    'Lanczos': 'lanczos',
+    'Nearest': 'nearest',
+}
+
+
+def hires(
+    pipeline: Pipeline,
+    prompts: str | Sequence[str],
+    negative_prompts: str | Sequence[str] = '',
+    *,
+    size: tuple[int, int] | None = None,
+    scale: float = 2.0,
+    final_size: tuple[int, int] | None = None,
+    upscaler: str = 'latent_bilinear',
+    strength: float = STRENGTH,
+    seed: int | Sequence[int] = 0,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    second: Sampling | None = None,
+    sizes: Sizes | None = None,
+    negative_sizes: Sizes | None = None,
+) -> np.ndarray:
+    """Images [B, H', W', 3] in [-1, 1], one for each prompt.
+
+    Args:
+        prompts, negative_prompts, seed, sizes, negative_sizes: as in text_to_image, for both passes.
+        size: (H, W) of the first pass; by default the model's own.
+        scale: H' / H and W' / W, up to what the model can make; no less than 1.
+        final_size: (H', W') in place of scale. Of other proportions, the middle of the first pass is kept.
+        upscaler: of UPSCALERS or the web UI's name: 'latent_bilinear' and its like interpolate latents, which blurs
+            and wants a strength of half or more; 'lanczos' and its like pixels, through the first stage.
+        strength: share of the second pass's steps that are taken, as in image_to_image ("denoising strength").
+        sampling: of the first pass.
+        second: of the second pass; like the first by default. The web UI takes all of its "hires steps", so that
+            N of these are num_steps = int(N / strength) here.
+
+    Raises ValueError for an upscaler that there is not, a strength outside (0, 1] or that leaves no step, a size that
+    the model cannot make or below the first, and as text_to_image.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    kinds.check(pipeline.parts, 'hires', 'text')
+    second = sampling if second is None else second
+    name = WEB_UI.get(upscaler, upscaler)
+    if name not in UPSCALERS:
+        raise unknown('upscaler', upscaler, [*UPSCALERS, *WEB_UI])
+    size = pipeline.size(size)
+    final_size = _final(pipeline, size, scale, final_size)
+    levels = last_levels(second.plan(pipeline.parts.schedule)[1], strength)
+    seeds = pipelines.seeds_from(seed, len(prompts))
+    of_sizes = dict(sizes=sizes, negative_sizes=negative_sizes)
+
+    if not name.startswith(LATENT):
+        images = text_to_image.text_to_image(
+            pipeline, prompts, negative_prompts, size=size, seed=seeds, sampling=sampling, **of_sizes
+        )
+        images = _each(images, final_size, functools.partial(pictures.resample, method=PIXELS[name]))
+        return image_to_image(
+            pipeline,
+            prompts,
+            images,
+            negative_prompts,
+            strength=strength,
+            seed=seeds,
+            sampling=second,
+            **of_sizes,
+        )
+    _, first = sampling.plan(pipeline.parts.schedule)
+    x = text_to_image.starting_noise(pipeline, sampling, first, seeds, size)
+    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size, **of_sizes)
+    latents = pipeline.sample(sampling, x, first, conds, seeds)
+    side = pipeline.parts.latents(1, final_size)[1:3]
+    method = name.removeprefix(LATENT)
+    latents = _each(latents, side, functools.partial(interpolation.interpolated, method=method))
+    # Each seed's first noise again, in the new shape, as the web UI has it.
+    x = noised(latents, pipeline.noise(seeds, final_size, second.noise_source), levels)
+    conds = text_to_image.texts(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)
+    return pipeline.decode(pipeline.sample(second, x, levels, conds, seeds))
+
+
+def _final(
+    pipeline: Pipeline, size: tuple[int, int], scale: float, final_size: tuple[int, int] | None
+) -> tuple[int, int]:
+    """The size of the second pass."""
+    if final_size is None:
+        if not scale >= 1:
+            raise ValueError(f'scale must be at least 1; got {scale}.')
+        multiple = pipeline.parts.multiple
+        final_size = tuple(round(side * scale / multiple) * multiple for side in size)
+    final_size = pipeline.size(final_size)
+    if min(a - b for a, b in zip(final_size, size, strict=True)) < 0:
+        raise ValueError(
+            f'The second pass is larger than the first; got {final_size[0]} x {final_size[1]} after '
+            f'{size[0]} x {size[1]} (height x width). Make the first pass smaller.'
+        )
+    return final_size
+
+
+def _each(
+    batch: np.ndarray, size: tuple[int, int], scale: Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+) -> np.ndarray:
+    """A batch made to cover a size, its middles cut out."""
+    return np.stack([pictures.fit(each, size, 'crop', scale) for each in batch])

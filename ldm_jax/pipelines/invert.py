@@ -1,0 +1,84 @@
+"""Pictures back to the noise that would make them, and what another prompt makes of that noise (DDIM inversion).
+
+Ref: Song et al. 2021, arXiv:2010.02502, section 4.3; Mokady et al. 2023, arXiv:2211.09794, section 3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ldm_jax.diffusion.sampling import ascending
+from ldm_jax.pipelines import kinds, text_to_image
+from ldm_jax.pipelines.image_to_image import each_picture
+from ldm_jax.pipelines.pipeline import Pipeline
+from ldm_jax.pipelines.sampling import Sampling
+
+DDIM = Sampling('ddim', 'leading', num_steps=50)
+
+
+def invert(
+    pipeline: Pipeline,
+    prompts: str | Sequence[str],
+    images: np.ndarray,
+    *,
+    iterations: int = 1,
+    sampling: Sampling = DDIM,
+) -> np.ndarray:
+    """Latents [B, h, w, Z] at the first level of sampling's grid, from which DDIM with no guidance makes the pictures.
+
+    Args:
+        prompts: what the pictures show; '' will do.
+        images: [H, W, 3] or [B, H, W, 3] in [-1, 1].
+        iterations: evaluations for each step. With one the way back is DDIM's but for an error of first order;
+            with more, each step solves for its own noise.
+        sampling: its grid and number of steps; the guidance is left out.
+
+    Raises ValueError for a model that is told more than a text, and for a size that it cannot make.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    kinds.check(pipeline.parts, 'invert', 'text')
+    images = each_picture(images, len(prompts))
+    size = pipeline.size(images.shape[1:3])
+    _, levels = sampling.plan(pipeline.parts.schedule)
+    upwards = dataclasses.replace(
+        sampling, sampler=dict(name='ddim_inverse', iterations=iterations), guidance_scale=None
+    )
+    conds = text_to_image.texts(pipeline, upwards, prompts, '', size)
+    latents = pipeline.encode(images)
+    return pipeline.sample(upwards, latents, ascending(levels), conds, [0] * len(prompts))
+
+
+def edit_by_inversion(
+    pipeline: Pipeline,
+    source_prompts: str | Sequence[str],
+    prompts: str | Sequence[str],
+    images: np.ndarray,
+    negative_prompts: str | Sequence[str] = '',
+    *,
+    iterations: int = 1,
+    sampling: Sampling = DDIM,
+) -> np.ndarray:
+    """Images [B, H, W, 3] in [-1, 1]: the pictures as other prompts would have them, their composition kept.
+
+    Args:
+        source_prompts: what the pictures show; prompts: what they should show, one for each.
+        images, iterations: as in invert; negative_prompts: as in text_to_image.
+        sampling: of both ways; its guidance is that of the way down.
+
+    Raises ValueError as invert, and for another count of prompts.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if isinstance(source_prompts, str):
+        source_prompts = [source_prompts] * len(prompts)
+    if len(source_prompts) != len(prompts):
+        raise ValueError(
+            f'{len(source_prompts)} source prompts for {len(prompts)} prompts: give as many, or one.'
+        )
+    x = invert(pipeline, source_prompts, images, iterations=iterations, sampling=sampling)
+    _, levels = sampling.plan(pipeline.parts.schedule)
+    size = tuple(side * pipeline.parts.downscale for side in x.shape[1:3])
+    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, [0] * len(prompts)))

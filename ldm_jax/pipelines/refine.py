@@ -1,0 +1,92 @@
+"""SDXL's base and refiner as an ensemble of experts: the base takes the noisier levels, the refiner the rest.
+
+Latents are handed over as they are, noisy. A finished picture is refined by image_to_image.
+Ref: Podell et al. 2023, arXiv:2307.01952, section 2.5; Balaji et al. 2022, arXiv:2211.01324.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from ldm_jax.pipelines import kinds, text_to_image
+from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.pipelines.pipeline import Pipeline
+from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines.sizes import Sizes
+from ldm_jax.types import NoiseLevel, Schedule
+
+
+def refine(
+    pipeline: Pipeline,
+    refiner: Pipeline,
+    prompts: str | Sequence[str],
+    negative_prompts: str | Sequence[str] = '',
+    *,
+    share: float = 0.8,
+    size: tuple[int, int] | None = None,
+    seed: int | Sequence[int] = 0,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sizes: Sizes | None = None,
+    negative_sizes: Sizes | None = None,
+) -> np.ndarray:
+    """Images [B, H, W, 3] in [-1, 1], one for each prompt, decoded by the refiner.
+
+    Args:
+        pipeline: the base.
+        refiner: of the same latents and schedule.
+        share: of the schedule's time that is the base's, above 0 and below 1.
+        prompts, negative_prompts, size, seed, sizes, negative_sizes: as in text_to_image, for both.
+
+    Raises ValueError for models that do not go together, a share that leaves either without a step, and as
+    text_to_image.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    check(pipeline, refiner)
+    size = refiner.size(pipeline.size(size))
+    seeds = pipelines.seeds_from(seed, len(prompts))
+    _, levels = sampling.plan(pipeline.parts.schedule)
+    first = handover(pipeline.parts.schedule, levels, share)
+    told = [
+        text_to_image.texts(each, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
+        for each in (pipeline, refiner)
+    ]
+    x = text_to_image.starting_noise(pipeline, sampling, levels, seeds, size)
+    x = pipeline.sample(sampling, x, levels, told[0], seeds, stop=first)
+    rest = jax.tree.map(lambda a: a[first:], levels)
+    return refiner.decode(refiner.sample(sampling, x, rest, told[1], seeds))
+
+
+def handover(schedule: Schedule, levels: NoiseLevel, share: float) -> int:
+    """The index of the level where the refiner begins, as diffusers counts it: below (1 - share) of the times.
+
+    Raises ValueError for a share outside (0, 1), or that leaves base or refiner without a step.
+    """
+    if not 0 < share < 1:
+        raise ValueError(
+            f"share must be above 0 and below 1; got {share}. text_to_image makes it all the base's."
+        )
+    times = np.asarray(levels.t)[:-1]
+    above = np.flatnonzero(times >= round(schedule.num_train_steps * (1 - share)))
+    first = above[-1] + 1 if above.size else 0
+    if first in (0, len(times)):
+        raise ValueError(
+            f'share {share} of {len(times)} steps leaves none for the {"refiner" if first else "base"}: take more '
+            'steps, or another share.'
+        )
+    return int(first)
+
+
+def check(base: Pipeline, refiner: Pipeline) -> None:
+    """Raises ValueError for models that cannot hand latents over."""
+    for each in (base, refiner):
+        kinds.check(each.parts, 'refine', 'text')
+    for name in ('schedule', 'latent_scale', 'downscale'):
+        ours, theirs = getattr(base.parts, name), getattr(refiner.parts, name)
+        if ours != theirs:
+            raise ValueError(
+                f'Base and refiner must share their latents: {name} is {ours} of the base and {theirs} of the '
+                "refiner. Refine the base's finished pictures by image_to_image."
+            )

@@ -1,0 +1,47 @@
+"""Pictures from noise alone: the models of CelebA-HQ, FFHQ, LSUN bedrooms and churches.
+
+Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ldm_jax.pipelines import kinds
+from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.pipelines.pipeline import Pipeline
+from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines.text_to_image import starting_noise
+from ldm_jax.types import Cond
+
+
+def unconditional(
+    pipeline: Pipeline,
+    num_images: int = 1,
+    *,
+    size: tuple[int, int] | None = None,
+    seed: int | Sequence[int] = 0,
+    sampling: Sampling = Sampling(guidance_scale=None),  # noqa: B008 (frozen)
+) -> np.ndarray:
+    """Images [num_images, H, W, 3] in [-1, 1]; the arguments are those of text_to_image.
+
+    Raises ValueError for a model of another kind, or a guidance scale: there is nothing to be guided by.
+    """
+    kinds.check(pipeline.parts, 'unconditional', 'unconditional')
+    unguided(sampling, 'unconditional')
+    size = pipeline.size(size)
+    seeds = pipelines.seeds_from(seed, num_images)
+    _, levels = sampling.plan(pipeline.parts.schedule)
+    x = starting_noise(pipeline, sampling, levels, seeds, size)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, (Cond(),), seeds))
+
+
+def unguided(sampling: Sampling, task: str) -> None:
+    """Raises ValueError for settings with a guidance scale."""
+    if sampling.guidance_scale is not None:
+        raise ValueError(
+            f'{task} has no guidance: its model was trained on one conditioning alone. Leave guidance_scale '
+            f'{sampling.guidance_scale} out (None).'
+        )

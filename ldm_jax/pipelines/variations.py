@@ -1,0 +1,164 @@
+"""Pictures that show what others show, and mixes of several: unCLIP, which is told a picture's CLIP embedding.
+
+The embedding is whitened, noised and brought back; the sinusoids of its noise level stand behind it.
+Ref: Ramesh et al. 2022, arXiv:2204.06125, sections 3.1 and 3.2; stabilityai/stable-diffusion-2-1-unclip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.diffusion import noise_sources
+from ldm_jax.diffusion.process import add_noise
+from ldm_jax.models import clip_vision
+from ldm_jax.models.layers import timestep_embedding
+from ldm_jax.pipelines import augmentation, kinds, text_to_image
+from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.pipelines.parts import Params, Parts
+from ldm_jax.pipelines.pipeline import Pipeline
+from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.schedules import squared_cosine
+from ldm_jax.types import Array, NoiseLevel
+
+SCHEDULE = squared_cosine.Schedule()  # of the embeddings' noise, whatever the latents have
+
+Pictures = np.ndarray | Sequence[np.ndarray]
+
+
+def variations(
+    pipeline: Pipeline,
+    prompts: str | Sequence[str],
+    images: Pictures,
+    negative_prompts: str | Sequence[str] = '',
+    *,
+    weights: Sequence[float] | None = None,
+    noise_level: int | Sequence[int] = 0,
+    size: tuple[int, int] | None = None,
+    seed: int | Sequence[int] = 0,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+) -> np.ndarray:
+    """Images [B, H, W, 3] in [-1, 1], one for each prompt and picture; one of either goes with all of the others.
+
+    Args:
+        prompts: what to add to what is seen; '' will do.
+        images: [h, w, 3] in [-1, 1], an array or a list of such of any sizes, or embeddings [D] or [B, D] as `embed`
+            gives them.
+        weights: one for each of the images, which are mixed into one by them: see `mixed`.
+        noise_level: of all embeddings or of each, 0 .. 999: the more, the freer the variation.
+        size: (H, W); by default the model's own.
+        negative_prompts, seed: as in text_to_image.
+
+    Raises ValueError for another kind of model, a noise level out of range, other counts, or a size that the model
+    cannot make.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    parts = pipeline.parts
+    kinds.check(parts, 'variations', 'variation')
+    size = pipeline.size(size)
+    given = _embeddings(parts, images)
+    count = _count(images if given is None else given)
+    if weights is not None:
+        weights, count = _shares(weights, count), 1
+    batch = max(len(prompts), count)
+    if {len(prompts), count} - {1, batch}:
+        raise ValueError(f'{len(prompts)} prompts for {count} pictures: give as many, or one of either.')
+    at = augmentation.levels(SCHEDULE, noise_level, batch)
+    seeds = pipelines.seeds_from(seed, batch)
+    _, levels = sampling.plan(parts.schedule)
+
+    embeddings = embed(pipeline, images) if given is None else given
+    if weights is not None:
+        embeddings = mixed(embeddings, weights)[None]
+    embeddings = np.broadcast_to(embeddings, (batch, embeddings.shape[-1]))
+    # The embedding's noise is the first that diffusers draws.
+    shapes = [embeddings.shape[1:], parts.latents(1, size)[1:]]
+    noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
+    x = text_to_image.at_start(sampling, levels, x)
+    vector = pipeline.programs.map(_told, pipeline.params, embeddings, noise, at)
+    prompts = prompts * (batch // len(prompts))
+    *uncond, cond = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    # In training a quarter of the pictures had zeros, for their noise level too.
+    conds = (*(each.replace(vector=np.zeros_like(vector)) for each in uncond), cond.replace(vector=vector))
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
+
+
+def embed(pipeline: Pipeline, images: Pictures) -> np.ndarray:
+    """Pictures in [-1, 1], one [h, w, 3], an array or a list of them of any sizes, to CLIP embeddings [B, D].
+
+    Raises ValueError for a model without an image encoder.
+    """
+    kinds.check(pipeline.parts, 'embed', 'variation')
+    side = pipeline.parts.image_encoder.image_size
+    images = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else images
+    prepared = [clip_vision.preprocess(jnp.asarray(image, jnp.float32)[None], side)[0] for image in images]
+    return pipeline.programs.map(_embedded, pipeline.params, np.stack(prepared))
+
+
+def mixed(embeddings: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """Embeddings [N, D] to the one [D] between them: slerp for two, the spherical weighted average for more.
+
+    Directions are averaged on the sphere, where a mean in a straight line would fall short of it, and lengths apart.
+    Ref: Ramesh et al. 2022, section 3.2; Buss & Fillmore 2001, "Spherical averages", algorithm A1.
+    Raises ValueError for another count of weights, a negative one, none above zero, or directions that cancel out.
+    """
+    weights = _shares(weights, len(embeddings))
+    embeddings = np.asarray(embeddings, np.float64)
+    lengths = np.linalg.norm(embeddings, axis=1)
+    points = embeddings / np.maximum(lengths, 1e-30)[:, None]
+    middle = weights @ points
+    if np.linalg.norm(middle) < 1e-6:
+        raise ValueError('These embeddings cancel each other out: there is none between them.')
+    middle /= np.linalg.norm(middle)
+    for _ in range(100):
+        cosines = np.clip(points @ middle, -1, 1)
+        across = points - cosines[:, None] * middle
+        sines = np.linalg.norm(across, axis=1)
+        move = weights @ (across * (np.arctan2(sines, cosines) / np.maximum(sines, 1e-30))[:, None])
+        angle = np.linalg.norm(move)
+        if angle < 1e-12:
+            break
+        middle = np.cos(angle) * middle + np.sin(angle) / angle * move
+        middle /= np.linalg.norm(middle)
+    return (weights @ lengths * middle).astype(np.float32)
+
+
+def _shares(weights: Sequence[float], count: int) -> np.ndarray:
+    """Weights [N] that add up to one."""
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (count,):
+        raise ValueError(f'{weights.size} weights for {count} pictures: give one for each.')
+    if not (weights >= 0).all() or weights.sum() <= 0:
+        raise ValueError(f'weights must be at least 0, and one of them above; got {weights.tolist()}.')
+    return weights / weights.sum()
+
+
+def _embeddings(parts: Parts, images: Pictures) -> np.ndarray | None:
+    """Embeddings [B, D], where these are such."""
+    if not hasattr(images, 'ndim') or images.ndim > 2:
+        return None
+    width = parts.image_normalizer.width
+    if images.shape[-1:] != (width,):
+        raise ValueError(f'Embeddings for this model are {width} wide; got shape {list(images.shape)}.')
+    return np.asarray(images, np.float32).reshape(-1, width)
+
+
+def _count(images: Pictures) -> int:
+    return 1 if isinstance(images, np.ndarray) and images.ndim == 3 else len(images)
+
+
+def _embedded(parts: Parts, params: Params, images: Array) -> Array:
+    out = parts.image_encoder.apply({'params': params['image_encoder']}, images)
+    return out.projected.astype(jnp.float32)
+
+
+def _told(parts: Parts, params: Params, embeddings: Array, noise: Array, level: NoiseLevel) -> Array:
+    """The vector [B, 2 D] of embeddings [B, D] noised to levels [B]."""
+
+    def apply(x, method):
+        return parts.image_normalizer.apply({'params': params['image_normalizer']}, x, method=method)
+
+    noised = apply(add_noise(apply(embeddings, 'scale'), noise, level), 'unscale')
+    return jnp.concatenate([noised, timestep_embedding(level.t, noised.shape[-1], noised.dtype)], -1)

@@ -1,0 +1,72 @@
+"""Times compiling a whole sampler, beside compiling one evaluation of its U-Net, from shapes alone.
+
+    python tools/bench_sampler.py [--model sd15] [--size 512] [--samplers ddim,dpmpp_2m,euler_ancestral] [--runs 3]
+
+The program of a sampler is the same for every number of steps. Each figure is a median of compilations that take
+turns; guidance doubles the batch of both. Nothing is run and no weights are made.
+"""
+
+import argparse
+import statistics
+import time
+
+
+def main(args):
+    import json
+
+    import jax
+    import jax.numpy as jnp
+
+    import configs
+    from ldm_jax import trees
+    from ldm_jax.diffusion.sampling import padded
+    from ldm_jax.pipelines import parts as parts_of
+    from ldm_jax.pipelines import programs
+    from ldm_jax.pipelines.sampling import TABLE, Sampling
+
+    parts = parts_of.from_settings(json.loads(configs.load(args.model).to_json()))
+    shape = parts.latents(1, (args.size, args.size))
+    _, _, cond = parts.unet.inputs(batch=1, size=shape[1])
+    _, _, both = parts.unet.inputs(batch=2, size=shape[1])
+    params = {'unet': trees.shapes(parts.unet)}
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def evaluation():
+        doubled = jax.ShapeDtypeStruct((2, *shape[1:]), jnp.float32)
+        t = jax.ShapeDtypeStruct((2,), jnp.float32)
+        run = jax.jit(lambda params, x, t, cond: parts.network(params)(x, t, cond))
+        return run.lower(params, doubled, t, both)
+
+    def sampler(name):
+        sampling = Sampling(name)
+        built, levels = sampling.plan(parts.schedule)
+        seeds = jax.ShapeDtypeStruct((1,), jnp.uint32)
+        images = programs.Images(x, seeds, (cond, cond), sampling.guide(1))
+        job = programs.Job(images, padded(levels, TABLE), jnp.int32(20), built)
+        carry = jax.eval_shape(lambda job: programs.begin(parts, params, job), job)
+        run = jax.jit(lambda *args: programs.advance(parts, *args))
+        return run.lower(params, job, carry, jnp.int32(0), jnp.int32(20))
+
+    jobs = {'one evaluation': evaluation}
+    jobs |= {name: lambda name=name: sampler(name) for name in args.samplers.split(',')}
+    found = {name: [] for name in jobs}
+    for _ in range(args.runs):
+        for name, lower in jobs.items():
+            start = time.perf_counter()
+            lower().compile()
+            found[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(times) for name, times in found.items()}
+    print('| program | seconds to trace and compile | over one evaluation |\n|---|---|---|')
+    for name, seconds in medians.items():
+        print(f'| {name} | {seconds:.1f} | {seconds / medians["one evaluation"]:.2f} |')
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--model', default='sd15', help='a config of text to image')
+    parser.add_argument('--size', type=int, default=512, help='of the pictures, in pixels')
+    parser.add_argument('--samplers', default='ddim,dpmpp_2m,euler_ancestral,heun', help='names, by commas')
+    parser.add_argument('--runs', type=int, default=3)
+    main(parser.parse_args())
