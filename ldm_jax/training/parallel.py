@@ -16,9 +16,10 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,8 +35,9 @@ MESH_AXES = ('data', 'fsdp', 'tensor')
 KINDS = ('single', 'pmap', 'mesh')
 
 # Logical axis of a parameter -> mesh axis. A mesh axis is used once in an array and only where it divides the size.
-# 'embed' and a convolution's input are what a layer contracts over: cut by fsdp they are gathered before use, which
-# moves weights and never activations.
+# What fsdp cuts is gathered before use: weights move and activations do not, since every module's output is held to
+# the cut along the batch (`Sharded.traced`). Left to itself the compiler would cut activations as the weights are
+# whose axes they share, and move them from one cut to the other around every residual sum.
 RULES = {
     'vocab': 'tensor',
     'heads': 'tensor',
@@ -99,18 +101,33 @@ class Backend(Protocol):
     def metrics(self, metrics: PyTree) -> PyTree: ...  # one value of each
 
 
-def backend(parallel: Parallel, batch_size: int, axes: Mapping[str, tuple[str | None, ...]]) -> Backend:
+def logical_axes(parts: Mapping[str, nn.Module]) -> dict[str, tuple[str | None, ...]]:
+    """Of every parameter of some networks, by path: 'unet/conv_in/kernel' -> (None, None, 'conv_in', 'conv_out')."""
+    return {
+        f'{part}/{name}': tuple(spec)
+        for part, module in parts.items()
+        for name, spec in trees.named(trees.logical_axes(module)).items()
+    }
+
+
+def backend(
+    parallel: Parallel,
+    batch_size: int,
+    axes: Mapping[str, tuple[str | None, ...]],
+    devices: Sequence[jax.Device] | None = None,
+) -> Backend:
     """The backend that the settings describe.
 
     Args:
         batch_size: of all devices together; it must divide evenly.
         axes: path of a parameter -> its logical axes; those of no network are replicated.
+        devices: of a mesh; all there are by default. Programs may be compiled for others, see aot/.
     """
     if parallel.kind == 'pmap':
         built: Backend = Replicated(jax.device_count())
         shards = jax.device_count()
     else:
-        built = Sharded(_mesh(parallel), axes)
+        built = Sharded(_mesh(parallel, jax.devices() if devices is None else devices), axes)
         shards = built.mesh.shape['data'] * built.mesh.shape['fsdp']
         if parallel.kind == 'mesh' and not axes and built.mesh.size > built.mesh.shape['data']:
             raise ValueError(
@@ -123,18 +140,18 @@ def backend(parallel: Parallel, batch_size: int, axes: Mapping[str, tuple[str | 
     return built
 
 
-def _mesh(parallel: Parallel) -> Mesh:
+def _mesh(parallel: Parallel, devices: Sequence[jax.Device]) -> Mesh:
     if parallel.kind == 'single':
-        return Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), MESH_AXES)
+        return Mesh(np.array(devices[:1]).reshape(1, 1, 1), MESH_AXES)
     sizes = [parallel.data, parallel.fsdp, parallel.tensor]
     if -1 in sizes:
-        sizes[sizes.index(-1)] = max(jax.device_count() // -math.prod(sizes), 1)
-    if math.prod(sizes) != jax.device_count():
+        sizes[sizes.index(-1)] = max(len(devices) // -math.prod(sizes), 1)
+    if math.prod(sizes) != len(devices):
         raise ValueError(
             f'run.parallel is a mesh of {" x ".join(map(str, sizes))} (data x fsdp x tensor) and there are '
-            f'{jax.device_count()} devices; -1 takes what is left.'
+            f'{len(devices)} devices; -1 takes what is left.'
         )
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 @contextlib.contextmanager
@@ -194,15 +211,20 @@ class Sharded:
     def whole(self, state):
         return state
 
+    @property
+    def sharded(self) -> NamedSharding:
+        """Of a batch, along its first axis."""
+        return NamedSharding(self.mesh, PartitionSpec(('data', 'fsdp')))
+
     def shard(self, batch):
-        sharding = NamedSharding(self.mesh, PartitionSpec(('data', 'fsdp')))
         return jax.tree.map(
-            lambda array: jax.make_array_from_callback(array.shape, sharding, array.__getitem__), batch
+            lambda array: jax.make_array_from_callback(array.shape, self.sharded, array.__getitem__), batch
         )
 
     def traced(self, step, *args):
         def sharded(state, batch, key):
-            state, metrics = step(state, batch, key)
+            with nn.intercept_methods(self._along_the_batch) if self.devices > 1 else contextlib.nullcontext():
+                state, metrics = step(state, batch, key)
             # Without this the compiler may choose other shardings for the new state, and compile again for them.
             state = jax.lax.with_sharding_constraint(state, self._shardings(state))
             return state, jax.lax.with_sharding_constraint(metrics, self.replicated)
@@ -212,6 +234,19 @@ class Sharded:
 
     def metrics(self, metrics):
         return metrics
+
+    def _along_the_batch(self, call, args, kwargs, context):
+        """A module's outputs [B, ...], cut along B; what else they are cut along is for the compiler."""
+        shards = self.mesh.shape['data'] * self.mesh.shape['fsdp']
+
+        def hold(leaf):
+            if not isinstance(leaf, jax.Array) or not leaf.ndim or leaf.shape[0] % shards:
+                return leaf  # such as the empty caption, encoded once for all
+            rest = (PartitionSpec.UNCONSTRAINED,) * (leaf.ndim - 1)
+            sharding = NamedSharding(self.mesh, PartitionSpec(('data', 'fsdp'), *rest))
+            return jax.lax.with_sharding_constraint(leaf, sharding)
+
+        return jax.tree.map(hold, call(*args, **kwargs))
 
     def _shardings(self, state: PyTree) -> PyTree:
         """Of a parameter's rule also for its averages and moments: the leaves whose paths end with its own."""
@@ -234,6 +269,8 @@ class Sharded:
         for axis, size in zip(logical, shape, strict=True):
             mesh_axis = RULES.get(axis)
             fits = mesh_axis is not None and size % self.mesh.shape[mesh_axis] == 0
+            # A vector saves little and would be gathered by itself.
+            fits = fits and not (mesh_axis == 'fsdp' and len(shape) == 1)
             spec.append(mesh_axis if fits and mesh_axis not in spec else None)
         return PartitionSpec(*spec)
 
