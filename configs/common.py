@@ -234,3 +234,16 @@ def run(num_steps: int, batch_size: int, **fields: Any) -> Spec:
         )
         | fields
     )
+
+
+def pod_run(num_steps: int, batch_size: int, **fields: Any) -> Spec:
+    """A run on a slice of 16 chips or more: its state is cut over 16, with copies on larger slices."""
+    return dict(
+        num_steps=num_steps,
+        batch_size=batch_size,
+        accumulate=1,
+        ema=dict(main=dict(name='constant', decay=0.9999)),
+        save_every=2000,
+        parallel=dict(kind='mesh', data=-1, fsdp=16, tensor=1),
+        **fields,
+    )

@@ -121,7 +121,9 @@ class Module:
         """
         yield from self._runs(self.entry, 1.0)
 
-    def _runs(self, computation: Computation, times: float) -> Iterator[tuple[Computation, Instruction, float]]:
+    def _runs(
+        self, computation: Computation, times: float
+    ) -> Iterator[tuple[Computation, Instruction, float]]:
         for instruction in computation.instructions.values():
             yield computation, instruction, times
             if instruction.opcode == 'while':

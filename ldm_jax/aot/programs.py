@@ -7,7 +7,6 @@ shardings of run.parallel, weights of pretrained parts are never read.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,7 +61,9 @@ def train(config: Mapping[str, Any], devices: Sequence[jax.Device], batch: int |
     run = config['run']
     spread = parallel.Parallel(**run.get('parallel', {}))
     if spread.kind == 'pmap':
-        raise ValueError("Set run.parallel.kind='mesh' to compile for a topology; with data alone it is pmap's program.")
+        raise ValueError(
+            "Set run.parallel.kind='mesh' to compile for a topology; with data alone it is pmap's program."
+        )
     accumulate = run.get('accumulate', 1)
     batch_size = run['batch_size'] if batch is None else batch * len(devices) * accumulate
     stage = stage_of(config)
@@ -96,7 +97,9 @@ def model_flops(config: Mapping[str, Any], state: PyTree, shapes: PyTree) -> flo
 
     def gradients(state, batch, key):
         draws = stage.draw(key, batch)
-        return jax.grad(lambda p: stage.loss(train_state.join(p, state.frozen), batch, draws)[0])(state.params)
+        return jax.grad(lambda p: stage.loss(train_state.join(p, state.frozen), batch, draws)[0])(
+            state.params
+        )
 
     return 2.0 * costs.program_macs(jax.make_jaxpr(gradients)(state, shapes, key))
 
@@ -108,7 +111,7 @@ def stage_of(config: Mapping[str, Any], changed: Mapping[str, Any] | None = None
     """
     if config['stage']['name'] != 'latent_diffusion':
         raise ValueError(
-            f"Only stage latent_diffusion can be compiled without its data; got {config['stage']['name']!r}."
+            f'Only stage latent_diffusion can be compiled without its data; got {config["stage"]["name"]!r}.'
         )
     specs = model_specs(config)
     models = build.parts({'models': specs})

@@ -96,9 +96,7 @@ class Topology:
             options['chip_config_name'] = 'megacore'  # two cores as one device, as JAX has them
         if self.chips < CHIPS_PER_HOST:
             options['chips_per_host_bounds'] = [*self.shape, *[1] * (3 - len(self.shape))]
-        described = topologies.get_topology_desc(
-            platform='tpu', topology_name=self.description, **options
-        )
+        described = topologies.get_topology_desc(platform='tpu', topology_name=self.description, **options)
         return list(described.devices)
 
 

@@ -96,7 +96,9 @@ class Backend(Protocol):
 
     def shard(self, batch: PyTree) -> PyTree: ...  # of the global batch [B, ...], which every host has
 
-    def traced(self, step: Step, *args: PyTree) -> tuple[jax.stages.Lowered, ClosedJaxpr]: ...  # state is donated
+    def traced(
+        self, step: Step, *args: PyTree
+    ) -> tuple[jax.stages.Lowered, ClosedJaxpr]: ...  # state is donated
 
     def metrics(self, metrics: PyTree) -> PyTree: ...  # one value of each
 
@@ -223,7 +225,9 @@ class Sharded:
 
     def traced(self, step, *args):
         def sharded(state, batch, key):
-            with nn.intercept_methods(self._along_the_batch) if self.devices > 1 else contextlib.nullcontext():
+            with (
+                nn.intercept_methods(self._along_the_batch) if self.devices > 1 else contextlib.nullcontext()
+            ):
                 state, metrics = step(state, batch, key)
             # Without this the compiler may choose other shardings for the new state, and compile again for them.
             state = jax.lax.with_sharding_constraint(state, self._shardings(state))
