@@ -225,8 +225,12 @@ class Sharded:
 
     def traced(self, step, *args):
         def sharded(state, batch, key):
+            if self.devices == 1:
+                return step(state, batch, key)
+            # Attention asks the mesh over how many devices its scores are spread.
             with (
-                nn.intercept_methods(self._along_the_batch) if self.devices > 1 else contextlib.nullcontext()
+                jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh),
+                nn.intercept_methods(self._along_the_batch),
             ):
                 state, metrics = step(state, batch, key)
             # Without this the compiler may choose other shardings for the new state, and compile again for them.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import configs
-from ldm_jax import trees
+from ldm_jax import costs, trees
 from ldm_jax.aot import programs, report
 from ldm_jax.training import parallel
 
@@ -64,7 +64,7 @@ def compiled():
 
 @pytest.mark.slow
 def test_weights_are_gathered_and_activations_are_not(compiled):
-    program, work = compiled
+    _, work = compiled
     moved = {(c.kind, c.axes, c.moves) for c in work.collectives if c.moves}
     assert moved == {('all-gather', ('fsdp',), 'weights')}
     assert {c.axes for c in work.collectives if c.kind == 'all-reduce'} <= {
@@ -75,7 +75,7 @@ def test_weights_are_gathered_and_activations_are_not(compiled):
 
 
 @pytest.mark.slow
-def test_each_cut_weight_is_gathered_forward_and_again_backward(compiled):
+def test_what_is_cut_is_gathered_forward_and_backward(compiled):
     _, work = compiled
     stage = programs.stage_of(TINY)
     backend = parallel.backend(
@@ -86,8 +86,9 @@ def test_each_cut_weight_is_gathered_forward_and_again_backward(compiled):
     )
     cut = [leaf for leaf in params.values() if 'fsdp' in leaf.sharding.spec]
     gathered = sum(c.nbytes for c in work.collectives if c.kind == 'all-gather')
-    # On a CPU bfloat16 is gathered as the float32 that it computes with. Some weights are kept or not needed again.
-    assert 1.4 < gathered / sum(4 * leaf.size for leaf in cut) <= 2
+    # Forward, forward again and for the input's gradient, which the compiler may make one. On a CPU bfloat16 is
+    # gathered as the float32 that it computes with.
+    assert 1.9 < gathered / sum(4 * leaf.size for leaf in cut) < 3
     summed = sum(c.nbytes for c in work.collectives if c.kind == 'all-reduce')
     assert 1 <= summed / sum(4 * leaf.size for leaf in params.values()) < 3
 
@@ -125,8 +126,6 @@ def test_a_models_flops_are_three_times_its_forward_pass():
     params = {'unet': trees.shapes(stage.unet)}
     state = type('State', (), {'params': params, 'frozen': dict(stage.frozen)})
     flops = programs.model_flops(TINY, state, programs.examples(stage, 4))
-    from ldm_jax import costs
-
     forward = 2 * costs.cost(stage.unet, stage.unet.inputs(4, 8)).macs
     assert 2.8 < flops / forward <= 3  # the first layer's input needs no gradient
 
