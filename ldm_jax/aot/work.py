@@ -75,12 +75,16 @@ def _window(instruction: Instruction, axis: int) -> tuple[int, int, int, int]:
     found = re.search(r'window=\{([^}]*)\}', instruction.text)
     fields = dict(part.split('=') for part in found[1].split()) if found else {}
 
-    def of(name, default):
+    def along(name, default):
         return fields[name].split('x')[axis] if name in fields else default
 
+    before = along('pad', '0_0').split('_')[0]
     return (
-        int(of('stride', '1')), int(of('pad', '0_0').split('_')[0]), int(of('lhs_dilate', '1')), int(of('rhs_dilate', '1')),
-    )  # fmt: skip
+        int(along('stride', '1')),
+        int(before),
+        int(along('lhs_dilate', '1')),
+        int(along('rhs_dilate', '1')),
+    )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -4,13 +4,13 @@ import copy
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import configs
 from ldm_jax import costs, trees
 from ldm_jax.aot import programs, report
 from ldm_jax.training import parallel
+from ldm_jax.training import state as train_state
 
 TINY = dict(
     stage=dict(
@@ -46,6 +46,10 @@ TINY = dict(
         parallel=dict(kind='mesh', data=2, fsdp=4),
     ),
 )
+
+
+# Of a 3 x 3 convolution over 4 x 4 pixels (10 / 12)^2 of the products are not with padding; a model's count has all.
+PADDED = 0.69
 
 
 def changed(**parts):
@@ -97,9 +101,8 @@ def test_what_is_cut_is_gathered_forward_and_backward(compiled):
 def test_the_program_computes_what_the_model_needs_and_forward_again(compiled):
     program, work = compiled
     share = work.flops * 8 / program.flops
-    assert (
-        1.15 < share < 4 / 3
-    )  # the blocks' forward pass is a third of all; convolutions' padding counts less
+    # The blocks' forward pass, which is run again, is a third of all.
+    assert 4 / 3 * PADDED < share < 4 / 3
 
 
 def test_batches_have_what_the_stage_wants():
@@ -124,7 +127,7 @@ def test_batches_have_what_the_stage_wants():
 def test_a_models_flops_are_three_times_its_forward_pass():
     stage = programs.stage_of(TINY)
     params = {'unet': trees.shapes(stage.unet)}
-    state = type('State', (), {'params': params, 'frozen': dict(stage.frozen)})
+    state = train_state.TrainState(None, None, params, {}, None, None, dict(stage.frozen))
     flops = programs.model_flops(TINY, state, programs.examples(stage, 4))
     forward = 2 * costs.cost(stage.unet, stage.unet.inputs(4, 8)).macs
     assert 2.8 < flops / forward <= 3  # the first layer's input needs no gradient
@@ -158,4 +161,4 @@ def test_samplers_of_devices_do_not_talk():
     work = report.measured(program.lowered.compile().as_text(), program.mesh, program.state)
     assert work.collectives == ()
     assert work.unknown_loops == 0
-    np.testing.assert_allclose(work.flops * 8, program.flops, rtol=0.15)
+    assert PADDED < work.flops * 8 / program.flops <= 1
