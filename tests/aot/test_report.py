@@ -44,6 +44,9 @@ def test_the_table_says_it_and_the_data_are_json():
     plain = json.loads(json.dumps(report.data(made())))
     assert plain['pictures_per_second']['overlapped'] == 32
     assert plain['gathered_activations'][0]['nbytes'] == 400_000_000
+    seen = made(work=report.Work(1e12, 1.0, (), kernels=('tpu_custom_call',)))  # most of it is in a kernel
+    assert seen.times['compute'] == pytest.approx(0.5)
+    assert seen.utilisation['overlapped'] == pytest.approx(1.0)
     alone = made(work=report.Work(197e12, 1.0, (), unknown_loops=2, kernels=('tpu_custom_call',)))
     assert 'No collectives' in report.table(alone)
     assert '2 loops' in report.table(alone)
