@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -22,7 +22,8 @@ KINDS = (
     'all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'ragged-all-to-all', 'collective-permute',
     'collective-broadcast',
 )  # fmt: skip
-WEIGHTS, ACTIVATIONS = 'weights', 'activations'
+WEIGHTS, ACTIVATIONS = 'weights', 'activations or gradients'
+STATE = 'state'
 MOVES = ('all-gather', 'all-to-all', 'ragged-all-to-all', 'collective-permute', 'collective-broadcast')
 
 
@@ -31,8 +32,8 @@ class Collective:
     """One line of the program.
 
     nbytes: its size, see above; times: how often it runs in one execution; axes: of the mesh, those along which its
-    groups lie; group: devices in each; moves: 'weights' or 'activations' (gradients among them) where it brings
-    arrays elsewhere, '' where it adds them up.
+    groups lie; group: devices in each; moves: 'weights' or 'activations or gradients' where it brings arrays
+    elsewhere, '' where it adds them up.
     """
 
     kind: str
@@ -64,14 +65,14 @@ class Row:
     sent: float
 
 
-def collectives(module: Module, mesh: Mapping[str, int], state: tuple[str, ...]) -> list[Collective]:
+def collectives(module: Module, mesh: Mapping[str, int], arguments: Sequence[str]) -> list[Collective]:
     """Every collective among devices that differ.
 
     Args:
         mesh: sizes of the axes by name; devices are numbered along them, the last one fastest.
-        state: names of the arguments that weights are in.
+        arguments: the name of each of the program's arguments, in order; those named STATE hold weights.
     """
-    sources = origins(module, lambda path: re.split(r'[.\[]', path)[0])
+    sources = origins(module, arguments)
     found = []
     for outer, instruction, times in module.runs():
         for computation, inner, kind in _inside(module, outer, instruction):
@@ -87,7 +88,7 @@ def collectives(module: Module, mesh: Mapping[str, int], state: tuple[str, ...])
             moves = ''
             if kind in MOVES:
                 made_of = sources.get((computation.name, inner.name), frozenset())
-                moves = WEIGHTS if made_of <= set(state) else ACTIVATIONS
+                moves = WEIGHTS if made_of <= {STATE} else ACTIVATIONS
             name = inner.op_name or instruction.op_name
             found.append(Collective(kind, size, times, axes(groups, mesh), groups.shape[1], moves, name))
     return found

@@ -6,7 +6,7 @@ examples are in it: names and shapes do not tell, since the compiler transposes,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 from ldm_jax.aot.hlo import Computation, Instruction, Module
 
@@ -14,20 +14,25 @@ Origin = frozenset | tuple  # names of arguments; of a tuple, the origin of each
 NOTHING: frozenset = frozenset()
 
 
-def origins(module: Module, argument: Callable[[str], str]) -> Mapping[tuple[str, str], frozenset]:
+def origins(module: Module, arguments: Sequence[str]) -> Mapping[tuple[str, str], frozenset]:
     """(computation, instruction) -> names of the arguments that the instruction reads, through all it was made of.
 
-    argument: from the path of an entry parameter, such as "batch['moments']", to a name.
+    arguments: the name of each of the program's arguments, in order; several may share one.
     """
-    return _Reading(module, argument).found
+    return _Reading(module, arguments).found
 
 
 class _Reading:
-    def __init__(self, module: Module, argument: Callable[[str], str]):
+    def __init__(self, module: Module, arguments: Sequence[str]):
         self._module, self.found = module, {}
-        entry = module.entry
-        given = {i: frozenset([argument(p.op_name)]) for i, p in entry.parameters.items()}
-        self._run(entry, given)
+        each = tuple(frozenset([name]) for name in arguments)
+        parameters = module.entry.parameters
+        tupled = len(parameters) == 1 and parameters[0].is_tuple  # as the TPU's compiler has many arguments
+        if len(each) != (len(parameters[0].shapes) if tupled else len(parameters)):
+            raise ValueError(
+                f'{len(each)} arguments are named, and the program takes others: {len(parameters)}.'
+            )
+        self._run(module.entry, {0: each} if tupled else dict(enumerate(each)))
 
     def _run(self, computation: Computation, given: Mapping[int, Origin]) -> Origin:
         values: dict[str, Origin] = {}

@@ -141,47 +141,34 @@ class Module:
         )
 
     def rounds(self, computation: Computation, loop: Instruction) -> int | None:
-        """How often a while's body runs: a counter below a bound, both constants and the step one; None otherwise."""
+        """How often a while's body runs; None where that cannot be told.
+
+        It can where the compiler says it, and where a counter from one constant goes by another below a third. The
+        step need not be one: the TPU's compiler unrolls the loops in which it multiplies what is on its way.
+        """
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.text)
         if known:
             return int(known[1])
-        condition = self.computations[_called(loop, 'condition')]
-        root = condition.root
-        while root.opcode in ('copy', 'bitcast', 'fusion') and len(root.operands) == 1 and not root.calls:
-            root = condition.instructions[root.operands[0]]
-        if root.opcode == 'fusion':  # the CPU's compiler wraps the comparison
-            inner = self.computations[root.calls[0]]
-            outer, root = root, inner.root
-            operands = [
-                condition.instructions[outer.operands[inner.instructions[name].index]]
-                if inner.instructions[name].opcode == 'parameter'
-                else inner.instructions[name]
-                for name in root.operands
-            ]
-        else:
-            operands = [condition.instructions[name] for name in root.operands]
-        if root.opcode != 'compare' or root.attribute('direction') != 'LT':
+        condition, body = (self.computations[_called(loop, role)] for role in ('condition', 'body'))
+        compare = condition.root
+        if compare.opcode != 'compare' or compare.attribute('direction') != 'LT':
             return None
-        first, bound = (self._start(computation, condition, loop, operand) for operand in operands)
-        return None if first is None or bound is None else max(bound - first, 0)
-
-    def _start(
-        self, outer: Computation, condition: Computation, loop: Instruction, value: Instruction
-    ) -> int | None:
-        """What a value of a loop's condition is before the first round."""
-        while value.opcode in ('copy', 'bitcast', 'copy-done', 'copy-start'):
-            value = condition.instructions[value.operands[0]]
-        if value.opcode == 'constant':
-            return _number(value)
-        if value.opcode != 'get-tuple-element':
+        counter, bound = (_behind(condition, condition.instructions[name]) for name in compare.operands)
+        if counter.opcode != 'get-tuple-element' or body.root.opcode != 'tuple':
             return None
-        start = outer.instructions[loop.operands[0]]
-        if start.opcode != 'tuple':
+        first, last = (_start(computation, loop, value) for value in (counter, bound))
+        new = _behind(body, body.instructions[body.root.operands[counter.index]])
+        added = (
+            [_behind(body, body.instructions[name]) for name in new.operands] if new.opcode == 'add' else []
+        )
+        steps = [
+            _start(computation, loop, value)
+            for value in added
+            if not (value.opcode == 'get-tuple-element' and value.index == counter.index)
+        ]
+        if first is None or last is None or len(steps) != 1 or not steps[0]:
             return None
-        value = outer.instructions[start.operands[value.index]]
-        while value.opcode in ('copy', 'bitcast', 'copy-done', 'copy-start'):
-            value = outer.instructions[value.operands[0]]
-        return _number(value) if value.opcode == 'constant' else None
+        return max(-(-(last - first) // steps[0]), 0)
 
 
 def parse(text: str) -> Module:
@@ -256,6 +243,23 @@ def _closing(text: str, start: int) -> int:
         if not depth:
             return match.start()
     raise ValueError(f'Brackets do not close in {text[:80]!r}.')
+
+
+def _behind(computation: Computation, value: Instruction) -> Instruction:
+    """What a value is a copy of."""
+    while value.opcode in ('copy', 'bitcast', 'copy-done', 'copy-start'):
+        value = computation.instructions[value.operands[0]]
+    return value
+
+
+def _start(outer: Computation, loop: Instruction, value: Instruction) -> int | None:
+    """What a value of a loop's condition or body is before the first round, where it is a constant."""
+    if value.opcode == 'get-tuple-element':
+        start = outer.instructions[loop.operands[0]]
+        if start.opcode != 'tuple':
+            return None
+        value = _behind(outer, outer.instructions[start.operands[value.index]])
+    return _number(value) if value.opcode == 'constant' else None
 
 
 def _called(instruction: Instruction, role: str) -> str:

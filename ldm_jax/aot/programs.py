@@ -37,7 +37,7 @@ class Program:
     """A program for the devices of a mesh.
 
     mesh: sizes of its axes, by name. flops: of all devices together, as the model needs them (see `model_flops`).
-    state: names of the arguments that hold what lasts from step to step.
+    arguments: the name of each, 'state' for what lasts from step to step.
     """
 
     what: str
@@ -45,7 +45,16 @@ class Program:
     mesh: Mapping[str, int]
     flops: float
     batch_size: int
-    state: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+    def names(self, compiled: jax.stages.Compiled) -> list[str]:
+        """The name of each array that the compiled program takes; those that it does not need are left out of it."""
+        shardings, _ = compiled.input_shardings
+        return [
+            name
+            for name, argument in zip(self.arguments, shardings, strict=True)
+            for _ in jax.tree.leaves(argument)
+        ]
 
 
 def train(config: Mapping[str, Any], devices: Sequence[jax.Device], batch: int | None = None) -> Program:
@@ -82,7 +91,12 @@ def train(config: Mapping[str, Any], devices: Sequence[jax.Device], batch: int |
     step = train_step.of(stage, tx, decays, accumulate)
     lowered, _ = backend.traced(step, *args)
     return Program(
-        'train', lowered, dict(backend.mesh.shape), model_flops(config, state, shapes), batch_size, ('state',)
+        'train',
+        lowered,
+        dict(backend.mesh.shape),
+        model_flops(config, state, shapes),
+        batch_size,
+        ('state', 'batch', 'key'),
     )
 
 
@@ -234,7 +248,7 @@ def sample(
     lowered = jax.jit(walked).lower(params, images)
     macs = costs.cost(parts.unet, parts.unet.inputs(2, side)).macs
     flops = 2.0 * macs * total * num_steps
-    return Program('sample', lowered, {'data': len(devices)}, flops, total, ('params',))
+    return Program('sample', lowered, {'data': len(devices)}, flops, total, ('state', 'images'))
 
 
 def _placed(tree: PyTree, sharding: NamedSharding) -> PyTree:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ldm_jax.aot import hlo, work
@@ -37,13 +37,13 @@ class Work:
         return sum(one.sent for one in self.collectives)
 
 
-def measured(text: str, mesh: Mapping[str, int], state: tuple[str, ...]) -> Work:
-    """The work in a compiled program's text; mesh and state are those of `programs.Program`."""
+def measured(text: str, mesh: Mapping[str, int], arguments: Sequence[str]) -> Work:
+    """The work in a compiled program's text; arguments is the name of each of them, 'state' of those with weights."""
     module = hlo.parse(text)
     return Work(
         work.flops(module),
         work.traffic(module),
-        tuple(collectives(module, mesh, state)),
+        tuple(collectives(module, mesh, arguments)),
         module.unknown_loops(),
         tuple(work.kernels(module)),
     )
@@ -114,7 +114,7 @@ def of(program: Any, compiled: Any, topology: Topology) -> Report:
         'program': stats.generated_code_size_in_bytes,
     }
     memory['peak'] = stats.peak_memory_in_bytes or sum(memory.values())
-    found = measured(compiled.as_text(), program.mesh, program.state)
+    found = measured(compiled.as_text(), program.mesh, program.names(compiled))
     return Report(program.what, topology, program.mesh, program.batch_size, program.flops, memory, found)
 
 

@@ -12,7 +12,8 @@ from tests.aot.programs import SIZES, like, mesh, text
 
 
 def found(function, *args):
-    return collectives.collectives(hlo.parse(text(function, *args)), SIZES, ('state',))
+    names = [name for name, arg in zip(('state', 'batch'), args, strict=False) for _ in jax.tree.leaves(arg)]
+    return collectives.collectives(hlo.parse(text(function, *args)), SIZES, names)
 
 
 @pytest.mark.parametrize('axes', [('data',), ('fsdp',), ('data', 'fsdp')])
@@ -60,7 +61,7 @@ def test_gathered_weights_and_gathered_activations_are_told_apart():
     gathers = [
         c for c in found(activations, {'w': like((16, 32))}, like((24, 16), 'data')) if c.kind == 'all-gather'
     ]
-    assert {(c.axes, c.moves) for c in gathers} == {(('data',), 'activations')}
+    assert {(c.axes, c.moves) for c in gathers} == {(('data',), collectives.ACTIVATIONS)}
 
 
 def test_weights_stay_weights_through_loops_and_what_examples_touched_does_not():
@@ -74,8 +75,31 @@ def test_weights_stay_weights_through_loops_and_what_examples_touched_does_not()
     args = like((3, 16, 16), None, 'fsdp'), like((24, 16), 'data')
     gathers = {(c.moves, c.axes, c.times) for c in found(looped, *args) if c.kind == 'all-gather'}
     assert ('weights', ('fsdp',), 3) in gathers or ('weights', ('fsdp',), 1) in gathers  # hoisted or not
-    assert ('activations', ('data',), 1) in gathers
+    assert (collectives.ACTIVATIONS, ('data',), 1) in gathers
     assert len(gathers) == 2
+
+
+TUPLED = """HloModule jit_f, is_scheduled=true
+
+ENTRY %main (p: (f32[4,16], f32[12,16])) -> (f32[16,16], f32[24,16]) {
+  %p = (f32[4,16]{1,0}, f32[12,16]{1,0}) parameter(0)
+  %w = f32[4,16]{1,0} get-tuple-element(%p), index=0
+  %x = f32[12,16]{1,0} get-tuple-element(%p), index=1
+  %a = f32[16,16]{1,0} all-gather(%w), replica_groups=[2,4]<=[8], dimensions={0}
+  %b = f32[24,16]{1,0} all-gather(%x), replica_groups=[4,2]<=[2,4]T(1,0), dimensions={0}
+  ROOT %t = (f32[16,16]{1,0}, f32[24,16]{1,0}) tuple(%a, %b)
+}
+"""
+
+
+def test_many_arguments_come_as_one_tuple_on_a_tpu():
+    both = collectives.collectives(hlo.parse(TUPLED), SIZES, ['state', 'batch'])
+    assert [(c.axes, c.moves, c.nbytes) for c in both] == [
+        (('fsdp',), 'weights', 16 * 16 * 4),
+        (('data',), collectives.ACTIVATIONS, 24 * 16 * 4),
+    ]
+    with pytest.raises(ValueError, match='3 arguments are named'):
+        collectives.collectives(hlo.parse(TUPLED), SIZES, ['state', 'state', 'batch'])
 
 
 def test_rows_add_up():

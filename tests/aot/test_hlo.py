@@ -90,6 +90,17 @@ def test_a_loop_without_a_note_is_read_off_its_condition():
     assert module.entry.root.index == 1
 
 
+def test_the_step_of_a_loop_counts():
+    text = LOOP.replace('%one = s32[]{:T(128)} constant(1)', '%one = s32[]{:T(128)} constant(2)')
+    assert [n for _, i, n in hlo.parse(text).runs() if i.opcode == 'tanh'] == [3]  # 2, 4, 6
+    from_outside = LOOP.replace(
+        'add(%i, %one)', 'add(%i, %n)'
+    )  # whose constant comes in with the loop's arrays
+    assert [n for _, i, n in hlo.parse(from_outside).runs() if i.opcode == 'tanh'] == [1]
+    doubling = hlo.parse(LOOP.replace('add(%i, %one)', 'multiply(%i, %n)'))
+    assert doubling.unknown_loops() == 1
+
+
 def test_arrays_take_the_space_of_whole_tiles():
     shape = hlo.parse(LOOP).entry.instructions['x.0'].shapes[0]
     assert (shape.nbytes, shape.padded) == (64, 8 * 128 * 4)

@@ -62,8 +62,8 @@ def changed(**parts):
 @pytest.fixture(scope='module')
 def compiled():
     program = programs.train(TINY, jax.devices())
-    text = program.lowered.compile().as_text()
-    return program, report.measured(text, program.mesh, program.state)
+    compiled = program.lowered.compile()
+    return program, report.measured(compiled.as_text(), program.mesh, program.names(compiled))
 
 
 @pytest.mark.slow
@@ -158,7 +158,8 @@ def test_what_cannot_be_compiled_is_refused(config, words):
 @pytest.mark.slow
 def test_samplers_of_devices_do_not_talk():
     program = programs.sample(changed(), jax.devices(), batch=1, sampler='ddim', num_steps=5)
-    work = report.measured(program.lowered.compile().as_text(), program.mesh, program.state)
+    compiled = program.lowered.compile()
+    work = report.measured(compiled.as_text(), program.mesh, program.names(compiled))
     assert work.collectives == ()
     assert work.unknown_loops == 0
     assert PADDED < work.flops * 8 / program.flops <= 1

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from ldm_jax.aot import report, topology
-from ldm_jax.aot.collectives import Collective
+from ldm_jax.aot.collectives import ACTIVATIONS, Collective
 
 SLICE = topology.named('v5e-4')
-GATHER = Collective('all-gather', 400_000_000, 1, ('fsdp',), 4, 'activations', 'x')
+GATHER = Collective('all-gather', 400_000_000, 1, ('fsdp',), 4, ACTIVATIONS, 'x')
 SUM = Collective('all-reduce', 100_000_000, 2, ('data',), 2, '', '')
 
 
@@ -38,7 +38,7 @@ def test_times_are_work_over_peaks():
 def test_the_table_says_it_and_the_data_are_json():
     text = report.table(made())
     assert '| peak | 15.75 | 100% |' in text
-    assert '| all-gather | fsdp | activations | 1 | 1 | 0.400 | 400.00 | 0.300 |' in text
+    assert '| all-gather | fsdp | activations or gradients | 1 | 1 | 0.400 | 400.00 | 0.300 |' in text
     assert 'All-gathers of activations: 1.' in text
     assert '| if all overlap | 1000.0 | 50% | 32 |' in text
     plain = json.loads(json.dumps(report.data(made())))
