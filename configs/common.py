@@ -241,3 +241,14 @@ def run(num_steps: int, batch_size: int, **fields: Any) -> Spec:
 def first_stage_adam(**fields: Any) -> Spec:
     """The optimizer of the published first stages, for both players: 4.5e-6 an example, constant, not clipped."""
     return dict(lr=4.5e-6, lr_batch_size=1, curve='constant', b1=0.5, b2=0.9, clip_norm=None) | fields
+
+
+def pod_run(num_steps: int, batch_size: int, **fields: Any) -> Spec:
+    """A run on a slice of 16 chips or more: its state is cut over 16, with copies on larger slices."""
+    parallel = dict(kind='mesh', data=-1, fsdp=16, tensor=1)
+    return run(
+        num_steps,
+        batch_size,
+        **dict(ema=dict(main=dict(name='constant', decay=0.9999)), save_every=2000, parallel=parallel)
+        | fields,
+    )

@@ -13,6 +13,7 @@ LAYERS = {
     'schedules': 1, 'diffusion': 1, 'samplers': 1, 'models': 1, 'costs': 1, 'text': 1, 'data': 1,
     'checkpoints': 2, 'adapters': 2, 'training': 2,
     'pipelines': 3, 'evaluation': 3,
+    'aot': 4,
 }  # fmt: skip
 SIDEWAYS = {('samplers', 'diffusion')}  # inside layer 1 the folders ignore each other, but for this
 FILES = sorted((ROOT / 'ldm_jax').rglob('*.py'))

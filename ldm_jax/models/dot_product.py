@@ -43,7 +43,7 @@ SHORT_HEAD = 2**13
 CPU_BLOCK = 2**20
 CPU_GROUP = 2**18
 # Elsewhere all heads go together, so that a batch or heads sharded over a mesh stay where they are. Not tuned:
-# 256 MB in float32, over all devices, bounds the memory and leaves long matrices to multiply.
+# 256 MB in float32 for each device bounds the memory and leaves long matrices to multiply.
 BLOCK = 2**26
 
 
@@ -86,13 +86,13 @@ def naive(q: Array, k: Array, v: Array, causal: bool) -> Array:
 
 
 def chunked(q: Array, k: Array, v: Array, causal: bool) -> Array:
-    """At most BLOCK scores at once (CPU_BLOCK on a CPU), or one row of each head, forward and backward."""
+    """At most BLOCK scores a device at once (CPU_BLOCK on a CPU), or one row of each head, forward and backward."""
     out = lax.platform_dependent(
         jnp.swapaxes(q, 1, 2),
         jnp.moveaxis(k, 1, 3),
         jnp.moveaxis(v, 1, 3),
         cpu=partial(_by_heads, causal=causal),
-        default=partial(_by_rows, block=BLOCK, causal=causal),
+        default=partial(_by_rows, block=BLOCK * _devices(), causal=causal),
     )
     return jnp.swapaxes(out, 1, 2)
 
@@ -209,6 +209,12 @@ def _by_rows(q: Array, k: Array, v: Array, block: int, causal: bool) -> Array:
     blocks = jnp.moveaxis(q.reshape(*lead, steps, rows, width), -3, 0)
     out = lax.map(lambda x: attend(x[0], k, v, first=x[1]), (blocks, rows * jnp.arange(steps)))
     return jnp.moveaxis(out, 0, -3).reshape(*lead, steps * rows, width)[..., :length, :]
+
+
+def _devices() -> int:
+    """Over how many devices an array here is spread: those of jit's mesh; inside of pmap and shard_map it is one's."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(size for axis, size in mesh.shape.items() if axis not in mesh.manual_axes)
 
 
 def _tpu_block(tokens: int) -> tuple[int, int]:

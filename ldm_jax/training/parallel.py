@@ -14,7 +14,7 @@ The state that checkpoints see has the same arrays whichever it is, so a run may
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import jax
@@ -86,12 +86,18 @@ class Backend(Protocol):
     def metrics(self, metrics: PyTree) -> PyTree: ...  # one value of each
 
 
-def backend(parallel: Parallel, batch_size: int, axes: Mapping[str, tuple[str | None, ...]]) -> Backend:
+def backend(
+    parallel: Parallel,
+    batch_size: int,
+    axes: Mapping[str, tuple[str | None, ...]],
+    devices: Sequence[jax.Device] | None = None,
+) -> Backend:
     """The backend that the settings describe.
 
     Args:
         batch_size: of all devices together; it must divide evenly.
         axes: path of a parameter -> its logical axes; those of no network are replicated.
+        devices: of a mesh; all there are by default. Programs may be compiled for others, see aot/.
 
     Raises ValueError for settings that the devices do not allow.
     """
@@ -105,9 +111,9 @@ def backend(parallel: Parallel, batch_size: int, axes: Mapping[str, tuple[str | 
                     f"run.parallel.kind='single' is for one process, and there are {jax.process_count()}; give "
                     '--config.run.parallel.kind=mesh (or pmap).'
                 )
-            built = Sharded(mesh(1, 1, 1, jax.devices()[:1]), axes)
+            built = Sharded(mesh(1, 1, 1, (devices or jax.devices())[:1]), axes)
         else:
-            built = Sharded(mesh(parallel.data, parallel.fsdp, parallel.tensor), axes)
+            built = Sharded(mesh(parallel.data, parallel.fsdp, parallel.tensor, devices), axes)
         shards = built.mesh.shape['data'] * built.mesh.shape['fsdp']
         if parallel.kind == 'mesh' and not axes and built.mesh.size > built.mesh.shape['data']:
             raise ValueError(

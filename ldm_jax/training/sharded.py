@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -18,8 +19,9 @@ from ldm_jax.types import PyTree
 MESH_AXES = ('data', 'fsdp', 'tensor')
 
 # Logical axis of a parameter -> mesh axis. A mesh axis is used once in an array and only where it divides the size.
-# 'embed' and a convolution's input are what a layer contracts over: cut by fsdp they are gathered before use, which
-# moves weights and never activations.
+# What fsdp cuts is gathered before use: weights move and activations do not, since every module's output is held to
+# the cut along the batch (`Sharded.traced`). Left to itself the compiler would cut activations as the weights are
+# whose axes they share, and move them from one cut to the other around every residual sum.
 RULES = {
     'vocab': 'tensor',
     'heads': 'tensor',
@@ -45,9 +47,9 @@ def mesh(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None
             f'run.parallel is a mesh of {" x ".join(map(str, sizes))} (data x fsdp x tensor) and there are '
             f'{count} devices; -1 takes what is left.'
         )
-    if devices is not None:
-        return Mesh(np.array(devices).reshape(sizes), MESH_AXES)
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    if count == 1:
+        return Mesh(np.array(devices or jax.devices()).reshape(sizes), MESH_AXES)
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +88,21 @@ class Sharded:
         return state
 
     def rows(self, batch_size):
-        return placing.rows(self._batch, batch_size)
+        return placing.rows(self.batch, batch_size)
 
     def shard(self, batch, batch_size):
-        return jax.tree.map(lambda array: placing.shard(array, self._batch, batch_size), batch)
+        return jax.tree.map(lambda array: placing.shard(array, self.batch, batch_size), batch)
 
     def traced(self, step, *args):
         def sharded(state, batch, key):
-            state, metrics = step(state, batch, key)
+            if self.devices == 1:
+                return step(state, batch, key)
+            # Attention asks the mesh over how many devices its scores are spread.
+            with (
+                jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh),
+                nn.intercept_methods(self._along_the_batch),
+            ):
+                state, metrics = step(state, batch, key)
             # Without this the compiler may choose other shardings for the new state, and compile again for them.
             state = jax.lax.with_sharding_constraint(state, self._shardings(state))
             return state, jax.lax.with_sharding_constraint(metrics, self.replicated)
@@ -105,8 +114,22 @@ class Sharded:
         return metrics
 
     @property
-    def _batch(self) -> NamedSharding:
+    def batch(self) -> NamedSharding:
+        """Of a batch, along its first axis."""
         return NamedSharding(self.mesh, PartitionSpec(('data', 'fsdp')))
+
+    def _along_the_batch(self, call, args, kwargs, context):
+        """A module's outputs [B, ...], cut along B; what else they are cut along is for the compiler."""
+        shards = self.mesh.shape['data'] * self.mesh.shape['fsdp']
+
+        def hold(leaf):
+            if not isinstance(leaf, jax.Array) or not leaf.ndim or leaf.shape[0] % shards:
+                return leaf  # such as the empty caption, encoded once for all
+            rest = (PartitionSpec.UNCONSTRAINED,) * (leaf.ndim - 1)
+            sharding = NamedSharding(self.mesh, PartitionSpec(('data', 'fsdp'), *rest))
+            return jax.lax.with_sharding_constraint(leaf, sharding)
+
+        return jax.tree.map(hold, call(*args, **kwargs))
 
     def _shardings(self, state: PyTree) -> PyTree:
         """Of a parameter's rule also for its averages and moments: the leaves whose paths end with its own."""
@@ -129,5 +152,7 @@ class Sharded:
         for axis, size in zip(logical, shape, strict=True):
             mesh_axis = RULES.get(axis)
             fits = mesh_axis is not None and size % self.mesh.shape[mesh_axis] == 0
+            # A vector saves little and would be gathered by itself.
+            fits = fits and not (mesh_axis == 'fsdp' and len(shape) == 1)
             spec.append(mesh_axis if fits and mesh_axis not in spec else None)
         return PartitionSpec(*spec)

@@ -143,6 +143,23 @@ def test_long_sequences_never_hold_the_score_matrix(form, monkeypatch):
     assert held >= 4 * scores
 
 
+def test_a_mesh_of_more_devices_does_not_shorten_the_blocks_of_each(monkeypatch):
+    as_elsewhere(monkeypatch)
+    monkeypatch.setattr(attention, 'BLOCK', 2000)
+    mesh = jax.make_mesh((2, 4), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2).abstract_mesh
+
+    def steps(batch):
+        shapes = [jax.ShapeDtypeStruct((batch, 40, 2, 4), jnp.float32)] * 3
+        program = jax.make_jaxpr(lambda *x: attention.chunked(*x, False))(*shapes)
+        return [eqn.params['length'] for eqn in program.eqns if eqn.primitive.name == 'scan']
+
+    alone = steps(2)
+    assert alone == [4]  # 40 rows, 12 at once: 2 x 2 x 12 x 40 scores
+    assert steps(16) == [40]
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert steps(16) == alone
+
+
 @pytest.mark.parametrize('plain', ['by_heads', 'by_rows'], indirect=True)
 @pytest.mark.parametrize('transform', ['vmap', 'pmap', 'mesh'])
 def test_vmap_pmap_and_a_mesh_change_nothing(plain, transform):
