@@ -161,6 +161,7 @@ def small_unet(**fields):
     )
 
 
+@pytest.mark.slow
 def test_costs_scale_with_the_batch_and_ignore_how_they_are_computed():
     model = small_unet()
     one, two = (costs.cost(model, model.inputs(batch, 8)) for batch in (1, 2))

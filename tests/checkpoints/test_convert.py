@@ -104,6 +104,7 @@ def sd15(tmp_path_factory):
     return path, public_file('sd15', path)[1]
 
 
+@pytest.mark.slow
 def test_a_pickle_is_the_same_model_and_its_averages_are_taken_on_request(sd15, tmp_path):
     torch = pytest.importorskip('torch')
     path, tensors = sd15
@@ -149,6 +150,7 @@ def test_parameters_are_cast_on_request_and_parts_are_chosen(sd15, tmp_path, dty
     assert 'not asked for' in reasons['model.diffusion_model.out.0.weight']
 
 
+@pytest.mark.slow
 def test_a_number_beyond_float16_is_named(sd15, tmp_path):
     _, tensors = sd15
     key = 'first_stage_model.decoder.conv_out.bias'
@@ -182,6 +184,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', BROKEN)
 @pytest.mark.parametrize('to', ['orbax', 'compvis', 'diffusers'])
 def test_a_broken_file_is_refused_by_key_and_leaves_nothing(sd15, tmp_path, case, to):
@@ -197,6 +200,7 @@ def test_a_broken_file_is_refused_by_key_and_leaves_nothing(sd15, tmp_path, case
     assert left == {'broken.safetensors'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('to', ['orbax', 'compvis', 'diffusers'])
 def test_an_older_conversion_is_replaced_and_anything_else_is_not(sd15, tmp_path, to):
     path, _ = sd15
@@ -288,6 +292,7 @@ def test_the_report_is_told_in_lines(sd15, tmp_path):
     assert 'left out: ' in text
 
 
+@pytest.mark.slow
 def test_an_export_says_what_it_is_so_that_nothing_has_to_be_asked(tmp_path):
     settings, params = narrow('sd2_base')
     settings = settings | {'parameterization': 'v'}

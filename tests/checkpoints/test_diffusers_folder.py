@@ -114,6 +114,7 @@ def state_of(pipe):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', folders.TINY)
 def test_a_folder_of_ours_loads_as_it_is_with_equal_weights(name, tmp_path):
     settings = with_words(folders.TINY[name], tmp_path)
@@ -357,6 +358,7 @@ UNETS = {
 UNETS['resnets'] = RESNETS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', UNETS)
 def test_the_unet_computes_what_that_of_diffusers_does(name):
     net = folders.module(UNETS[name]).eval()

@@ -205,6 +205,7 @@ def test_names_that_there_are_not_are_errors():
         taesd_layouts.layout(taesd.Model(mid_norm=True), 'diffusers')
 
 
+@pytest.mark.slow
 def test_kl_outputs_are_the_original_s():
     def outputs(model, kept):
         image, moments = model(kept['x'])

@@ -176,6 +176,7 @@ def test_what_training_saves_beside_its_weights_is_no_harm(name):
     assert hostile.names([name]) == []
 
 
+@pytest.mark.slow
 def test_swapped_shards_are_named(tmp_path):
     settings = folders.TINY['StableDiffusionPipeline']
     params = folders.random_params(settings)

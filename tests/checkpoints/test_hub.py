@@ -186,6 +186,7 @@ def test_a_folder_is_brought_into_the_cache_and_found_there_offline(server, home
         assert download(home, endpoint, 'someone/folder', offline=offline) == [path, origin]
 
 
+@pytest.mark.slow
 def test_a_single_file_is_brought_alone(server, home):
     path, _ = download(home, server, 'someone/singles/v1-5-pruned-emaonly.safetensors')
     assert Path(path).name == 'v1-5-pruned-emaonly.safetensors'

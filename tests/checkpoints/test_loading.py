@@ -38,6 +38,7 @@ def checkpoints(tmp_path_factory):
     return root, params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['model', 'folder', 'file.safetensors'])
 def test_every_kind_gives_the_same_parts_and_parameters(checkpoints, kind):
     root, params = checkpoints
@@ -71,6 +72,7 @@ def test_a_conversion_is_kept_by_content_wherever_the_file_lies(checkpoints, tmp
     ]
 
 
+@pytest.mark.slow
 def test_other_content_or_choices_are_converted_anew(checkpoints, tmp_path):
     root, _ = checkpoints
     file = tmp_path / 'file.safetensors'
@@ -85,6 +87,7 @@ def test_other_content_or_choices_are_converted_anew(checkpoints, tmp_path):
     assert loading.resolve(str(file)) != first
 
 
+@pytest.mark.slow
 def test_a_sidecar_is_part_of_the_content(checkpoints, tmp_path):
     root, _ = checkpoints
     shutil.copy(root / 'file.safetensors', tmp_path / 'file.safetensors')
@@ -104,6 +107,7 @@ def test_what_is_not_there_says_what_may_be_given(tmp_path):
         loading.load(str(tmp_path / 'notes'))
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_named(checkpoints, cache):
     root, _ = checkpoints
     path = loading.resolve(str(root / 'file.safetensors'))

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from ldm_jax.cache import CACHE
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.checkpoints.convert import convert
 from tests import oracles
@@ -54,10 +55,11 @@ def assert_works(model):
 
 @pytest.mark.parametrize('half', HALVES)
 def test_a_real_tiny_autoencoder_loads_by_either_of_its_files(pair, half, tmp_path, monkeypatch):
-    monkeypatch.setenv(loading.CACHE, str(tmp_path / 'cache'))
+    monkeypatch.setenv(CACHE, str(tmp_path / 'cache'))
     assert_works(loading.load(str(pair[HALVES.index(half)])))
 
 
+@pytest.mark.slow
 def test_a_real_tiny_autoencoder_goes_through_the_command_line_and_back(pair, tmp_path):
     def run(*args):
         command = [sys.executable, str(ROOT / 'tools' / 'convert.py'), *map(str, args)]

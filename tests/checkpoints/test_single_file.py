@@ -99,6 +99,7 @@ def test_every_shape_is_the_model_s(name):
                 assert key not in listing or array.shape == listing[key].shape, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', slow_but(FAST_NARROW, [name for name in NAMES if name != 'sd2_sgm']))
 def test_what_is_exported_is_the_same_model(name):
     settings, params = narrow(name)

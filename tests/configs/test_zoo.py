@@ -94,6 +94,7 @@ def unet_cost(name):
     return costs.cost(unet, unet.inputs(size=GMACS[name][0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PARAMS)
 def test_parameter_counts_are_the_published_ones(name):
     models = build.parts(configs.load(name))

@@ -20,12 +20,14 @@ def model(request):
     return build.build('models', dict(name=request.param, **fields))
 
 
+@pytest.mark.slow
 def test_inputs_are_what_call_takes_and_parameters_are_float32(model):
     shapes = trees.shapes(model)
     assert trees.count(shapes) > 0
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype('float32')}
 
 
+@pytest.mark.slow
 def test_every_axis_of_every_parameter_has_a_documented_name_or_none(model):
     axes = trees.logical_axes(model)
     for path, shape in trees.named(trees.shapes(model)).items():
@@ -38,12 +40,14 @@ def test_every_axis_of_every_parameter_has_a_documented_name_or_none(model):
         assert all(size <= 16 for name, size in zip(names, shape.shape, strict=True) if name is None), path
 
 
+@pytest.mark.slow
 def test_children_have_names_of_their_own(model):
     automatic = re.compile(r'(Dense|Conv|GroupNorm|LayerNorm|Embed|Attention|ResBlock|\w+Block)_\d+$')
     for path in trees.named(trees.shapes(model)):
         assert not any(automatic.match(part) for part in path.split('/')), path
 
 
+@pytest.mark.slow
 def test_the_compute_dtype_and_the_attention_backend_are_fields(model):
     changed = model.clone(dtype=jnp.bfloat16) if hasattr(model, 'dtype') else model
     out = jax.eval_shape(

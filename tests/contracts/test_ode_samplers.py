@@ -119,6 +119,7 @@ def test_errors_shrink_at_the_declared_order(spec):
         np.testing.assert_allclose(orders, sampler.order, atol=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', DETERMINISTIC)
 def test_from_no_signal_to_clean_data_is_finite_and_lands_on_it(name):
     sampler = build.build('samplers', dict(name=name))

@@ -99,6 +99,7 @@ def assert_distributed(x, level):
     np.testing.assert_allclose(np.mean(x[:, 0] < 0), left, atol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', noisy())
 def test_the_distribution_is_that_of_the_data_at_any_amount_of_noise_in_one_program(name):
     levels = Schedule().level(jnp.linspace(999.0, 40.0, STEPS + 1))
@@ -187,6 +188,7 @@ STEPWISE = [name for name in noisy() if not hasattr(build.build('samplers', dict
 QUIET = ['lcm', 'restart', 'tcd', 'dpmpp_2m_cfg_pp', 'gradient_estimation_cfg_pp']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', STEPWISE + QUIET)
 def test_finite_from_pure_noise_to_clean_data_in_float32(name):
     levels = Schedule().level(jnp.linspace(980.0, 20.0, 5))
@@ -207,6 +209,7 @@ def test_cfg_pp_without_guidance_says_what_it_needs(name):
         sample(build.build('samplers', dict(name=name)), lambda x, level: x, x, levels, oracles.keys(x))
 
 
+@pytest.mark.slow
 def test_an_image_has_its_noise_whatever_its_batch():
     sampler = build.build('samplers', dict(name='dpmpp_sde'))
     levels = Schedule().level(jnp.linspace(999.0, 100.0, 4))

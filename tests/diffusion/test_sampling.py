@@ -50,6 +50,7 @@ def test_settings_of_a_run_compile_nothing_and_fewer_steps_cost_fewer_evaluation
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('steps', [3, 8])
 def test_the_differentiable_walk_is_the_same_and_has_the_gradient_of_finite_differences(steps):
     table = padded(levels(steps), 8)
@@ -72,6 +73,7 @@ def test_an_image_depends_on_its_key_alone():
     np.testing.assert_allclose(alone, out[2:3], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_one_call_takes_settings_of_each_image():
     etas, counts = jnp.array([0.0, 0.5, 1.0, 1.0]), jnp.array([9, 9, 5, 2])
     tables = [padded(levels(int(n)), 9) for n in counts]

@@ -96,6 +96,7 @@ def test_stable_diffusion_2_leaves_the_last_layer_out():
         assert oracles.relative_error(out.context, expected['penultimate_normed']) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float64', 1e-9), ('float32', 1e-5)])
 def test_embeddings_and_loss_equal_transformers(dtype, tolerance):
     torch = pytest.importorskip('torch')

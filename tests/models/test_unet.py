@@ -314,6 +314,7 @@ def test_parity_with_diffusers(family, dtype, tolerance):
     assert error(model, params, (x, t, cond), expected, dtype) < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('family', 'perturbed', 'theirs'),
     [
@@ -343,6 +344,7 @@ def test_perturbed_attention_is_that_of_diffusers(family, perturbed, theirs):
     assert error(model, params, (x, np.append(t, t[1]), cond), expected, 'float64') < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('wrap', ['xy', 'x'])
 def test_going_round_is_that_of_torch_and_moves_with_the_picture(wrap):
     fields, _, settings = FAMILIES['sd1']
@@ -376,6 +378,7 @@ def random_weights(shapes, seed):
     return weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'dtype', 'tolerance'), cases(ORIGINALS, ('scale_shift',)))
 def test_parity_with_the_original_code(name, dtype, tolerance):
     fields, linear = ORIGINALS[name]
@@ -534,6 +537,7 @@ def test_one_time_serves_the_whole_batch_and_examples_do_not_mix(params, inputs,
     assert oracles.relative_error(alike[1], output[0]) > 1e-2  # whose time was another
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32(params, inputs, output):
     low = evaluate(SMALL.clone(dtype=jnp.bfloat16), params, *inputs)
     assert low.dtype == jnp.float32  # as x is, whatever the compute dtype
@@ -548,6 +552,7 @@ def test_output_has_the_dtype_of_x(params, inputs, dtype):
     assert output.shape == x.shape
 
 
+@pytest.mark.slow
 def test_remat_covers_every_block(params, inputs):
     def blocks(remat):
         model = SMALL.clone(remat=remat)

@@ -158,6 +158,7 @@ def test_kl_divergence_is_that_of_two_normals():
     np.testing.assert_array_equal(vae.kl_divergence(jnp.zeros((2, 3, 3, 8))), [0, 0])
 
 
+@pytest.mark.slow
 def test_latents_are_the_posterior_s_mean_or_sample(variables, outputs):
     eps = np.random.default_rng(2).standard_normal((1, 4, 4, 3), np.float32)
     mean, logvar = vae.mean_logvar(outputs[1])

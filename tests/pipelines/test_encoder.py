@@ -39,6 +39,7 @@ def run(function, *args):
     return jax.jit(function, compiler_options=QUICK)(*args)
 
 
+@pytest.mark.slow
 def test_contexts_lie_side_by_side_and_the_last_one_gives_the_vector():
     parts = ['first_stage', 'text_encoder', 'text_encoder_2']
     model = encoder.from_settings(SETTINGS, parts)

@@ -14,6 +14,7 @@ DDIM = Sampling('ddim', 'leading', num_steps=5, guidance_scale=3.0, start='total
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 16, 32, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'task', 'strength'),
     [
@@ -44,6 +45,7 @@ def test_images_are_those_of_diffusers(name, task, strength):
     assert pairs.psnr(images, expected * 2 - 1) > 50
 
 
+@pytest.mark.slow
 def test_a_little_strength_keeps_the_picture_that_the_first_stage_makes_of_it():
     pipeline = pairs.ours(folders.TINY['StableDiffusionPipeline'])
     sampling = Sampling('ddim', num_steps=1000, guidance_scale=None)

@@ -17,6 +17,7 @@ def pipeline():
     return pairs.ours(folders.TINY['StableDiffusionPipeline'])
 
 
+@pytest.mark.slow
 def test_the_way_there_and_back_ends_at_the_picture_the_nearer_the_more_it_iterates(pipeline):
     kept = pipeline.decode(pipeline.encode(IMAGES))
     errors = []
@@ -29,6 +30,7 @@ def test_the_way_there_and_back_ends_at_the_picture_the_nearer_the_more_it_itera
     assert np.abs(other[0] - kept[0]).max() > 2 * errors[1]
 
 
+@pytest.mark.slow
 def test_inversion_is_that_of_diffusers(pipeline):
     torch = pytest.importorskip('torch')
     diffusers = pytest.importorskip('diffusers')

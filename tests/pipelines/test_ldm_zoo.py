@@ -63,6 +63,7 @@ def decoded(pipeline, latents):
     return pipeline.decode(np.asarray(latents, np.float32))
 
 
+@pytest.mark.slow
 def test_pictures_of_texts_that_bert_reads_are_those_of_diffusers():
     pytest.importorskip('diffusers')
     ours, theirs = pairs.pair('LDMTextToImagePipeline')
@@ -98,6 +99,7 @@ def guided_latents(pipe, x, null, context, scale):
     return x
 
 
+@pytest.mark.slow
 def test_unconditional_pictures_are_those_of_diffusers():
     pytest.importorskip('diffusers')
     ours, theirs = pairs.pair('LDMPipeline')
@@ -121,6 +123,7 @@ def latents_of(pipe, noise, concat=None):
     return x
 
 
+@pytest.mark.slow
 def test_super_resolution_is_that_of_diffusers():
     torch = pytest.importorskip('torch')
     pytest.importorskip('diffusers')
@@ -134,6 +137,7 @@ def test_super_resolution_is_that_of_diffusers():
     assert pairs.psnr(images, decoded(ours, pairs.channels_last(expected))) > 50
 
 
+@pytest.mark.slow
 def test_a_class_is_told_as_its_embedding_and_guidance_leads_away_from_no_class():
     embedder = dict(name='class_embedder', num_classes=1001, width=4)
     settings = zoo(3, class_embedder=embedder)
@@ -153,6 +157,7 @@ def test_a_class_is_told_as_its_embedding_and_guidance_leads_away_from_no_class(
         class_to_image(without, 3)
 
 
+@pytest.mark.slow
 def test_the_hole_is_black_the_mask_one_and_the_rest_keeps_its_pixels():
     image = np.random.default_rng(0).uniform(-1, 1, (16, 16, 3)).astype(np.float32)
     hidden = np.zeros((16, 16, 1))
@@ -171,6 +176,7 @@ def test_the_hole_is_black_the_mask_one_and_the_rest_keeps_its_pixels():
         inpaint_without_text(pipeline, image, hidden[:8])
 
 
+@pytest.mark.slow
 def test_a_map_of_classes_goes_through_the_rescaler():
     rescaler = dict(name='spatial_rescaler', num_stages=1, in_channels=5, out_channels=3)
     labels = np.random.default_rng(0).integers(0, 5, (2, 16, 16))
@@ -197,6 +203,7 @@ def test_a_layout_is_a_row_of_tokens():
         tokens([(8191, 0, 0, 1, 1)], 8192, 92)
 
 
+@pytest.mark.slow
 def test_layouts_are_read_by_the_text_encoder():
     encoder = dict(
         name='bert', vocab_size=64, context_length=8, width=4, num_layers=1, num_heads=1, head_width=4

@@ -85,6 +85,7 @@ def test_a_picture_is_the_same_alone_in_company_and_on_eight_devices(params, sam
     np.testing.assert_allclose(few, together, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_knobs_may_differ_from_picture_to_picture(params):
     pipeline = pairs.ours(SETTINGS, params)
     prompts, etas, scales = ['a red cat', 'a dog'], [0.2, 1.0], [2.0, 6.0]

@@ -73,6 +73,7 @@ def test_parity_with_diffusers(size):
     assert oracles.relative_error(ours[0], whole) > 1e-3  # tiles were taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('blend', ['even', 'diffusers'])
 @pytest.mark.parametrize('size', [(13, 18), (5, 21), (8, 8), (3, 4)])
 def test_what_looks_at_each_pixel_alone_does_not_notice_tiles(size, blend):
@@ -112,6 +113,7 @@ def test_tiles_of_a_seamless_picture_go_round_it(wrap, size, shift):
     np.testing.assert_allclose(moved, np.roll(out, (2 * shift[0], 2 * shift[1]), (1, 2)), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', [MODEL, taesd.Model(channels=8, num_blocks=(1, 1))])
 def test_latents_of_a_tiled_model_are_drawn_from_its_tiles(model):
     tiled = FirstStage(model, tile=4, overlap=1)

@@ -54,6 +54,7 @@ def test_the_trajectory_is_that_of_diffusers(grid, to_clean, steps):
         assert oracles.relative_error(ours, expected.numpy()) < 1e-8
 
 
+@pytest.mark.slow
 def test_deterministic_sampling_ignores_its_key():
     levels = Schedule().level(jnp.linspace(999, 0, 9))
     x = jax.random.normal(jax.random.key(0), (3, 5))
@@ -61,6 +62,7 @@ def test_deterministic_sampling_ignores_its_key():
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('eta', [0.5, 1.0])
 def test_stochastic_sampling_ends_in_the_data_distribution(eta):
     levels = Schedule().level(jnp.linspace(999.0, 0.0, 401))

@@ -57,6 +57,7 @@ def test_the_trajectory_is_that_of_diffusers(grid, end, prediction, steps):
         assert oracles.relative_error(ours, expected.numpy()) < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('end', ['clean', 'first'])
 def test_ddim_leads_back_nearer_with_more_steps_and_exactly_with_iterations(end):
     with oracles.float64():

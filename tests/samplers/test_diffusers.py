@@ -114,6 +114,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::FutureWarning')
 @pytest.mark.parametrize(('spec', 'scheduler', 'settings', 'steps', 'to_clean'), CASES)
 def test_the_trajectory_is_that_of_diffusers(spec, scheduler, settings, steps, to_clean, monkeypatch):

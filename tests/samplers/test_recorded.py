@@ -72,6 +72,7 @@ def denoise(x, level):
     return 0.8 * jnp.tanh(1.3 * y / jnp.sqrt(spread) + 0.2) + 0.1 * y / spread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', [*K_DIFFUSION, *COMFYUI])
 def test_steps_of_any_scale_are_those_of_the_variance_exploding_original(case):
     recorded = np.load(FIXTURES / ('k_diffusion.npz' if case in K_DIFFUSION else 'comfyui.npz'))
@@ -85,6 +86,7 @@ def test_steps_of_any_scale_are_those_of_the_variance_exploding_original(case):
             assert oracles.relative_error(a, b) < 1e-8, step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', SOLVERS)
 def test_solvers_end_where_the_original_does(case):
     recorded = np.load(FIXTURES / 'k_diffusion.npz')

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ldm_jax.checkpoints import store
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,7 @@ def test_a_shipped_model_goes_out_and_comes_back(tmp_path):
     assert {name: ours._checksums[name] for name in names} == theirs._checksums
 
 
+@pytest.mark.slow
 def test_mistakes_end_in_one_clear_line(tmp_path):
     (tmp_path / 'notes.txt').write_text('no checkpoint')
     for args, words in [

@@ -30,6 +30,7 @@ def test_tables():
     assert done.stdout.splitlines()[-1] == 'ldm_bert_512: 54,656,000 parameters'
 
 
+@pytest.mark.slow
 def test_json_at_another_size():
     done = run('--model', 'taesd', '--size', '64', '--depth', '0', '--json')
     assert done.returncode == 0, done.stderr

@@ -115,6 +115,7 @@ def test_other_tasks_and_prompts_of_a_file(workdir):
     assert len(list((workdir / 'edited').iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_mistakes_end_in_one_clear_line_before_any_model_is_read(tmp_path):
     Image.new('L', (8, 8)).save(tmp_path / 'small.png')
     (tmp_path / 'text.png').write_text('x')

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 from tests.checkpoints.files import forge
 from tests.checkpoints.files.forge import name, program, text
 
@@ -53,6 +55,7 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_file_s_size(tmp_path):
     files = {}
     for case, expression in BOMBS.items():

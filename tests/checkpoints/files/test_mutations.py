@@ -137,6 +137,7 @@ def mutated(content, others, rng):
     return bytes(data)
 
 
+@pytest.mark.slow
 def test_thousands_of_mutations(tmp_path):
     files = seeds(tmp_path)
     rng, survivors = random.Random(0), dict.fromkeys(files, 0)

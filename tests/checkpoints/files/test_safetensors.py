@@ -210,6 +210,7 @@ def test_no_part_of_a_pipe_or_folder_is_read(tmp_path):
         reader.open_file(tmp_path / 'absent')
 
 
+@pytest.mark.slow
 def test_a_hostile_header_costs_less_than_twice_its_file_and_a_constant(tmp_path):
     headers = [
         b'{"a":' + b'[' * 10_000_000,
