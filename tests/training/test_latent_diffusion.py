@@ -61,11 +61,12 @@ def bare(**fields):
 
 
 def params_of(made):
-    """Trained and frozen parameters; the last layer too is random, so that everything matters to the loss."""
-    params = made.init(KEY)
-    kernel = params['unet']['conv_out']['kernel']
-    params['unet']['conv_out']['kernel'] = 0.1 * jax.random.normal(KEY, kernel.shape)
-    return join(params, made.frozen)
+    """Trained and frozen parameters; layers that start at zero too are random, so that all matter to the loss."""
+
+    def random(leaf):
+        return leaf if leaf.ndim < 2 or leaf.any() else 0.1 * jax.random.normal(KEY, leaf.shape)
+
+    return join(jax.tree.map(random, made.init(KEY)), made.frozen)
 
 
 def batch_of(made):
