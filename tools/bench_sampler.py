@@ -41,8 +41,8 @@ def main(args):
     def sampler(name):
         sampling = Sampling(name)
         built, levels = sampling.plan(parts.schedule)
-        seeds = jax.ShapeDtypeStruct((1,), jnp.uint32)
-        images = programs.Images(x, seeds, (cond, cond), sampling.guide(1))
+        keys = jax.ShapeDtypeStruct((1, 2), jnp.uint32)
+        images = programs.Images(x, keys, (cond, cond), sampling.guide(1))
         job = programs.Job(images, padded(levels, TABLE), jnp.int32(20), built)
         carry = jax.eval_shape(lambda job: programs.begin(parts, params, job), job)
         run = jax.jit(lambda *args: programs.advance(parts, *args))

@@ -236,8 +236,8 @@ def sample(
     weights = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.bfloat16), trees.shapes(parts.unet))
     params = _placed({'unet': weights}, whole)
     x, _, cond = parts.unet.inputs(total, side)
-    seeds = jax.ShapeDtypeStruct((total,), jnp.uint32)
-    images = _placed(programs.Images(x, seeds, (cond, cond), sampling.guide(total)), cut)
+    keys = jax.ShapeDtypeStruct((total, 2), jnp.uint32)
+    images = _placed(programs.Images(x, keys, (cond, cond), sampling.guide(total)), cut)
     job = programs.Job(images, padded(levels, TABLE), jnp.int32(num_steps), built)
     run = programs.Programs(parts, tuple(devices))
 

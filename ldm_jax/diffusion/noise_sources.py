@@ -44,8 +44,7 @@ def noises(source: str, seeds: Sequence[int], shapes: Sequence[Sequence[int]]) -
     if source not in SOURCES:
         raise unknown('noise source', source, list(SOURCES))
     if source == 'jax':
-        words = jnp.asarray([int(seed) & 0xFFFFFFFF for seed in seeds], jnp.uint32)
-        keys, _ = image_noise.split(image_noise.image_keys(words), 2)  # the other half is the sampler's
+        keys, _ = image_noise.streams(seeds)
         found = []
         for draw, shape in enumerate(shapes):
             like = jax.ShapeDtypeStruct((len(seeds), *shape), jnp.float32)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ldm_jax.build import build
 from ldm_jax.checkpoints import loading
-from ldm_jax.diffusion import noise_sources
+from ldm_jax.diffusion import noise, noise_sources
 from ldm_jax.diffusion.sampling import padded
 from ldm_jax.diffusion.windows import Windows
 from ldm_jax.pipelines import parts as parts_of
@@ -146,7 +146,7 @@ class Pipeline:
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
             x=np.asarray(x, np.float32),
-            seeds=np.asarray([int(seed) & 0xFFFFFFFF for seed in seeds], np.uint32),
+            keys=np.asarray(jax.random.key_data(noise.streams(seeds)[1])),
             conds=conds,
             guide=sampling.guide(batch) if guide is None else guide,
             kept=kept,
@@ -175,7 +175,7 @@ class Pipeline:
         if self.listener is None or hasattr(job.sampler, 'solve'):
             carry = self.programs.advance(self.params, job, carry, 0, count)
             return self.programs.latents(carry)
-        size = len(job.images.seeds)
+        size = len(job.images.keys)
         done, total = first // size * count, -(-batch // size) * count
         for i in range(count):
             before, carry = carry, self.programs.advance(self.params, job, carry, i, i + 1)

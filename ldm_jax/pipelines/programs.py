@@ -42,7 +42,7 @@ class Images:
     """What belongs to each picture: the first axis of every leaf is that of the B pictures."""
 
     x: Array  # [B, h, w, Z] at the first level
-    seeds: Array  # [B] uint32, of the noise that samplers add
+    keys: Array  # uint32 [B, 2], the data of PRNG keys: of the noise that samplers add
     conds: tuple[Cond, ...]
     guide: Guide
     kept: Kept | None = None
@@ -82,7 +82,7 @@ def advance(parts: Parts, params: Params, job: Job, carry: PyTree, start: Array,
         prediction = parameterization.named(parts.parameterization)
         found = guides.denoiser(images.guide, predict, images.conds, prediction, job.interval, job.percentile)
         found = on_schedule(found, parts.schedule)
-        keys, kept = noise.split(noise.image_keys(images.seeds), 2)[1], images.kept
+        keys, kept = jax.random.wrap_key_data(images.keys, impl=noise.PRNG), images.kept
         if hasattr(sampler, 'solve'):
             found = found if kept is None else keep_x0(found, kept.known, kept.mask)
             return sampler.solve(found, carry[0], job.levels, job.num_steps, keys), ()
