@@ -10,6 +10,18 @@ from ml_collections import ConfigDict
 
 from configs import common
 
+# Sampled while it trains; the last two are emoji whose picture in that style is held out.
+PROMPTS = (
+    'red apple, noto style',
+    'carrot, twemoji style',
+    'penguin, noto-v1 style',
+    'lemon, emojione style',
+    'cactus, fluent-emoji-flat style',
+    'hamburger, fluent-emoji-3d style',
+    'tropical fish, emojione style',
+    'watermelon, fluent-emoji-flat style',
+)
+
 
 def get_config(arg: str = '') -> ConfigDict:
     config = ConfigDict(
@@ -19,6 +31,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 latent_size=8,
                 objective=dict(parameterization='v'),
                 conditioning=dict(text=dict(drop_rate=0.1)),
+                samples=dict(guidance_scale=2.0, prompts=PROMPTS),
             ),
             models=dict(
                 unet=dict(
