@@ -1,8 +1,4 @@
-"""Noise that belongs to an image, not to the batch that it is made in.
-
-Keys are Philox's, not those of JAX's default, Threefry: as strong, the same bits on every device, and compiled for CPUs
-in a sixth of the time. Ref: Salmon et al. 2011, doi:10.1145/2063384.2063405.
-"""
+"""Noise that belongs to an image, not to the batch that it is made in. Keys are Philox's (prng.py)."""
 
 from __future__ import annotations
 
@@ -11,14 +7,13 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from ldm_jax.diffusion.prng import PHILOX
 from ldm_jax.types import Array
-
-PRNG = 'philox4x32'
 
 
 def image_keys(seeds: Array) -> Array:
     """One PRNG key for each integer seed: [B] -> keys [B]."""
-    return jax.vmap(lambda seed: jax.random.key(seed, impl=PRNG))(seeds)
+    return jax.vmap(lambda seed: jax.random.key(seed, impl=PHILOX))(seeds)
 
 
 def streams(seeds: Sequence[int]) -> tuple[Array, Array]:

@@ -17,9 +17,10 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ldm_jax.diffusion import noise, parameterization
+from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.blending import KeepX, keep_x0
 from ldm_jax.diffusion.denoiser import denoiser, on_schedule
+from ldm_jax.diffusion.prng import PHILOX
 from ldm_jax.diffusion.sampling import walk
 from ldm_jax.pipelines import guide as guides
 from ldm_jax.pipelines.guide import Guide
@@ -82,7 +83,7 @@ def advance(parts: Parts, params: Params, job: Job, carry: PyTree, start: Array,
         prediction = parameterization.named(parts.parameterization)
         found = guides.denoiser(images.guide, predict, images.conds, prediction, job.interval, job.percentile)
         found = on_schedule(found, parts.schedule)
-        keys, kept = jax.random.wrap_key_data(images.keys, impl=noise.PRNG), images.kept
+        keys, kept = jax.random.wrap_key_data(images.keys, impl=PHILOX), images.kept
         if hasattr(sampler, 'solve'):
             found = found if kept is None else keep_x0(found, kept.known, kept.mask)
             return sampler.solve(found, carry[0], job.levels, job.num_steps, keys), ()

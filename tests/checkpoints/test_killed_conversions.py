@@ -67,9 +67,9 @@ class Killer:
             env=os.environ | {'PYTHONPATH': str(ROOT)},
         )
 
-    def __call__(self, source, destination, to, last):
+    def __call__(self, source, destination, to, renames=None, n=0):
         """What touched the disk, in order, or None when the process died of it."""
-        self._process.stdin.write(json.dumps([str(source), str(destination), to, last]) + '\n')
+        self._process.stdin.write(json.dumps([str(source), str(destination), to, renames, n]) + '\n')
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
@@ -91,23 +91,24 @@ def killer():
 def test_killed_at_any_touch_of_the_disk(sources, tmp_path, killer, to, replaces):
     wholes, seen = {}, set()
     for name in ('old', 'new') if replaces else ('new',):
-        killer(sources[name], tmp_path / name / NAMES[to], to, 0)
+        killer(sources[name], tmp_path / name / NAMES[to], to)
         wholes[name] = content(tmp_path / name / NAMES[to])
 
     def start(folder):
         shutil.copytree(tmp_path / 'old', folder) if replaces else folder.mkdir()
         return folder / NAMES[to]
 
-    touches = killer(sources['new'], start(tmp_path / 'counted'), to, 0)
+    touches = killer(sources['new'], start(tmp_path / 'counted'), to)
     # Before and after the last names change, and some moments of all.
-    renames = [i for i, touch in enumerate(touches) if touch == 'os.rename'][-3:]
-    moments = {i + after for i in renames for after in (1, 2)}
-    for last in sorted(moments | set(np.linspace(1, len(touches), 6, dtype=int).tolist())):
-        folder = tmp_path / f'{last}'
+    renames = touches.count('os.rename')
+    moments = {(last, n) for last in range(max(renames - 2, 1), renames + 1) for n in (0, 1)}
+    moments |= {(0, int(n)) for n in np.linspace(1, 0.9 * len(touches), 6)}
+    for last, n in sorted(moments):
+        folder = tmp_path / f'{last}_{n}'
         destination = start(folder)
         (folder / 'out.old').write_text('mine')  # which looks like ours
-        killed = killer(sources['new'], destination, to, last) is None
-        assert killed or last > len(touches) - 20  # how many there are varies a little
+        killed = killer(sources['new'], destination, to, last, n) is None
+        assert killed or (last, n) == (renames, 1)  # where nothing may be left to do
         found = content(destination) if destination.exists() else None
         state = next((name for name, whole in wholes.items() if found and same(found, whole)), None)
         assert (state is None) == (found is None)  # whole, or nothing
