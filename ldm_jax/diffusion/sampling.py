@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.diffusion.evaluations import once
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree, Sampler, Solver
 
 
@@ -28,8 +29,8 @@ def sample(
         keys: PRNG keys [B], one an image: image i depends on its key alone.
         num_steps: integer [], at most S and traced like everything else, so that fewer steps cost fewer
             evaluations of the same program; S by default.
-        differentiable: walk with lax.scan, each step recomputed in the backward pass, so that gradients go
-            through; the default is a loop whose trip count is not known when it is compiled.
+        differentiable: walk with lax.scan, each evaluation recomputed in the backward pass, so that gradients
+            go through; the default is a loop whose trip count is not known when it is compiled.
 
     Raises ValueError where a Solver, whose own loop has no known end, should be differentiated.
     """
@@ -53,7 +54,7 @@ def sample(
             i < count, lambda c: _step(sampler, denoise, c, levels, keys, i), lambda c: c, carry
         ), None
 
-    return jax.lax.scan(jax.checkpoint(body), carry, jnp.arange(total))[0][0]
+    return jax.lax.scan(body, carry, jnp.arange(total))[0][0]
 
 
 def walk(
@@ -76,7 +77,7 @@ def walk(
 def _step(sampler, denoise, carry, levels, keys, i):
     here, there = _level(levels, i), _level(levels, i + 1)
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-    return sampler.step(denoise, *carry, here, there, step_keys)
+    return once(lambda denoise: sampler.step(denoise, *carry, here, there, step_keys), denoise)
 
 
 def ascending(levels: NoiseLevel) -> NoiseLevel:

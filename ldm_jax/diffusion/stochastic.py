@@ -10,13 +10,14 @@ that do not overlap are independent, so a fresh draw at each step has the same l
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from ldm_jax.diffusion.probability_flow import exponential_moments, half_log_snr
-from ldm_jax.types import Array, Denoiser, NoiseLevel
+from ldm_jax.types import Array, NoiseLevel
 
-FAR = 1e30  # stands for an infinite h, from alpha = 0 or to sigma = 0: exp(-FAR) is 0, and 0 * FAR is not NaN
+# Stands for an infinite h, from alpha = 0 or to sigma = 0: exp(-FAR) is 0, and 0 * FAR is not NaN. Steps that long have
+# one evaluation, which makes them of first order, as in k-diffusion.
+FAR = 1e30
 
 
 def gap(here: NoiseLevel, there: NoiseLevel) -> Array:
@@ -35,14 +36,6 @@ def moments(z: Array, count: int) -> list[Array]:
     What a step that forgets x at the rate z weighs the terms of x0_hat's polynomial in u with.
     """
     return [-moment for moment in exponential_moments(-z, count)]
-
-
-def again(denoise: Denoiser, x: Array, level: NoiseLevel, h: Array, x0: Array) -> Array:
-    """A step's second x0_hat; the first one, without an evaluation, where the step's h is FAR.
-
-    So a step from pure noise or to clean data is of first order, as in k-diffusion.
-    """
-    return jax.lax.cond(h < FAR, lambda: denoise(x, level), lambda: x0)
 
 
 def ancestral(

@@ -41,12 +41,10 @@ class Sampler:
         own = here.replace(t=there.t)
         first = jax.tree.map(lambda a, b: jnp.where(here.sigma > 0, a, b), own, there)
         alpha = jnp.where(here.alpha > 0, here.alpha, 1)
-
-        def again(_, carry):
-            guess, level = carry
+        guess, level = x, first
+        for _ in range(self.iterations):
             x0 = denoise(guess, level)
             eps = eps_of(guess, x0, level)
             x0 = jnp.where(here.alpha > 0, (x - here.sigma * eps) / alpha, x0)
-            return ddim(x0, eps, there), there
-
-        return jax.lax.fori_loop(0, self.iterations, again, (x, first))[0], state
+            guess, level = ddim(x0, eps, there), there
+        return guess, state

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-import jax
 from flax import struct
 
+from ldm_jax.diffusion.evaluations import parts_again
 from ldm_jax.diffusion.probability_flow import between, churn, ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
@@ -45,12 +45,7 @@ class Sampler:
         )
         x0 = denoise(x, here)
         eps = eps_of(x, x0, here)
-
-        def midpoint():
-            middle = between(here, there)
-            x_middle = ddim(x0, eps, middle)
-            slope = eps_of(x_middle, denoise(x_middle, middle), middle)
-            return ddim(x0, eps, there) + reach(here, there) * (slope - eps)
-
+        middle = between(here, there)
         inside = (there.sigma > 0) & (here.alpha > 0)
-        return jax.lax.cond(inside, midpoint, lambda: ddim(x0, eps, there)), state
+        _, slope = parts_again(denoise, inside, ddim(x0, eps, middle), middle, (x0, eps))
+        return ddim(x0, eps, there) + reach(here, there) * (slope - eps), state

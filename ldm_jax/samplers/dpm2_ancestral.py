@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import jax
 from flax import struct
 
 from ldm_jax.diffusion import stochastic
+from ldm_jax.diffusion.evaluations import parts_again
 from ldm_jax.diffusion.noise import normal
 from ldm_jax.diffusion.probability_flow import between, ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
@@ -33,13 +33,8 @@ class Sampler:
         down, rise, fresh = stochastic.ancestral(here, there, self.eta)
         x0 = denoise(x, here)
         eps = eps_of(x, x0, here)
-
-        def midpoint():
-            middle = between(here, down)
-            x_2 = ddim(x0, eps, middle)
-            slope = eps_of(x_2, denoise(x_2, middle), middle)
-            return ddim(x0, eps, down) + reach(here, down) * (slope - eps)
-
+        middle = between(here, down)
         near = stochastic.gap(here, down) < stochastic.FAR
-        x = jax.lax.cond(near, midpoint, lambda: ddim(x0, eps, down))
+        _, slope = parts_again(denoise, near, ddim(x0, eps, middle), middle, (x0, eps))
+        x = ddim(x0, eps, down) + reach(here, down) * (slope - eps)
         return rise * x + self.s_noise * fresh * normal(keys, x), state

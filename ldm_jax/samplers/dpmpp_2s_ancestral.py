@@ -7,6 +7,7 @@ from typing import ClassVar
 from flax import struct
 
 from ldm_jax.diffusion import stochastic
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.noise import normal
 from ldm_jax.diffusion.probability_flow import between, ddim, eps_of
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
@@ -36,6 +37,7 @@ class Sampler:
         x0 = denoise(x, here)
         middle = between(here, down)
         x_2 = ddim(x0, eps_of(x, x0, here), middle)
-        x0 = stochastic.again(denoise, x_2, middle, stochastic.gap(here, down), x0)
+        near = stochastic.gap(here, down) < stochastic.FAR
+        x0 = again(denoise, near, x_2, middle, x0)
         x = ddim(x0, eps_of(x, x0, here), down)
         return rise * x + self.s_noise * fresh * normal(keys, x), state

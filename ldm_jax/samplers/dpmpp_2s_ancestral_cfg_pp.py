@@ -7,6 +7,7 @@ from typing import ClassVar
 from flax import struct
 
 from ldm_jax.diffusion import cfg_pp, stochastic
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.noise import normal
 from ldm_jax.diffusion.probability_flow import between, ddim, eps_of
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
@@ -34,6 +35,7 @@ class Sampler:
         down, rise, fresh = stochastic.ancestral(here, there, self.eta)
         middle, pull = between(here, down), guided - uncond
         x_2 = ddim(guided, eps_of(x, uncond, here), middle)
-        guided = stochastic.again(denoise, x_2, middle, stochastic.gap(here, down), guided)
+        near = stochastic.gap(here, down) < stochastic.FAR
+        guided = again(denoise, near, x_2, middle, guided)
         x = ddim(guided, eps_of(x + here.alpha * pull, guided, here), down)
         return rise * x + self.s_noise * fresh * normal(keys, x), state

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ldm_jax.diffusion import stochastic
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.noise import normal, split
 from ldm_jax.diffusion.probability_flow import between, ddim, eps_of
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
@@ -39,7 +40,7 @@ class Sampler:
         early, late = (normal(k, x) for k in split(keys, 2))
         down, _, fresh = stochastic.ancestral(here, inner, self.eta)
         x_2 = ddim(x0, eps_of(x, x0, here), down) + self.s_noise * fresh * early
-        x0_2 = stochastic.again(denoise, x_2, inner, h, x0)
+        x0_2 = again(denoise, h < stochastic.FAR, x_2, inner, x0)
 
         down, _, fresh = stochastic.ancestral(here, there, self.eta)
         x0 = x0 + (x0_2 - x0) / (2 * self.r)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-import jax
 from flax import struct
 
+from ldm_jax.diffusion.evaluations import parts_again
 from ldm_jax.diffusion.probability_flow import churn, ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
@@ -45,11 +45,7 @@ class Sampler:
         )
         x0 = denoise(x, here)
         eps = eps_of(x, x0, here)
-
         end = ddim(x0, eps, there)
-
-        def corrected():
-            after = eps_of(end, denoise(end, there), there)
-            return end + reach(here, there) * (after - eps) / 2
-
-        return jax.lax.cond((there.sigma > 0) & (here.alpha > 0), corrected, lambda: end), state
+        inside = (there.sigma > 0) & (here.alpha > 0)
+        _, after = parts_again(denoise, inside, end, there, (x0, eps))
+        return end + reach(here, there) * (after - eps) / 2, state

@@ -6,8 +6,10 @@ import math
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
+from ldm_jax.diffusion.evaluations import parts_again
 from ldm_jax.diffusion.probability_flow import churn, counted, ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
@@ -53,18 +55,10 @@ class Sampler:
         def weight(level):
             return level.sigma / level.alpha * levels.alpha[0] / levels.sigma[0]
 
-        def corrected():
-            next_x0 = denoise(end, there)
-            next_eps = eps_of(end, next_x0, there)
-            change = weight(there) * (next_eps - eps)
-
-            def farther():
-                x_beyond = ddim(next_x0, next_eps, beyond)
-                last = eps_of(x_beyond, denoise(x_beyond, beyond), beyond)
-                return (change + weight(beyond) * (last - eps)) / 3
-
-            inside = (i + 2 < num_steps) & (beyond.sigma > 0)
-            return end + reach(here, there) * jax.lax.cond(inside, farther, lambda: change / 2)
-
         inside = (i + 1 < num_steps) & (there.sigma > 0) & (here.alpha > 0)
-        return jax.lax.cond(inside, corrected, lambda: end), (levels, i + 1, num_steps)
+        parts = parts_again(denoise, inside, end, there, (x0, eps))
+        change = weight(there) * (parts[1] - eps)
+        farther = inside & (i + 2 < num_steps) & (beyond.sigma > 0)
+        _, last = parts_again(denoise, farther, ddim(*parts, beyond), beyond, parts)
+        change = jnp.where(farther, (change + weight(beyond) * (last - eps)) / 3, change / 2)
+        return end + reach(here, there) * change, (levels, i + 1, num_steps)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import jax
+import jax.numpy as jnp
 from flax import struct
 
+from ldm_jax.diffusion.evaluations import parts_again
 from ldm_jax.diffusion.probability_flow import History, adams_bashforth, ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
@@ -31,11 +32,8 @@ class Sampler:
         x0 = denoise(x, here)
         eps = eps_of(x, x0, here)
         end = ddim(x0, eps, there)
-
-        def average():
-            return (eps_of(end, denoise(end, there), there) - eps) / 2
-
         weights = adams_bashforth(state.length + 1, 4)[1:]
         first = (state.length == 0) & (there.sigma > 0)
-        change = jax.lax.cond(first, average, lambda: state.correction(weights, eps))
+        _, after = parts_again(denoise, first, end, there, (x0, eps))
+        change = jnp.where(first, (after - eps) / 2, state.correction(weights, eps))
         return end + reach(here, there) * change, state.push(eps, here.sigma)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import jax
+import jax.numpy as jnp
 from flax import struct
 
+from ldm_jax.diffusion.evaluations import parts_again
 from ldm_jax.diffusion.probability_flow import (
     History,
     adams_bashforth,
@@ -42,26 +43,20 @@ class Sampler:
         end = ddim(x0, eps, there)
         middle = between(here, there)
 
-        def slope(
-            change, level
-        ):  # the noise where DDIM's step to a level ends if it takes eps + change; less eps
+        starting = (there.sigma > 0) & (here.alpha > 0)
+        starting &= state.length < (1 if self.skip_prk_steps else 3)
+
+        def slope(change, level):
+            """The noise where DDIM's step to a level ends if it takes eps + change; less eps."""
             moved = ddim(x0, eps, level) + reach(here, level) * change
-            return eps_of(moved, denoise(moved, level), level) - eps
+            return parts_again(denoise, starting, moved, level, (x0, eps))[1] - eps
 
-        def improved_euler():
-            return slope(0.0, there) / 2
-
-        def runge_kutta():
+        if self.skip_prk_steps:  # improved Euler
+            start = slope(0.0, there) / 2
+        else:  # Runge-Kutta
             second = slope(0.0, middle)
             third = slope(second, middle)
-            return (2 * second + 2 * third + slope(third, there)) / 6
-
-        def multistep():
-            return state.correction(adams_bashforth(state.length + 1, 4)[1:], eps)
-
-        inside = (there.sigma > 0) & (here.alpha > 0)
-        if self.skip_prk_steps:
-            change = jax.lax.cond((state.length == 0) & inside, improved_euler, multistep)
-        else:
-            change = jax.lax.cond((state.length < 3) & inside, runge_kutta, multistep)
+            start = (2 * second + 2 * third + slope(third, there)) / 6
+        weights = adams_bashforth(state.length + 1, 4)[1:]
+        change = jnp.where(starting, start, state.correction(weights, eps))
         return end + reach(here, there) * change, state.push(eps, here.sigma)

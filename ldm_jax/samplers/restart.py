@@ -8,9 +8,10 @@ import jax
 from flax import struct
 
 from ldm_jax.diffusion import climbs, stochastic
+from ldm_jax.diffusion.evaluations import parts_again
 from ldm_jax.diffusion.grids import Grid
 from ldm_jax.diffusion.noise import normal
-from ldm_jax.diffusion.probability_flow import ddim, eps_of, reach
+from ldm_jax.diffusion.probability_flow import ddim, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree, Schedule
 
 
@@ -37,18 +38,16 @@ class Sampler:
     def step(
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
-        def down():
-            x0 = denoise(x, here)
-            eps = eps_of(x, x0, here)
-            end = ddim(x0, eps, there)
-
-            def corrected():
-                after = eps_of(end, denoise(end, there), there)
-                return end + reach(here, there) * (after - eps) / 2
-
-            return jax.lax.cond(stochastic.gap(here, there) < stochastic.FAR, corrected, lambda: end)
+        rises = stochastic.decay(here, there) > 1
+        x0, eps = parts_again(denoise, ~rises, x, here, (x, x))
+        end = ddim(x0, eps, there)
+        inside = ~rises & (stochastic.gap(here, there) < stochastic.FAR)
+        _, after = parts_again(denoise, inside, end, there, (x0, eps))
 
         def up():
             return stochastic.climb(x, here, there, self.s_noise * normal(keys, x))
 
-        return jax.lax.cond(stochastic.decay(here, there) > 1, up, down), state
+        def down():
+            return end + reach(here, there) * (after - eps) / 2
+
+        return jax.lax.cond(rises, up, down), state

@@ -9,6 +9,7 @@ from flax import struct
 
 from ldm_jax.build import unknown
 from ldm_jax.diffusion import stochastic
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.noise import normal, split
 from ldm_jax.diffusion.probability_flow import between
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
@@ -51,7 +52,7 @@ class Sampler:
         gathered = stochastic.gather(0.0, normal(first, x), self.r * h, self.eta)
         kept = jnp.exp(-self.r * h * self.eta) / here.sigma
         x_2 = inner.sigma * (kept * x + self.s_noise * gathered) + inner.alpha * flat * x0
-        x0_2 = stochastic.again(denoise, x_2, inner, h, x0)
+        x0_2 = again(denoise, h < stochastic.FAR, x_2, inner, x0)
 
         flat, slope = stochastic.moments(h * (1 + self.eta), 2)
         slope = slope if self.variant == 'phi_2' else flat / 2

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ldm_jax.diffusion import stochastic
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.noise import normal, split
 from ldm_jax.diffusion.probability_flow import between
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
@@ -33,6 +34,7 @@ class Sampler:
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
         x0, h = denoise(x, here), stochastic.gap(here, there)
+        near = h < stochastic.FAR
         draws = [normal(k, x) for k in split(keys, 3)]
 
         def stage(level, part, gathered, slope):
@@ -44,12 +46,12 @@ class Sampler:
 
         inner = between(here, there, self.r_1)
         gathered = stochastic.gather(0.0, draws[0], self.r_1 * h, self.eta)
-        x0_2 = stochastic.again(denoise, stage(inner, self.r_1, gathered, 0.0), inner, h, x0)
+        x0_2 = again(denoise, near, stage(inner, self.r_1, gathered, 0.0), inner, x0)
 
         inner = between(here, there, self.r_2)
         gathered = stochastic.gather(gathered, draws[1], (self.r_2 - self.r_1) * h, self.eta)
         slope = (x0_2 - x0) / self.r_1
-        x0_3 = stochastic.again(denoise, stage(inner, self.r_2, gathered, slope), inner, h, x0)
+        x0_3 = again(denoise, near, stage(inner, self.r_2, gathered, slope), inner, x0)
 
         gathered = stochastic.gather(gathered, draws[2], (1 - self.r_2) * h, self.eta)
         return stage(there, 1.0, gathered, (x0_3 - x0) / self.r_2), state
