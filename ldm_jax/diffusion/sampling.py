@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.diffusion import evaluations
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree, Sampler, Solver
 
 
@@ -76,7 +77,7 @@ def walk(
 def _step(sampler, denoise, carry, levels, keys, i):
     here, there = _level(levels, i), _level(levels, i + 1)
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-    return sampler.step(denoise, *carry, here, there, step_keys)
+    return evaluations.step(sampler, denoise, *carry, here, there, step_keys)
 
 
 def ascending(levels: NoiseLevel) -> NoiseLevel:

@@ -10,9 +10,9 @@ that do not overlap are independent, so a fresh draw at each step has the same l
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
+from ldm_jax.diffusion import evaluations
 from ldm_jax.diffusion.probability_flow import exponential_moments, half_log_snr
 from ldm_jax.types import Array, Denoiser, NoiseLevel
 
@@ -42,7 +42,7 @@ def again(denoise: Denoiser, x: Array, level: NoiseLevel, h: Array, x0: Array) -
 
     So a step from pure noise or to clean data is of first order, as in k-diffusion.
     """
-    return jax.lax.cond(h < FAR, lambda: denoise(x, level), lambda: x0)
+    return evaluations.again(denoise, h < FAR, x, level, x0)
 
 
 def ancestral(

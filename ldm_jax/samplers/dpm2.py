@@ -8,6 +8,7 @@ from typing import ClassVar
 import jax
 from flax import struct
 
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.probability_flow import between, churn, ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
@@ -46,11 +47,16 @@ class Sampler:
         x0 = denoise(x, here)
         eps = eps_of(x, x0, here)
 
-        def midpoint():
+        def halfway():
             middle = between(here, there)
-            x_middle = ddim(x0, eps, middle)
-            slope = eps_of(x_middle, denoise(x_middle, middle), middle)
-            return ddim(x0, eps, there) + reach(here, there) * (slope - eps)
+            return ddim(x0, eps, middle), middle
 
         inside = (there.sigma > 0) & (here.alpha > 0)
+        x_middle, middle = jax.lax.cond(inside, halfway, lambda: (x, here))
+        middle_x0 = again(denoise, inside, x_middle, middle, x0)
+
+        def midpoint():
+            slope = eps_of(x_middle, middle_x0, middle)
+            return ddim(x0, eps, there) + reach(here, there) * (slope - eps)
+
         return jax.lax.cond(inside, midpoint, lambda: ddim(x0, eps, there)), state

@@ -8,6 +8,7 @@ import jax
 from flax import struct
 
 from ldm_jax.diffusion import stochastic
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.noise import normal
 from ldm_jax.diffusion.probability_flow import between, ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
@@ -34,12 +35,16 @@ class Sampler:
         x0 = denoise(x, here)
         eps = eps_of(x, x0, here)
 
-        def midpoint():
+        def halfway():
             middle = between(here, down)
-            x_2 = ddim(x0, eps, middle)
-            slope = eps_of(x_2, denoise(x_2, middle), middle)
-            return ddim(x0, eps, down) + reach(here, down) * (slope - eps)
+            return ddim(x0, eps, middle), middle
 
         near = stochastic.gap(here, down) < stochastic.FAR
+        x_2, middle = jax.lax.cond(near, halfway, lambda: (x, here))
+        x0_2 = again(denoise, near, x_2, middle, x0)
+
+        def midpoint():
+            return ddim(x0, eps, down) + reach(here, down) * (eps_of(x_2, x0_2, middle) - eps)
+
         x = jax.lax.cond(near, midpoint, lambda: ddim(x0, eps, down))
         return rise * x + self.s_noise * fresh * normal(keys, x), state

@@ -8,6 +8,7 @@ from typing import ClassVar
 import jax
 from flax import struct
 
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.probability_flow import churn, ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
@@ -47,9 +48,10 @@ class Sampler:
         eps = eps_of(x, x0, here)
 
         end = ddim(x0, eps, there)
+        inside = (there.sigma > 0) & (here.alpha > 0)
+        end_x0 = again(denoise, inside, end, there, x0)
 
         def corrected():
-            after = eps_of(end, denoise(end, there), there)
-            return end + reach(here, there) * (after - eps) / 2
+            return end + reach(here, there) * (eps_of(end, end_x0, there) - eps) / 2
 
-        return jax.lax.cond((there.sigma > 0) & (here.alpha > 0), corrected, lambda: end), state
+        return jax.lax.cond(inside, corrected, lambda: end), state

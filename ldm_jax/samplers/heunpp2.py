@@ -8,6 +8,7 @@ from typing import ClassVar
 import jax
 from flax import struct
 
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.probability_flow import churn, counted, ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
@@ -53,18 +54,22 @@ class Sampler:
         def weight(level):
             return level.sigma / level.alpha * levels.alpha[0] / levels.sigma[0]
 
-        def corrected():
-            next_x0 = denoise(end, there)
-            next_eps = eps_of(end, next_x0, there)
-            change = weight(there) * (next_eps - eps)
-
-            def farther():
-                x_beyond = ddim(next_x0, next_eps, beyond)
-                last = eps_of(x_beyond, denoise(x_beyond, beyond), beyond)
-                return (change + weight(beyond) * (last - eps)) / 3
-
-            inside = (i + 2 < num_steps) & (beyond.sigma > 0)
-            return end + reach(here, there) * jax.lax.cond(inside, farther, lambda: change / 2)
-
         inside = (i + 1 < num_steps) & (there.sigma > 0) & (here.alpha > 0)
+        farther = inside & (i + 2 < num_steps) & (beyond.sigma > 0)
+        end_x0 = again(denoise, inside, end, there, x0)
+
+        def onward():
+            return ddim(end_x0, eps_of(end, end_x0, there), beyond)
+
+        x_beyond = jax.lax.cond(farther, onward, lambda: x)
+        beyond_x0 = again(denoise, farther, x_beyond, beyond, x0)
+
+        def corrected():
+            change = weight(there) * (eps_of(end, end_x0, there) - eps)
+
+            def three():
+                return (change + weight(beyond) * (eps_of(x_beyond, beyond_x0, beyond) - eps)) / 3
+
+            return end + reach(here, there) * jax.lax.cond(farther, three, lambda: change / 2)
+
         return jax.lax.cond(inside, corrected, lambda: end), (levels, i + 1, num_steps)

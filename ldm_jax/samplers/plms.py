@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax
 from flax import struct
 
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.probability_flow import History, adams_bashforth, ddim, eps_of, reach
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
@@ -32,10 +33,12 @@ class Sampler:
         eps = eps_of(x, x0, here)
         end = ddim(x0, eps, there)
 
+        first = (state.length == 0) & (there.sigma > 0)
+        end_x0 = again(denoise, first, end, there, x0)
+
         def average():
-            return (eps_of(end, denoise(end, there), there) - eps) / 2
+            return (eps_of(end, end_x0, there) - eps) / 2
 
         weights = adams_bashforth(state.length + 1, 4)[1:]
-        first = (state.length == 0) & (there.sigma > 0)
         change = jax.lax.cond(first, average, lambda: state.correction(weights, eps))
         return end + reach(here, there) * change, state.push(eps, here.sigma)

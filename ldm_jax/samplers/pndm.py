@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.probability_flow import (
     History,
     adams_bashforth,
@@ -40,28 +42,21 @@ class Sampler:
         x0 = denoise(x, here)
         eps = eps_of(x, x0, here)
         end = ddim(x0, eps, there)
-        middle = between(here, there)
+        starts = (there.sigma > 0) & (here.alpha > 0) & (state.length < (1 if self.skip_prk_steps else 3))
+        # No level without noise where there is no start: eps_of would divide by it, and so would its gradient.
+        middle, last = jax.lax.cond(starts, lambda: (between(here, there), there), lambda: (here, here))
 
-        def slope(
-            change, level
-        ):  # the noise where DDIM's step to a level ends if it takes eps + change; less eps
+        def slope(change, level):
+            """The noise where DDIM's step to a level ends if it takes eps + change; less eps."""
             moved = ddim(x0, eps, level) + reach(here, level) * change
-            return eps_of(moved, denoise(moved, level), level) - eps
+            return eps_of(moved, again(denoise, starts, moved, level, x0), level) - eps
 
-        def improved_euler():
-            return slope(0.0, there) / 2
-
-        def runge_kutta():
+        if self.skip_prk_steps:
+            start = slope(0.0, last) / 2
+        else:
             second = slope(0.0, middle)
             third = slope(second, middle)
-            return (2 * second + 2 * third + slope(third, there)) / 6
-
-        def multistep():
-            return state.correction(adams_bashforth(state.length + 1, 4)[1:], eps)
-
-        inside = (there.sigma > 0) & (here.alpha > 0)
-        if self.skip_prk_steps:
-            change = jax.lax.cond((state.length == 0) & inside, improved_euler, multistep)
-        else:
-            change = jax.lax.cond((state.length < 3) & inside, runge_kutta, multistep)
+            start = (2 * second + 2 * third + slope(third, last)) / 6
+        multistep = state.correction(adams_bashforth(state.length + 1, 4)[1:], eps)
+        change = jnp.where(starts, start, multistep)
         return end + reach(here, there) * change, state.push(eps, here.sigma)

@@ -8,6 +8,7 @@ import jax
 from flax import struct
 
 from ldm_jax.diffusion import climbs, stochastic
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.grids import Grid
 from ldm_jax.diffusion.noise import normal
 from ldm_jax.diffusion.probability_flow import ddim, eps_of, reach
@@ -37,18 +38,17 @@ class Sampler:
     def step(
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
-        def down():
-            x0 = denoise(x, here)
-            eps = eps_of(x, x0, here)
-            end = ddim(x0, eps, there)
+        rises = stochastic.decay(here, there) > 1
+        near = ~rises & (stochastic.gap(here, there) < stochastic.FAR)
+        x0 = again(denoise, ~rises, x, here, x)
+        eps = eps_of(x, x0, here)
+        end = ddim(x0, eps, there)
+        end_x0 = again(denoise, near, end, there, x0)
 
-            def corrected():
-                after = eps_of(end, denoise(end, there), there)
-                return end + reach(here, there) * (after - eps) / 2
-
-            return jax.lax.cond(stochastic.gap(here, there) < stochastic.FAR, corrected, lambda: end)
+        def corrected():
+            return end + reach(here, there) * (eps_of(end, end_x0, there) - eps) / 2
 
         def up():
             return stochastic.climb(x, here, there, self.s_noise * normal(keys, x))
 
-        return jax.lax.cond(stochastic.decay(here, there) > 1, up, down), state
+        return jax.lax.cond(rises, up, lambda: jax.lax.cond(near, corrected, lambda: end)), state

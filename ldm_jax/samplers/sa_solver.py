@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from ldm_jax.diffusion import stochastic
+from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.noise import normal
 from ldm_jax.diffusion.probability_flow import interpolatory
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
@@ -64,7 +64,7 @@ class Sampler:
         weights = self._weights(nodes, last_z, jnp.minimum(i + 1, left + 2))
         x = jnp.where(i > 0, base + here.alpha * _dot(weights, x0s), x)
         if self.pece:
-            x0s = (jax.lax.cond(i > 0, lambda: denoise(x, here), lambda: x0s[0]), *x0s[1:])
+            x0s = (again(denoise, i > 0, x, here, x0s[0]), *x0s[1:])
 
         h = stochastic.gap(here, there)
         tau2 = jnp.where((here.t >= self.t_min) & (here.t <= self.t_max), self.eta, 0.0) ** 2

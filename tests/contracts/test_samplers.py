@@ -1,14 +1,18 @@
 """What every sampler must do, with denoisers whose answers are known in closed form."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from ldm_jax import build
+from ldm_jax.diffusion.guidance import Guided
 from ldm_jax.diffusion.sampling import sample
 from ldm_jax.schedules.scaled_linear import Schedule
-from tests.oracles import keys
+from tests.oracles import QUICK, keys
 
 # CFG++ needs two predictions at a time; test_stochastic_samplers.py has it, and all that draw noise by default.
 NAMES = [name for name in build.names('samplers') if not name.endswith('_cfg_pp')]
@@ -60,3 +64,47 @@ def test_the_last_step_to_clean_data_is_the_denoisers_answer_and_finite(name):
         keys(jnp.ones(2)),
     )
     np.testing.assert_allclose(out, 0.25, atol=1e-6)
+
+
+STEPS = 5
+# How many more evaluations than steps a run to clean data takes: from the papers' algorithms.
+EXTRA = dict.fromkeys(
+    ['dpm2', 'dpm2_ancestral', 'dpmpp_2s_ancestral', 'dpmpp_2s_ancestral_cfg_pp', 'dpmpp_sde', 'heun', 'restart',
+     'seeds_2'],
+    STEPS - 1,  # two in each step but the last
+) | dict(
+    seeds_3=2 * (STEPS - 1),
+    heunpp2=2 * (STEPS - 2) + 1,  # three, but two in the last but one
+    plms=1,  # two in the first
+    pndm=9,  # four in each of the first three
+)  # fmt: skip
+SPECS = [(dict(name=name), EXTRA.get(name, 0)) for name in build.names('samplers')]
+SPECS += [(dict(name='pndm', skip_prk_steps=True), 1), (dict(name='sa_solver', pece=True), STEPS - 1)]
+
+
+def primitives(jaxpr):
+    """Names of all primitives of a program, those of its loops and branches too."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for inner in jaxprs_in_params(equation.params):
+            yield from primitives(inner)
+
+
+@pytest.mark.parametrize(('spec', 'extra'), SPECS, ids=str)
+def test_the_network_is_in_the_program_once_and_evaluated_as_often_as_published(spec, extra):
+    name, calls = spec['name'], []
+
+    def network(x, level):
+        jax.debug.callback(lambda: calls.append(1))
+        return gaussian_denoiser(x, level) + 0 * jax.lax.lgamma(x)
+
+    denoise = Guided(lambda x, level: (network(x, level),) * 2) if name.endswith('_cfg_pp') else network
+    levels = Schedule().level(jnp.linspace(900.0, 0.0, STEPS + 1))
+    levels = levels.replace(alpha=levels.alpha.at[-1].set(1.0), sigma=levels.sigma.at[-1].set(0.0))
+    sampler, x = build.build('samplers', spec), jnp.ones(3)
+    run = jax.jit(functools.partial(sample, sampler, denoise)).trace(x, levels, keys(x))
+    assert list(primitives(run.jaxpr.jaxpr)).count('lgamma') == 1
+    jax.block_until_ready(run.lower().compile(compiler_options=QUICK)(x, levels, keys(x)))
+    jax.effects_barrier()
+    if not name.startswith('dpm_'):  # whose steps are their own
+        assert len(calls) == STEPS + extra
