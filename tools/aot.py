@@ -4,7 +4,7 @@
 
 It needs libtpu (pip install 'ldm_jax[tpu]'), no TPU and no weights: everything is made from shapes. Topologies are
 named as in the cloud (v5e-16, v5p-128, v6e-256, v4-32) or by their sides (v5p:4x4x12). The step of a model of a billion
-parameters compiles in minutes, in 6 to 12 GB of memory.
+parameters compiles in minutes, in 6 to 16 GB of memory.
 
 Exit codes: 0 it fits, 1 it does not, or an error; 2 a wrong flag.
 """

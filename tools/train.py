@@ -45,11 +45,8 @@ def main(argv):
 
 
 def train(signals):
-    import jax
-
     from ldm_jax.build import build
-    from ldm_jax.checkpoints import loading, store
-    from ldm_jax.data import pipeline
+    from ldm_jax.checkpoints import loading
     from ldm_jax.training import assembly, distributed, loop, report, same_config
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells each of its thoughts at INFO
@@ -66,12 +63,8 @@ def train(signals):
     if not distributed.first():
         return
     print(f'report written to {report.write(workdir, config)}')
-    measured, params = stage.export(averaged, pipeline.in_order(examples, run.batch_size))
-    # Not those of the loss.
-    settings['models'] = {part: spec for part, spec in settings['models'].items() if part in params}
-    target = str(workdir / 'model')
-    dtype = config.get('export', {}).get('dtype', 'float32')
-    distributed.apart(store.save_model, target, settings | measured, jax.device_get(params), dtype)
+    target = workdir / 'model'
+    assembly.export(config, stage, settings, averaged, examples, target)
     print(f'model written to {target}')
 
 

@@ -1,13 +1,22 @@
-"""From a config, as plain data, to what the loop runs. The schema is in configs/__init__.py."""
+"""From a config, as plain data, to what the loop runs, and from its result to a model.
+
+The schema is in configs/__init__.py.
+"""
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from ldm_jax.build import build, parts
-from ldm_jax.training import ema, job, optimizer
+from ldm_jax.checkpoints import store
+from ldm_jax.data import pipeline
+from ldm_jax.training import distributed, ema, job, optimizer
 from ldm_jax.training.loop import Run
+from ldm_jax.types import PyTree
 
 SHARED = ('tokenizer', 'tokenizer_2', 'latent_scale')  # settings that a trained part brings with it
 FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
@@ -78,3 +87,23 @@ def work(config: Mapping[str, Any], stage: Any, run: Run) -> job.Job:
         discriminator_tx = optimizer.optimizer(steps, run.batch_size, **fields)
     decays = {name: ema.named(spec) for name, spec in run.ema.items()}
     return job.of_stage(stage, tx, decays, run.accumulate, discriminator_tx)
+
+
+def export(
+    config: Mapping[str, Any],
+    stage: Any,
+    settings: Mapping[str, Any],
+    params: PyTree,
+    examples: pipeline.Examples,
+    target: pathlib.Path,
+) -> None:
+    """Writes the model of a stage's parameters, its own and the frozen ones, with what is measured on its examples.
+
+    settings: those of `stage`. Raises FileExistsError when something other than a model is at the target.
+    """
+    measured, params = stage.export(params, pipeline.in_order(examples, config['run']['batch_size']))
+    # Not those of the loss.
+    models = {part: spec for part, spec in settings['models'].items() if part in params}
+    dtype = config.get('export', {}).get('dtype', 'float32')
+    settings = settings | {'models': models} | measured
+    distributed.apart(store.save_model, str(target), settings, jax.device_get(params), dtype)

@@ -12,11 +12,12 @@ bit; the checksums do.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -170,9 +171,13 @@ class Checkpoints:
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding(leaf))
             for name, leaf in wanted.items()
         }
-        leaves = _read_leaves(self._manager, step, targets)
+        leaves = _leaves(functools.partial(self._restore, step), targets)
         _verify(step, leaves, record['arrays'])
         return Restored(step, _typed(leaves, like, record['keys']), record['extra'])
+
+    def _restore(self, step: int, tree: PyTree) -> PyTree:
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(tree))
+        return self._manager.restore(step, args=items)['state']
 
     def _set_aside(self, passed: Mapping[int, str]) -> None:
         for step, error in passed.items():
@@ -199,21 +204,38 @@ def unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
 def inspect(folder: pathlib.Path) -> dict[int, str | None]:
     """Every listed step and what is wrong with it, None if it is what was written; changes nothing."""
     found: dict[int, str | None] = {}
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(pathlib.Path(folder).absolute(), options=options) as manager:
-        for step in sorted(manager.all_steps()):
-            try:
-                record = read_record(pathlib.Path(folder) / str(step))
-                here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-                targets = {
-                    name: jax.ShapeDtypeStruct(tuple(entry['shape']), np.dtype(entry['dtype']), sharding=here)
-                    for name, entry in record['arrays'].items()
-                }
-                _verify(step, _read_leaves(manager, step, targets), record['arrays'])
-                found[step] = None
-            except Damaged as error:
-                found[step] = str(error)
+    for step in listed(folder):
+        try:
+            read_some(pathlib.Path(folder) / str(step))
+            found[step] = None
+        except Damaged as error:
+            found[step] = str(error)
     return found
+
+
+def listed(folder: pathlib.Path) -> list[int]:
+    """The steps of a folder that no process needs to have open, in order."""
+    return sorted(int(path.name) for path in pathlib.Path(folder).glob('*') if path.name.isdecimal())
+
+
+def read_some(directory: pathlib.Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Array]:
+    """The leaves of one step whose paths are wanted, verified, on the first device. Raises Damaged."""
+    entries = {name: entry for name, entry in read_record(directory)['arrays'].items() if wanted(name)}
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    targets = {
+        name: jax.ShapeDtypeStruct(tuple(entry['shape']), np.dtype(entry['dtype']), sharding=here)
+        for name, entry in entries.items()
+    }
+
+    def restore(tree):
+        options = ocp.checkpoint_utils.construct_restore_args(tree)
+        restore = ocp.args.PyTreeRestore(tree, options, partial_restore=True)
+        with ocp.PyTreeCheckpointer() as reader:
+            return reader.restore((directory / 'state').absolute(), restore)
+
+    leaves = _leaves(restore, targets)
+    _verify(directory.name, leaves, entries)
+    return leaves
 
 
 def read_record(directory: pathlib.Path) -> dict[str, Any]:
@@ -268,13 +290,12 @@ def _sharding(leaf: Any) -> jax.sharding.Sharding:
     return sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
-def _read_leaves(
-    manager: ocp.CheckpointManager, step: int, targets: Mapping[str, jax.ShapeDtypeStruct]
+def _leaves(
+    restore: Callable[[PyTree], PyTree], targets: Mapping[str, jax.ShapeDtypeStruct]
 ) -> dict[str, Array]:
-    tree = traverse_util.unflatten_dict(dict(targets), sep='/')
+    """What Orbax makes of targets by path."""
     try:
-        items = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(tree)))
-        return trees.named(items['state'])
+        return trees.named(restore(traverse_util.unflatten_dict(dict(targets), sep='/')))
     except (
         ValueError,
         OSError,
@@ -285,7 +306,7 @@ def _read_leaves(
         raise Damaged(f'its state cannot be read: {str(error).partition(chr(10))[0][:300]}') from error
 
 
-def _verify(step: int, leaves: Mapping[str, Array], entries: Mapping[str, Any]) -> None:
+def _verify(step: int | str, leaves: Mapping[str, Array], entries: Mapping[str, Any]) -> None:
     wrong = [name for name, value in checksums(leaves).items() if value != entries[name]['checksum']]
     if wrong:
         raise Damaged(f'{len(wrong)} arrays of step {step} are not what was written, such as {wrong[0]}')

@@ -24,6 +24,7 @@ import numpy as np
 from ldm_jax.build import function
 from ldm_jax.types import Array, PyTree
 
+POWER_WIDTH = 0.05  # sigma_rel where a spec says none
 MAIN = 'main'  # the average that pictures are made with and that is exported
 
 Decay = Callable[
@@ -51,7 +52,7 @@ def half_life(n: Array, *, steps: float, ramp: float | None = 0.05) -> Array:
     return 0.5 ** (1 / (steps if ramp is None else jnp.minimum(steps, ramp * n)))
 
 
-def power(n: Array, *, sigma_rel: float = 0.05) -> Array:
+def power(n: Array, *, sigma_rel: float = POWER_WIDTH) -> Array:
     """(1 - 1 / n)^(gamma + 1): the power function's profile. Ref: EDM2, eq. 127."""
     return (1 - 1 / n) ** (exponent(sigma_rel) + 1)
 
@@ -143,6 +144,15 @@ def coefficients(snapshots: Sequence[Profile], wanted: Profile) -> np.ndarray:
     scale = 1 / np.sqrt(np.diag(gram))
     found = scale * np.linalg.lstsq(gram * scale[:, None] * scale, right * scale, rcond=1e-14)[0]
     return found / found.sum()
+
+
+def misfit(snapshots: Sequence[Profile], weights: Sequence[float], wanted: Profile) -> float:
+    """How far the weighted snapshots' profile is from the wanted one, relative, in the norm of L2: 0 is exact."""
+    gram = np.array([[inner(a, b) for b in snapshots] for a in snapshots])
+    right = np.array([inner(a, wanted) for a in snapshots])
+    weights = np.asarray(weights)
+    square = weights @ gram @ weights - 2 * weights @ right + inner(wanted, wanted)
+    return float(np.sqrt(max(square, 0.0) / inner(wanted, wanted)))
 
 
 def reconstruct(weights: Sequence[float], trees: Iterable[PyTree]) -> PyTree:

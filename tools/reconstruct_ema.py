@@ -1,0 +1,58 @@
+"""Another moving average of a run that has ended, of any width: a model directory from the run's checkpoints.
+
+    python tools/reconstruct_ema.py --workdir runs/emoji_ldm --sigma_rel 0.07 --to runs/emoji_ldm/model_070
+    python tools/reconstruct_ema.py --workdir runs/emoji_ldm                    # what there is
+
+The run's config keeps averages of power functions (run.ema, with name='power') in checkpoints along the way
+(run.keep_every). They add up to an average of another relative width; the misfit that is printed says how nearly, and
+the fit is good below 0.1. Paths in the config are as in the run: start it where that was started.
+Ref: Karras et al. 2024, arXiv:2312.02696 (EDM2).
+"""
+
+import json
+import pathlib
+
+from absl import app, flags, logging
+
+WORKDIR = flags.DEFINE_string('workdir', None, "A run's workdir.")
+SIGMA_REL = flags.DEFINE_float(
+    'sigma_rel', None, 'The width that is wanted, relative to the length of training.'
+)
+STEP = flags.DEFINE_integer(
+    'step', None, 'As of this many updates; the last checkpoint by default.', lower_bound=1
+)
+TO = flags.DEFINE_string('to', None, 'The model directory to write; an older model there is replaced.')
+flags.mark_flag_as_required('workdir')
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f'No positional arguments are taken; got {argv[1:]}.')
+    if (SIGMA_REL.value is None) != (TO.value is None):
+        raise app.UsageError('--sigma_rel says what is wanted and --to where: give both, or neither to list.')
+    from ldm_jax.build import build
+    from ldm_jax.checkpoints import loading, store
+    from ldm_jax.training import assembly, ema, same_config, snapshots
+    from ldm_jax.training import state as train_state
+
+    logging.set_verbosity(logging.WARNING)  # Orbax tells each of its thoughts at INFO
+    workdir = pathlib.Path(WORKDIR.value)
+    found = snapshots.of_run(workdir)
+    if TO.value is None:
+        for snapshot in found:
+            print(f'{snapshot.profile.step} updates: {snapshot.name}, sigma_rel {snapshot.profile.sigma_rel}')
+        return
+    store.check_destination(TO.value)
+    wanted = ema.Profile(STEP.value or found[-1].profile.step, SIGMA_REL.value)
+    params, misfit = snapshots.average(found, wanted)
+    print(f'{len(found)} snapshots; misfit {misfit:.4f}', flush=True)
+    config = json.loads((workdir / same_config.CONFIG).read_text())
+    source = build('data', config['data'])
+    stage, settings = assembly.stage(config, loading.load, source)
+    params = train_state.join(params, getattr(stage, 'frozen', {}))
+    assembly.export(config, stage, settings, params, stage.prepare(source), pathlib.Path(TO.value))
+    print(f'model written to {TO.value}')
+
+
+if __name__ == '__main__':
+    app.run(main)
