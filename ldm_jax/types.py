@@ -68,6 +68,8 @@ class Sampler(Protocol):
 
     A level that it makes itself, between or beyond those of the table, has t = NaN and any scale, for which x is
     scaled alike: only a schedule knows the time of a signal-to-noise ratio (diffusion.denoiser.on_schedule).
+    It may call the denoiser several times, of which its program has one copy, but then not inside lax.cond or a loop:
+    diffusion.evaluations.again evaluates under a traced condition.
     A flax.struct.dataclass: real knobs (eta, churn) are leaves, so that a compiled program takes any value of
     them; what decides the program (order, variant) is a field with pytree_node=False. One that walks other levels
     than a grid's also has `table(schedule, grid, num_steps)`, which gives them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -36,11 +37,13 @@ class Sampler:
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
         x0, h = denoise(x, here), stochastic.gap(here, there)
-        inner = between(here, there, self.r)
+        near = h < stochastic.FAR
+        # A level between no signal and some has none, and a step to it is 0 / 0: NaN in gradients, though not wanted.
+        inner = jax.tree.map(lambda a, b: jnp.where(near, a, b), between(here, there, self.r), there)
         early, late = (normal(k, x) for k in split(keys, 2))
         down, _, fresh = stochastic.ancestral(here, inner, self.eta)
         x_2 = ddim(x0, eps_of(x, x0, here), down) + self.s_noise * fresh * early
-        x0_2 = again(denoise, h < stochastic.FAR, x_2, inner, x0)
+        x0_2 = again(denoise, near, x_2, inner, x0)
 
         down, _, fresh = stochastic.ancestral(here, there, self.eta)
         x0 = x0 + (x0_2 - x0) / (2 * self.r)

@@ -12,6 +12,7 @@ from ldm_jax.diffusion.process import per_example
 from ldm_jax.diffusion.sampling import ascending, sample
 from ldm_jax.schedules.scaled_linear import Schedule
 from ldm_jax.types import NoiseLevel
+from tests import oracles
 from tests.oracles import keys
 
 VARIANTS = [
@@ -111,3 +112,26 @@ def test_a_run_evaluates_as_often_as_the_sampler_says(spec):
 def test_steps_up_cost_no_evaluation(name, a_step):
     levels = jax.tree.map(lambda a: a[jnp.array([0, 1, 2, 3, 1, 2, 3, 4])], to_clean(STEPS))
     assert evaluations(build.build('samplers', dict(name=name)), levels) == 6 * a_step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('spec', [spec for spec in SPECS if not spec['name'].startswith('dpm_')], ids=str)
+def test_evaluations_that_are_left_out_at_both_ends_leave_gradients_alone(spec):
+    """Where a run starts from pure noise and where it ends on clean data, by finite differences."""
+    if spec['name'] == 'ddim_inverse':
+        levels = table(spec)
+    else:
+        levels = jax.tree.map(lambda a, end: a.at[0].set(end), table(spec), NoiseLevel(999.0, 0.0, 1.0))
+
+    def loss(shift, x):
+        def shifted(x, level):
+            return tuple(answer + shift * jnp.sin(3 * x) for answer in guided(x, level))
+
+        sampler = build.build('samplers', spec)
+        return jnp.sum(sample(sampler, Guided(shifted), x, levels, keys(x), differentiable=True) ** 2)
+
+    with oracles.float64():
+        levels, x = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (levels, X))
+        slope = jax.jit(jax.value_and_grad(loss), compiler_options=oracles.QUICK)
+        middle, after, before = (slope(0.1 + h, x) for h in (0, 1e-6, -1e-6))
+        np.testing.assert_allclose(middle[1], (after[0] - before[0]) / 2e-6, rtol=1e-5)
