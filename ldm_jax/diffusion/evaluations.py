@@ -59,7 +59,10 @@ class Question:
 
 
 def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser) -> PyTree:
-    """step(denoise), with denoise traced once and, for gradients, each evaluation recomputed in the backward pass.
+    """step(denoise), with denoise traced once.
+
+    Where gradients go through several evaluations, each is recomputed in the backward pass: one's activations are
+    held at a time.
 
     Args:
         step: a pure function of the denoiser, which it calls by itself, by its method `both`, by `again` or by
@@ -70,7 +73,7 @@ def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser) -> PyTree:
     asked: list[Question] = []
     result = jax.eval_shape(lambda: step(_stand_in(denoise, (), asked)))
     if len(asked) < 2:
-        return jax.checkpoint(lambda: step(denoise))()
+        return step(denoise)
 
     count, width = len(asked), max(len(question.otherwise) for question in asked)
     ask = denoise.both if width == 2 else lambda x, level: (denoise(x, level),)

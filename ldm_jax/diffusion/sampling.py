@@ -29,8 +29,8 @@ def sample(
         keys: PRNG keys [B], one an image: image i depends on its key alone.
         num_steps: integer [], at most S and traced like everything else, so that fewer steps cost fewer
             evaluations of the same program; S by default.
-        differentiable: walk with lax.scan, each evaluation recomputed in the backward pass, so that gradients
-            go through; the default is a loop whose trip count is not known when it is compiled.
+        differentiable: walk with lax.scan, each step recomputed in the backward pass, so that gradients go
+            through; the default is a loop whose trip count is not known when it is compiled.
 
     Raises ValueError where a Solver, whose own loop has no known end, should be differentiated.
     """
@@ -54,7 +54,8 @@ def sample(
             i < count, lambda c: _step(sampler, denoise, c, levels, keys, i), lambda c: c, carry
         ), None
 
-    return jax.lax.scan(body, carry, jnp.arange(total))[0][0]
+    # Around the condition, not within: as a branch's residual, the network's weights would be kept for every step.
+    return jax.lax.scan(jax.checkpoint(body), carry, jnp.arange(total))[0][0]
 
 
 def walk(

@@ -6,11 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from jax.sharding import PartitionSpec as P
 
+from ldm_jax import build
 from ldm_jax.diffusion.evaluations import again, once, parts_again
 from ldm_jax.diffusion.guidance import Guided
+from ldm_jax.diffusion.sampling import sample
+from ldm_jax.schedules.scaled_linear import Schedule
 from ldm_jax.types import NoiseLevel
+from tests.oracles import keys
 
 X = jnp.linspace(-1.0, 1.0, 16).reshape(8, 2)
 
@@ -77,6 +82,32 @@ def test_what_is_not_wanted_may_have_no_noise_and_has_finite_gradients():
         x = 0.8 * denoise(X, level(0.5))
         value = jnp.sum(x - 0.8 * denoise(x, level(0.2))) / 0.2
         np.testing.assert_allclose(loss(X, 0.2, run), value, rtol=1e-4)
+
+
+def shapes(jaxpr):
+    """Shapes of all that a program computes, in its loops, branches and functions too."""
+    for eqn in jaxpr.eqns:
+        yield from (var.aval.shape for var in eqn.outvars)
+        for inner in jaxprs_in_params(eqn.params):
+            yield from shapes(inner)
+
+
+@pytest.mark.parametrize('name', ['euler', 'heun', 'seeds_3', 'tcd'])
+def test_gradients_keep_neither_weights_nor_activations_of_every_evaluation(name):
+    """The network has a width that nothing else has: it would be seen in an array of more dimensions."""
+    levels = Schedule().level(jnp.linspace(900.0, 100.0, 6))
+
+    def loss(weights):
+        def network(x, level):
+            return jnp.tanh(x @ weights) @ weights.T
+
+        sampler = build.build('samplers', dict(name=name))
+        return jnp.sum(sample(sampler, network, X, levels, keys(X), differentiable=True))
+
+    program = jax.make_jaxpr(jax.grad(loss))(jnp.ones((2, 101)))
+    found = {shape for shape in shapes(program.jaxpr) if 101 in shape}
+    assert (8, 101) in found
+    assert max(map(len, found)) == 2
 
 
 def test_conditions_may_differ_in_a_batch_and_devices_may_share_it():
