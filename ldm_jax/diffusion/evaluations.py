@@ -58,7 +58,7 @@ class Question:
     ]  # the answer if it is not: x0_hat, and the unguided one where both are asked for
 
 
-def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser) -> PyTree:
+def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser, x: Array) -> PyTree:
     """step(denoise), with denoise traced once.
 
     Where gradients go through several evaluations, each is recomputed in the backward pass: one's activations are
@@ -66,7 +66,8 @@ def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser) -> PyTree:
 
     Args:
         step: a pure function of the denoiser, which it calls by itself, by its method `both`, by `again` or by
-            `parts_again`; x0_hat has x's shape and dtype. One that calls it in a single place is run as it is.
+            `parts_again`. One that calls it in a single place is run as it is.
+        x: [B, ...], whose shape and dtype x0_hat has.
 
     Raises ValueError where one of several calls is inside a lax.cond, a loop or another transformation.
     """
@@ -95,8 +96,9 @@ def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser) -> PyTree:
         ]
         return (answers, result), None
 
-    blank = [(jnp.zeros(question.x.shape, question.x.dtype),) * width for question in asked]
-    start = blank, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), result)
+    # zeros_like, for what shard_map knows of an array besides: along which axes it varies.
+    blank = [(jnp.zeros_like(x),) * width] * count
+    start = blank, jax.tree.map(jnp.zeros_like, result)
     return jax.lax.scan(jax.checkpoint(round_), start, jnp.arange(count + 1))[0][1]
 
 

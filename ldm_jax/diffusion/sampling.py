@@ -78,7 +78,7 @@ def walk(
 def _step(sampler, denoise, carry, levels, keys, i):
     here, there = _level(levels, i), _level(levels, i + 1)
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-    return once(lambda denoise: sampler.step(denoise, *carry, here, there, step_keys), denoise)
+    return once(lambda denoise: sampler.step(denoise, *carry, here, there, step_keys), denoise, carry[0])
 
 
 def ascending(levels: NoiseLevel) -> NoiseLevel:

@@ -50,7 +50,7 @@ def mixed(x, wanted, denoise):
 @pytest.mark.parametrize(('step', 'denoise'), [(three, denoise), (three, GUIDED), (mixed, GUIDED)])
 def test_a_replayed_step_is_the_step(step, denoise, wanted):
     expected = step(X, jnp.asarray(wanted), denoise)
-    found = jax.jit(lambda x, wanted: once(functools.partial(step, x, wanted), denoise))(X, wanted)
+    found = jax.jit(lambda x, wanted: once(functools.partial(step, x, wanted), denoise, x))(X, wanted)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
     assert jax.tree.map(jnp.result_type, found) == jax.tree.map(jnp.result_type, expected)
 
@@ -61,9 +61,9 @@ def test_gradients_are_those_of_the_step(wanted):
         def scaled(x, level):
             return denoise(scale * x, level)
 
-        return jnp.sum(run(functools.partial(three, X, jnp.asarray(wanted)), scaled)[0] ** 2)
+        return jnp.sum(run(functools.partial(three, X, jnp.asarray(wanted)), scaled, X)[0] ** 2)
 
-    expected = jax.grad(functools.partial(loss, lambda step, denoise: step(denoise)))(1.3)
+    expected = jax.grad(functools.partial(loss, lambda step, denoise, x: step(denoise)))(1.3)
     np.testing.assert_allclose(jax.grad(functools.partial(loss, once))(1.3), expected, rtol=1e-5)
 
 
@@ -74,9 +74,9 @@ def test_what_is_not_wanted_may_have_no_noise_and_has_finite_gradients():
             _, eps = parts_again(denoise, sigma > 0, 0.8 * x0, level(sigma), (x0, x))
             return jnp.sum(eps)
 
-        return run(step, denoise)
+        return run(step, denoise, x)
 
-    for run in (once, lambda step, denoise: step(denoise)):
+    for run in (once, lambda step, denoise, x: step(denoise)):
         np.testing.assert_array_equal(jax.grad(loss)(X, 0.0, run), 1)
         assert np.isfinite(jax.grad(loss, 1)(X, 0.0, run))
         x = 0.8 * denoise(X, level(0.5))
@@ -114,7 +114,7 @@ def test_conditions_may_differ_in_a_batch_and_devices_may_share_it():
     wanted = jnp.arange(8) % 2 == 0
 
     def one(x, wanted):
-        return once(functools.partial(three, x[None], wanted), denoise)[0][0]
+        return once(functools.partial(three, x[None], wanted), denoise, x[None])[0][0]
 
     expected = jnp.stack([three(x[None], w, denoise)[0][0] for x, w in zip(X, wanted, strict=True)])
     np.testing.assert_allclose(jax.vmap(one)(X, wanted), expected, rtol=1e-6)
@@ -123,14 +123,15 @@ def test_conditions_may_differ_in_a_batch_and_devices_may_share_it():
     def share(x, wanted):
         return one(x[0], wanted[0])[None]
 
-    shared = jax.shard_map(share, mesh=mesh, in_specs=P('data'), out_specs=P('data'), check_vma=False)
-    np.testing.assert_allclose(jax.jit(shared)(X, wanted), expected, rtol=1e-6)
+    for check in (False, True):
+        shared = jax.shard_map(share, mesh=mesh, in_specs=P('data'), out_specs=P('data'), check_vma=check)
+        np.testing.assert_allclose(jax.jit(shared)(X, wanted), expected, rtol=1e-6)
 
 
 def test_a_single_evaluation_may_be_anywhere_and_one_of_several_not():
     def inside(denoise):
-        return jax.lax.cond(X[0, 0] < 0, lambda: denoise(X, level(0.5)), lambda: X)
+        return jax.lax.cond(X[0, 0] < 0, lambda x: denoise(2 * x, level(0.5)), lambda x: x, X)
 
-    np.testing.assert_allclose(once(inside, denoise), denoise(X, level(0.5)), rtol=1e-6)
+    np.testing.assert_allclose(once(inside, denoise, X), denoise(2 * X, level(0.5)), rtol=1e-6)
     with pytest.raises(ValueError, match=r'in 2 places .* lax.cond.*evaluations.again'):
-        once(lambda denoise: denoise(inside(denoise), level(0.1)), denoise)
+        once(lambda denoise: denoise(inside(denoise), level(0.1)), denoise, X)
