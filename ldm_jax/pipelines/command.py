@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ldm_jax import build, pictures
+from ldm_jax import pictures
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.diffusion import aliases, grids
 from ldm_jax.pipelines import gallery, infotext, kinds, parameters, parts, tasks
@@ -113,7 +113,7 @@ def run(
 
 def listing() -> str:
     """The samplers and grids that there are, and other tools' names for them."""
-    lines = ['samplers: ' + ' '.join(build.names('samplers')), 'grids: ' + ' '.join(grids.names()), '']
+    lines = ['samplers: ' + ' '.join(aliases.names()), 'grids: ' + ' '.join(grids.names()), '']
     lines.append('| name elsewhere | sampler | grid |\n|---|---|---|')
     for name, (sampler, grid) in aliases.SAMPLERS.items():
         lines.append(f'| {name} | {_spec(sampler)} | {_spec(grid)} |')

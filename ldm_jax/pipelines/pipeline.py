@@ -29,7 +29,7 @@ from ldm_jax.pipelines.programs import Images, Job, Kept, Programs, pad
 from ldm_jax.pipelines.sampling import TABLE, Sampling, per_image
 from ldm_jax.pipelines.sizes import Sizes
 from ldm_jax.pipelines.tiled import FirstStage
-from ldm_jax.types import Cond, NoiseLevel, PyTree, Tokenizer
+from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +126,7 @@ class Pipeline:
         conds: tuple[Cond, ...],
         seeds: Sequence[int],
         *,
+        sampler: Sampler | Solver | None = None,
         guide: Guide | None = None,
         kept: Kept | None = None,
         stop: int | None = None,
@@ -136,13 +137,13 @@ class Pipeline:
             sampling: whose sampler and guidance these are; levels are its own, or a part of them.
             conds: as many as the guidance wants, the unconditional one first.
             seeds: [B], of the noise that samplers add.
-            guide: in place of sampling's.
+            sampler, guide: in place of sampling's.
             kept: what inpainting keeps.
             stop: the level to stop at, the last one by default. To samplers that remember, a run that stops is not
                 one that ends.
         """
         batch = len(x)
-        sampler, _ = sampling.plan(self.parts.schedule)
+        sampler = sampling.plan(self.parts.schedule)[0] if sampler is None else sampler
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
             x=np.asarray(x, np.float32),
