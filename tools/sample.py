@@ -66,7 +66,11 @@ def parse():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add('--prompt', nargs='+', help='what the picture should show; one or several')
+    add(
+        '--prompt',
+        nargs='+',
+        help="what the picture should show; one or several, each of one or several parts with weights: 'a cat :1.2 AND a dog'",
+    )
     add('--prompts_file', help='a text with a prompt on each line')
     add('--from_png', help='take settings from a picture; flags that are given count more')
     add('--model', default='emoji32', help='shipped (emoji32), a directory, a public checkpoint, or a hub id')

@@ -45,11 +45,10 @@ def invert(
     size = pipeline.size(images.shape[1:3])
     _, levels = sampling.plan(pipeline.parts.schedule)
     plain = dataclasses.replace(sampling, guidance_scale=None)
-    conds = text_to_image.texts(pipeline, plain, prompts, '', size)
+    conds, guide = text_to_image.texts(pipeline, plain, prompts, '', size)
     latents = pipeline.encode(images)
-    return pipeline.sample(
-        plain, latents, ascending(levels), conds, [0] * len(prompts), sampler=ddim_inverse.Sampler(iterations)
-    )
+    sampler, seeds = ddim_inverse.Sampler(iterations), [0] * len(prompts)
+    return pipeline.sample(plain, latents, ascending(levels), conds, seeds, sampler=sampler, guide=guide)
 
 
 def edit_by_inversion(
@@ -81,5 +80,5 @@ def edit_by_inversion(
     x = invert(pipeline, source_prompts, images, iterations=iterations, sampling=sampling)
     _, levels = sampling.plan(pipeline.parts.schedule)
     size = tuple(side * pipeline.parts.downscale for side in x.shape[1:3])
-    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, [0] * len(prompts)))
+    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, [0] * len(prompts), guide=guide))

@@ -15,6 +15,7 @@ from ldm_jax.build import unknown
 from ldm_jax.pipelines import images
 from ldm_jax.pipelines.masks import CONTENTS
 from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.text import prompt
 
 LEAST = 8  # no first stage of Stable Diffusion takes sides that are not multiples of this; the model knows the rest
 
@@ -128,6 +129,7 @@ class Request:
 def check(request: Request) -> None:
     """Raises ValueError or FileNotFoundError for what is wrong whatever the model is."""
     request.sampling(None)
+    prompt.columns(request.prompts or ())
     for name in ('num_images', 'clip_skip', 'hires_steps'):
         if getattr(request, name) is not None and getattr(request, name) < 1:
             raise ValueError(f'{name} must be at least 1; got {getattr(request, name)}.')

@@ -12,6 +12,7 @@ import numpy as np
 from ldm_jax.pipelines import images, kinds
 from ldm_jax.pipelines.class_to_image import class_to_image, has_null
 from ldm_jax.pipelines.depth_to_image import depth_to_image
+from ldm_jax.pipelines.edit import check as check_edit
 from ldm_jax.pipelines.edit import edit
 from ldm_jax.pipelines.hires import STRENGTH as HIRES_STRENGTH
 from ldm_jax.pipelines.hires import hires
@@ -62,6 +63,8 @@ def task_of(parts: Parts, request: Request) -> str:
     fitting = {name: task for name, task in TASKS.items() if kind in task.kinds}
     for name, task in fitting.items():
         if set(task.needs) <= given <= set(task.needs + task.takes):
+            if name == 'edit':
+                check_edit(request.rows, request.sampling(None))
             return name
     ways = '; '.join(
         f'{name} needs {list(task.needs) or "nothing more"} and takes {list(task.takes)}'

@@ -38,6 +38,7 @@ def files(tmp_path):
         (dict(mask_content='noise'), "No masked content 'noise'; have"),
         (dict(noise_source='cuda'), "No noise source 'cuda'; have"),
         (dict(num_images=0), 'num_images must be at least 1; got 0'),
+        (dict(prompts=('a', 'b AND ')), "A part of the prompt 'b AND ' is empty"),
         (dict(layout='nowhere.json'), "No layout at 'nowhere.json'"),
         (dict(layout='layout'), r'is not a layout, which is JSON'),
     ],

@@ -13,6 +13,7 @@ from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 
+EDIT = 'StableDiffusionInstructPix2PixPipeline'
 TEXT, INPAINT = 'StableDiffusionPipeline', 'StableDiffusionInpaintPipeline'
 
 
@@ -32,7 +33,7 @@ def described(name):
         (TEXT, dict(refiner='x', refiner_start=0.7), 'refine'),
         (INPAINT, dict(init_image='x', mask='x'), 'inpaint'),
         ('StableDiffusionDepth2ImgPipeline', dict(init_image='x', depth='x'), 'depth_to_image'),
-        ('StableDiffusionInstructPix2PixPipeline', dict(init_image='x'), 'edit'),
+        (EDIT, dict(init_image='x'), 'edit'),
         ('StableDiffusionUpscalePipeline', dict(init_image='x', noise_level=20), 'upscale'),
         ('StableUnCLIPImg2ImgPipeline', dict(init_image='x'), 'variations'),
         ('LDMPipeline', {}, 'unconditional'),
@@ -52,6 +53,7 @@ def test_the_task_is_the_one_that_the_model_and_the_fields_are_for(name, given, 
             dict(depth='x'),
             r"has \['depth'\], which is none of its tasks: text_to_image needs nothing more",
         ),
+        (EDIT, dict(init_image='x', prompts=('a AND b',)), r"\['AND'\] does not go with"),
         ('LDMPipeline', dict(init_image='x'), r"told nothing, and the request has \['init_image'\]"),
     ],
 )
