@@ -57,7 +57,7 @@ def edit(
 
 def check(prompts: Sequence[str], sampling: Sampling) -> None:
     """Raises ValueError for what does not go with two scales."""
-    others = ('guidance_rescale', 'apg_eta', 'apg_threshold', 'perturbed_scale')
+    others = ('guidance_rescale', 'apg_eta', 'apg_threshold', 'perturbed_scale', 'guide_scale')
     given = [name for name in others if getattr(sampling, name) is not None]
     given += ['guidance_rule'] if sampling.guidance_rule != 'linear' else []
     given += ['AND'] if len(prompt.columns(prompts)) > 1 else []

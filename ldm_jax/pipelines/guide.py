@@ -26,6 +26,7 @@ class Guide:
     rescale: share of the answer that gets the conditional one's standard deviation.
     eta, threshold: of the rule 'projected'.
     perturbed: scale of perturbed-attention guidance.
+    auto: scale of autoguidance: cond of the guide + auto (cond - cond of the guide), where there is no other scale.
     rule: 'linear', 'projected' (APG) or 'zero_star' (CFG-Zero*); see diffusion.guidance.
 
     Raises ValueError for another rule.
@@ -38,6 +39,7 @@ class Guide:
     eta: Array | None = None
     threshold: Array | None = None
     perturbed: Array | None = None
+    auto: Array | None = None
     rule: str = struct.field(pytree_node=False, default='linear')
 
     def __post_init__(self):
@@ -58,7 +60,10 @@ def denoiser(
     predict: Callable[[Cond], Denoiser],
     conds: Sequence[Cond],
     prediction: Parameterization,
+    *,
+    worse: Callable[[Cond], Denoiser] | None = None,
     interval: tuple[Array, Array] | None = None,
+    zero_init: Array | None = None,
     percentile: Array | None = None,
 ) -> Denoiser:
     """The denoiser of B pictures.
@@ -68,19 +73,21 @@ def denoiser(
         conds: as many as the guide wants, of B pictures each: unconditional, conditional; with an image scale
             neither, picture alone, both. Perturbed guidance adds all but the first, their self-attention perturbed.
         prediction: what the network predicts, which rescaling and the rule 'zero_star' are stated for.
+        worse: a conditioning to the guide's denoiser, for autoguidance.
         interval: the lowest and highest sigma / alpha with guidance, each [].
+        zero_init: [] share of flow matching's time in which guided pictures stand still.
         percentile: [] of dynamic thresholding, for pictures in [-1, 1] rather than latents.
 
     Raises ValueError for another number of conditionings.
     """
     if len(conds) != guide.num_conds:
         raise ValueError(f'This guidance is of {guide.num_conds} conditionings; got {len(conds)}.')
-    if guide.scale is None:
-        found = predict(conds[0])
-    else:
-        found = _guided(guide, _branches(guide, predict, conds), prediction)
+    found = _guided(guide, predict, conds, prediction, worse)
+    if isinstance(found, guidance.Guided):
         if interval is not None:
             found = guidance.interval(found, _unguided(guide, predict, conds), *interval)
+        if zero_init is not None:
+            found = guidance.zero_init(found, 1 - zero_init)
     return found if percentile is None else guidance.thresholded(found, percentile)
 
 
@@ -106,10 +113,22 @@ def _flags(cond: Cond, value: bool) -> Array:
     return jnp.full(len(jax.tree.leaves(cond)[0]), value)
 
 
-def _guided(guide: Guide, branches: guidance.Branches, prediction: Parameterization) -> guidance.Guided:
+def _guided(
+    guide: Guide,
+    predict: Callable[[Cond], Denoiser],
+    conds: Sequence[Cond],
+    prediction: Parameterization,
+    worse: Callable[[Cond], Denoiser] | None,
+) -> Denoiser:
+    if guide.scale is None:
+        cond = predict(conds[0])
+        return cond if guide.auto is None else guidance.autoguidance(cond, worse(conds[0]), guide.auto)
+    branches = _branches(guide, predict, conds)
     if guide.image_scale is not None:
         return guidance.image_and_text(branches, guide.image_scale, guide.scale)
     rule = _rule(guide)
+    if guide.auto is not None:
+        return guidance.perturbed(guidance.joined(branches, worse(conds[-1])), rule, guide.auto - 1)
     if guide.perturbed is not None:
         return guidance.perturbed(branches, rule, guide.perturbed)
     # APG is stated for x0_hat, the others for what the network itself predicts.
