@@ -9,8 +9,10 @@ the fit is good below 0.1. Paths in the config are as in the run: start it where
 Ref: Karras et al. 2024, arXiv:2312.02696 (EDM2).
 """
 
+import functools
 import json
 import pathlib
+import sys
 
 from absl import app, flags, logging
 
@@ -24,12 +26,21 @@ STEP = flags.DEFINE_integer(
 TO = flags.DEFINE_string('to', None, 'The model directory to write; an older model there is replaced.')
 flags.mark_flag_as_required('workdir')
 
+POOR = 0.1  # misfit
+
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'No positional arguments are taken; got {argv[1:]}.')
     if (SIGMA_REL.value is None) != (TO.value is None):
         raise app.UsageError('--sigma_rel says what is wanted and --to where: give both, or neither to list.')
+    try:
+        reconstruct()
+    except (OSError, ValueError) as error:  # what the user can mend; the message says how
+        sys.exit(f'error: {error}')
+
+
+def reconstruct():
     from ldm_jax.build import build
     from ldm_jax.checkpoints import loading, store
     from ldm_jax.training import assembly, ema, same_config, snapshots
@@ -37,20 +48,24 @@ def main(argv):
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells each of its thoughts at INFO
     workdir = pathlib.Path(WORKDIR.value)
+    if TO.value is not None:
+        store.check_destination(TO.value)
+        ema.exponent(SIGMA_REL.value)  # raises for a width that there is not
     found = snapshots.of_run(workdir)
     if TO.value is None:
         for snapshot in found:
             print(f'{snapshot.profile.step} updates: {snapshot.name}, sigma_rel {snapshot.profile.sigma_rel}')
         return
-    store.check_destination(TO.value)
     wanted = ema.Profile(STEP.value or found[-1].profile.step, SIGMA_REL.value)
     params, misfit = snapshots.average(found, wanted)
-    print(f'{len(found)} snapshots; misfit {misfit:.4f}', flush=True)
+    poor = '; a poor fit: keep more steps (run.keep_every)' if misfit > POOR else ''
+    print(f'{len(found)} snapshots; misfit {misfit:.4f}{poor}', flush=True)
     config = json.loads((workdir / same_config.CONFIG).read_text())
     source = build('data', config['data'])
     stage, settings = assembly.stage(config, loading.load, source)
     params = train_state.join(params, getattr(stage, 'frozen', {}))
-    assembly.export(config, stage, settings, params, stage.prepare(source), pathlib.Path(TO.value))
+    save = functools.partial(store.save_model, TO.value)
+    assembly.export(config, stage, settings, params, stage.prepare(source), save)
     print(f'model written to {TO.value}')
 
 

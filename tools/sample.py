@@ -19,7 +19,13 @@ HELP = {
     'guidance_rescale': 'against overexposure, 0 to 1; 0.7 where noise ends at no signal',
     'guidance_rule': "'linear', 'projected' (APG) or 'zero_star'",
     'guidance_interval': 'lowest and highest sigma / alpha with guidance: 0.3 5',
+    'apg_eta': "of the rule 'projected': share of the part that saturates, 0 by default",
+    'apg_threshold': "of the rule 'projected': the longest that the pull of guidance may be",
     'perturbed_scale': 'of perturbed-attention guidance, 3 for example',
+    'guide_model': 'autoguidance: a worse version of the model to guide away from, smaller or of an earlier step',
+    'guide_scale': 'of autoguidance, 2 for example; in place of --guidance_scale, or beside it where that is given',
+    'zero_init': 'CFG-Zero*: share of the time, from the start, without a movement; 0.04 for example, flow models',
+    'percentile': 'dynamic thresholding, 0.995 for example, of latents that are in [-1, 1] as pictures are',
     'sampler': "ours, or a name of A1111, ComfyUI or diffusers: 'DPM++ 2M Karras'",
     'grid': "the levels: 'trailing', 'karras', ..., or such a name",
     'eta': 'of samplers that have it: 0 is deterministic for most',
@@ -27,6 +33,12 @@ HELP = {
     'start': "starting noise is scaled to the first level's 'noise' (A1111), or its 'total' (diffusers)",
     'width': "the model's own by default",
     'height': "the model's own by default",
+    'original_size': 'SDXL: WIDTHxHEIGHT that the picture is told to have had before it was scaled',
+    'crop_top_left': 'SDXL: LEFT,TOP pixels that it is told to have been cropped by; 0,0 by default',
+    'target_size': 'SDXL: WIDTHxHEIGHT that it is told to have now',
+    'negative_original_size': 'SDXL: the same of what the picture should not be like; as above by default',
+    'negative_crop_top_left': 'SDXL: likewise',
+    'negative_target_size': 'SDXL: likewise',
     'init_image': 'a picture to begin with, to edit, to upscale or to vary',
     'mask': 'white where the picture is made anew',
     'strength': 'share of the steps that are taken over a given picture, above 0 and at most 1',
@@ -55,7 +67,8 @@ KINDS = {
     'num_images': int, 'seed': int, 'num_steps': int, 'width': int, 'height': int, 'mask_padding': int,
     'noise_level': int, 'outpaint': int, 'labels': int, 'clip_skip': int, 'hires_steps': int, 'mix_weights': float,
     'guidance_scale': float, 'guidance_rescale': float,
-    'guidance_interval': float, 'perturbed_scale': float,
+    'guidance_interval': float, 'perturbed_scale': float, 'apg_eta': float, 'apg_threshold': float,
+    'guide_scale': float, 'zero_init': float, 'percentile': float,
     'eta': float, 'strength': float, 'mask_blur': float, 'hires_scale': float,
     'image_guidance_scale': float, 'refiner_start': float,
 }  # fmt: skip
@@ -66,7 +79,11 @@ def parse():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add('--prompt', nargs='+', help='what the picture should show; one or several')
+    add(
+        '--prompt',
+        nargs='+',
+        help="what the picture should show; one or several, each of parts with weights: 'a cat :1.2 AND a dog :0.8'",
+    )
     add('--prompts_file', help='a text with a prompt on each line')
     add('--from_png', help='take settings from a picture; flags that are given count more')
     add('--model', default='emoji32', help='shipped (emoji32), a directory, a public checkpoint, or a hub id')

@@ -12,6 +12,7 @@ On SIGTERM or Ctrl-C the state is saved; once more ends the run at once. Exit co
 again to go on; 1 an error, 2 a wrong flag.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -46,7 +47,7 @@ def main(argv):
 
 def train(signals):
     from ldm_jax.build import build
-    from ldm_jax.checkpoints import loading
+    from ldm_jax.checkpoints import loading, store
     from ldm_jax.training import assembly, distributed, loop, report, same_config
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells each of its thoughts at INFO
@@ -64,7 +65,8 @@ def train(signals):
         return
     print(f'report written to {report.write(workdir, config)}')
     target = workdir / 'model'
-    assembly.export(config, stage, settings, averaged, examples, target)
+    save = functools.partial(store.save_model, str(target))
+    assembly.export(config, stage, settings, averaged, examples, save)
     print(f'model written to {target}')
 
 

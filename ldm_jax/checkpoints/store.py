@@ -102,8 +102,14 @@ def write_model(
 
 
 def check_destination(path: str) -> pathlib.Path:
-    """The absolute path of a model that may be written there; FileExistsError if something else is."""
+    """The absolute path of a model that may be written there.
+
+    Raises FileExistsError if something else is there, and PermissionError where nothing can be.
+    """
     target = pathlib.Path(path).absolute()
+    folder = next(parent for parent in target.parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise PermissionError(f'{str(path)!r} cannot be written: {folder} is no folder to write into.')
     # Both, as many a folder of other people's has a settings.json.
     absent = [name for name in (SETTINGS, CHECKSUMS) if not (target / name).is_file()]
     if target.exists() and absent:

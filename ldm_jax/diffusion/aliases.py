@@ -73,7 +73,6 @@ SAMPLERS: dict[str, tuple[Spec, Spec]] = {
     'uni_pc_bh2': (dict(name='unipc', variant='bh2', max_order=3), _DISCARD),
     # diffusers
     'DDIMScheduler': (dict(name='ddim'), {}),
-    'DDIMInverseScheduler': (dict(name='ddim_inverse'), {}),
     'DDPMScheduler': (dict(name='ddpm'), {}),
     'PNDMScheduler': (dict(name='plms'), {}),  # `skip_prk_steps` True
     'EulerDiscreteScheduler': (dict(name='euler'), {}),
@@ -121,6 +120,11 @@ GRIDS: dict[str, Spec] = {
 }
 
 
+def names() -> list[str]:
+    """Our samplers that make pictures of noise; pipelines.invert has ddim_inverse, the other way, to itself."""
+    return [name for name in build.names('samplers') if name != 'ddim_inverse']
+
+
 def resolve(name: str, grid: str | None = None) -> tuple[Spec, Spec | None]:
     """The specs of a sampler and its grid, by the names of a public tool or of ours.
 
@@ -135,10 +139,10 @@ def resolve(name: str, grid: str | None = None) -> tuple[Spec, Spec | None]:
     Raises:
         ValueError: no such sampler or grid; the message has the nearest names.
     """
-    found = _find(SAMPLERS, build.names('samplers'), name)
+    found = _find(SAMPLERS, names(), name)
     if found is None:
         name, grid = _split(name, grid)
-        found = _find(SAMPLERS, build.names('samplers'), name)
+        found = _find(SAMPLERS, names(), name)
     sampler, known = found if isinstance(found, tuple) else (found, {})
     if grid is not None and _plain(grid) != 'automatic':
         chosen = _find(GRIDS, grids.names(), grid)
@@ -167,11 +171,11 @@ def _split(name: str, grid: str | None) -> tuple[str, str | None]:
     """A sampler's name without that of a grid behind it, and the grid's unless another is asked for."""
     for suffix in sorted([*GRIDS, *grids.names(), 'Automatic'], key=len, reverse=True):
         rest = _plain(name).removesuffix(f' {_plain(suffix)}')
-        if rest != _plain(name) and _find(SAMPLERS, build.names('samplers'), rest) is not None:
+        if rest != _plain(name) and _find(SAMPLERS, names(), rest) is not None:
             # As it is written where it is: A1111's 'Beta' is not ComfyUI's 'beta'.
             kept = next(name[:i] for i in range(len(name)) if _plain(name[:i]) == rest)
             return kept.strip(), grid or (suffix if name.endswith(suffix) else _plain(suffix))
-    raise _unknown('sampler', name, [*SAMPLERS, *build.names('samplers')])
+    raise _unknown('sampler', name, [*SAMPLERS, *names()])
 
 
 def _plain(name: str) -> str:

@@ -57,6 +57,35 @@ def separate(*denoisers: Denoiser) -> Branches:
     return lambda x, level: [denoise(x, level) for denoise in denoisers]
 
 
+def joined(branches: Branches, denoise: Denoiser) -> Branches:
+    """One branch more, by another network."""
+    return lambda x, level: [*branches(x, level), denoise(x, level)]
+
+
+def composed(branches: Branches, weights: Sequence[Array]) -> Branches:
+    """Several prompts at once (AND) as one: uncond + sum_i weight_i (cond_i - uncond), for any rule to guide.
+
+    Args:
+        branches: of uncond and as many conds as there are weights; or of several such groups of conds, each of which
+            becomes one.
+        weights: [] or [B] each; a negative one takes a prompt away. With the linear rule a prompt's own scale is
+            that of the rule times its weight, as in A1111's web UI.
+
+    Ref: Liu et al. 2022, arXiv:2206.01714, eq. 11.
+    """
+
+    def one(uncond: Array, conds: Sequence[Array]) -> Array:
+        pairs = zip(weights, conds, strict=True)
+        return uncond + sum(per_example(weight, uncond) * (cond - uncond) for weight, cond in pairs)
+
+    def fewer(x: Array, level: NoiseLevel) -> Sequence[Array]:
+        uncond, *conds = branches(x, level)
+        size = len(weights)
+        return [uncond, *(one(uncond, conds[i : i + size]) for i in range(0, len(conds), size))]
+
+    return fewer
+
+
 # Denoisers
 
 
@@ -99,23 +128,6 @@ def autoguidance(good: Denoiser, bad: Denoiser, scale: Array) -> Guided:
     return guided(separate(bad, good), linear(scale))
 
 
-def composed(branches: Branches, scales: Sequence[Array]) -> Guided:
-    """uncond + sum_i scale_i (cond_i - uncond): several prompts at once (AND), a negative scale takes one away.
-
-    Args:
-        branches: of uncond and as many conds as there are scales.
-
-    Ref: Liu et al. 2022, arXiv:2206.01714, eq. 11.
-    """
-
-    def both(x: Array, level: NoiseLevel) -> tuple[Array, Array]:
-        uncond, *conds = branches(x, level)
-        pulls = (per_example(w, x) * (cond - uncond) for w, cond in zip(scales, conds, strict=True))
-        return uncond + sum(pulls), uncond
-
-    return Guided(both)
-
-
 def image_and_text(branches: Branches, image_scale: Array, text_scale: Array) -> Guided:
     """uncond + image_scale (image - uncond) + text_scale (full - image): InstructPix2Pix.
 
@@ -139,7 +151,8 @@ def perturbed(branches: Branches, rule: Rule, scale: Array) -> Guided:
     Args:
         branches: of uncond, cond and perturbed. For perturbed-attention guidance the last one's network
             has the self-attention of some blocks replaced by the identity: one batch of three, with
-            Cond.perturbed false, false and true, cond twice. It may skip layers instead.
+            Cond.perturbed false, false and true, cond twice. It may skip layers instead, or be another, worse
+            network: autoguidance beside classifier-free guidance.
 
     Ref: Ahn et al. 2024, arXiv:2403.17377.
     """

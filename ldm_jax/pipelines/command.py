@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ldm_jax import build, pictures
+from ldm_jax import pictures
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.diffusion import aliases, grids
 from ldm_jax.pipelines import gallery, infotext, kinds, parameters, parts, tasks
 from ldm_jax.pipelines import preview as previews
 from ldm_jax.pipelines.pipeline import Step, open_pipeline
-from ldm_jax.pipelines.request import Request, check, read_prompts
+from ldm_jax.pipelines.request import PAIRS, Request, check, read_pair, read_prompts
 from ldm_jax.progress import Meter
 
 PROMPTED = ('text', 'inpaint', 'edit', 'depth')  # kinds of models that make little without a prompt
@@ -39,12 +39,18 @@ def request(
     fields: dict[str, Any] = dict(num_images=4)
     if from_png is not None:
         fields = parameters.read(infotext.read_png(from_png))
-    fields |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    fields |= {name: _plain(name, value) for name, value in given.items()}
     if prompts or prompts_file:
         fields['prompts'] = tuple(prompts or read_prompts(prompts_file))
     asked = Request(**fields)
     check(asked)
     return asked
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name in PAIRS:
+        return read_pair(name, value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def run(
@@ -78,18 +84,19 @@ def run(
     task = tasks.task_of(described, asked)  # before any parameters are read
     if asked.prompts is None and kinds.kind(described) in PROMPTED:
         raise ValueError(f'{task} wants a prompt: give --prompt, --prompts_file or --from_png.')
+    if asked.guide_model is not None:
+        guide = loading.resolve(asked.guide_model)
+        parts.guided(described, store.open_model(guide).settings)
     watch = _Watch(folder / 'preview.png', preview, preview_model)
     options |= dict(dtype=dtype, batch_size=batch_size, listener=watch)
     start = time.monotonic()
-    pipeline = open_pipeline(directory, clip_skip=asked.clip_skip, **options)
+    pipeline = open_pipeline(directory, guide=asked.guide_model, clip_skip=asked.clip_skip, **options)
     watch.pipeline = pipeline
     refiner = open_pipeline(asked.refiner, **options) if asked.refiner else None
     images = tasks.run(pipeline, asked, refiner)
     watch.close()
     seconds = time.monotonic() - start
-    guidance = asked.guidance_scale
-    if guidance is None:
-        guidance = tasks.guidance_scale(pipeline.parts, pipeline.guidance_scale)
+    guidance = tasks.guidance_scale(pipeline.parts, asked, pipeline.guidance_scale)
     texts = [parameters.write(asked, i, images.shape[1:3], model, guidance) for i in range(len(images))]
     rows = asked.repeated(asked.rows)
     names = [f'{seed}-{row}' for seed, row in zip(asked.seeds, rows, strict=True)]
@@ -113,7 +120,7 @@ def run(
 
 def listing() -> str:
     """The samplers and grids that there are, and other tools' names for them."""
-    lines = ['samplers: ' + ' '.join(build.names('samplers')), 'grids: ' + ' '.join(grids.names()), '']
+    lines = ['samplers: ' + ' '.join(aliases.names()), 'grids: ' + ' '.join(grids.names()), '']
     lines.append('| name elsewhere | sampler | grid |\n|---|---|---|')
     for name, (sampler, grid) in aliases.SAMPLERS.items():
         lines.append(f'| {name} | {_spec(sampler)} | {_spec(grid)} |')

@@ -46,11 +46,11 @@ def depth_to_image(
     levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
     told = latent_depths(each_picture(depths, len(prompts)), pipeline.parts.latents(1, size)[1:3])
-    texts = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    texts, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, pipeline.noise(seeds, size, sampling.noise_source, draw=1), levels)
     conds = tuple(cond.replace(concat=told) for cond in texts)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))
 
 
 def latent_depths(depths: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -11,10 +11,10 @@ import numpy as np
 
 from ldm_jax.pipelines import kinds, text_to_image
 from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.guide import Guide
 from ldm_jax.pipelines.image_to_image import each_picture
 from ldm_jax.pipelines.pipeline import Pipeline
 from ldm_jax.pipelines.sampling import Number, Sampling, per_image
+from ldm_jax.text import prompt
 from ldm_jax.types import Cond
 
 
@@ -41,27 +41,28 @@ def edit(
     """
     prompts = [instructions] if isinstance(instructions, str) else list(instructions)
     kinds.check(pipeline.parts, 'edit', 'edit')
-    guide = _guide(sampling, image_guidance_scale, len(prompts))
+    check(prompts, sampling)
     images = each_picture(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)
-    texts = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    texts, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
     x = text_to_image.starting_noise(pipeline, sampling, levels, seeds, size)
     # These models are told the posterior's mean, not scaled as the latents that they make.
     told = pipeline.encode(images) / np.float32(pipeline.parts.latent_scale)
-    conds = _conds(texts, told)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))
+    if guide.scale is not None:
+        guide = guide.replace(image_scale=per_image(image_guidance_scale, len(prompts)))
+    return pipeline.decode(pipeline.sample(sampling, x, levels, _conds(texts, told), seeds, guide=guide))
 
 
-def _guide(sampling: Sampling, image_scale: Number, batch: int) -> Guide:
-    others = ('guidance_rescale', 'apg_eta', 'apg_threshold', 'perturbed_scale')
-    if given := [name for name in others if getattr(sampling, name) is not None] or (
-        ['guidance_rule'] if sampling.guidance_rule != 'linear' else []
-    ):
+def check(prompts: Sequence[str], sampling: Sampling) -> None:
+    """Raises ValueError for what does not go with two scales."""
+    others = ('guidance_rescale', 'apg_eta', 'apg_threshold', 'perturbed_scale', 'guide_scale')
+    given = [name for name in others if getattr(sampling, name) is not None]
+    given += ['guidance_rule'] if sampling.guidance_rule != 'linear' else []
+    given += ['AND'] if len(prompt.columns(prompts)) > 1 else []
+    if given:
         raise ValueError(f'{given} does not go with the two scales of edit: leave it out.')
-    guide = sampling.guide(batch)
-    return guide if guide.scale is None else guide.replace(image_scale=per_image(image_scale, batch))
 
 
 def _conds(texts: tuple[Cond, ...], told: np.ndarray) -> tuple[Cond, ...]:

@@ -20,22 +20,26 @@ RULES = ('linear', 'projected', 'zero_star')
 class Guide:
     """Numbers of guidance, each [B]; None leaves it out. They are traced: which are None, and the rule, is a program.
 
-    scale: of classifier-free guidance, for one conditioning more than itself; a tuple for several prompts at once.
+    scale: of classifier-free guidance, for one conditioning more than itself.
+    weights: of several prompts at once (AND), one for each, all guided by scale.
     image_scale: of the picture, where picture and text are guided apart (InstructPix2Pix).
     rescale: share of the answer that gets the conditional one's standard deviation.
     eta, threshold: of the rule 'projected'.
     perturbed: scale of perturbed-attention guidance.
+    auto: scale of autoguidance: cond of the guide + auto (cond - cond of the guide), where there is no other scale.
     rule: 'linear', 'projected' (APG) or 'zero_star' (CFG-Zero*); see diffusion.guidance.
 
     Raises ValueError for another rule.
     """
 
-    scale: Array | tuple[Array, ...] | None = None
+    scale: Array | None = None
+    weights: tuple[Array, ...] | None = None
     image_scale: Array | None = None
     rescale: Array | None = None
     eta: Array | None = None
     threshold: Array | None = None
     perturbed: Array | None = None
+    auto: Array | None = None
     rule: str = struct.field(pytree_node=False, default='linear')
 
     def __post_init__(self):
@@ -47,8 +51,8 @@ class Guide:
         """How many conditionings it makes one prediction of, the unconditional one first."""
         if self.scale is None:
             return 1
-        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
-        return 1 + len(scales) + (self.image_scale is not None)
+        told = 1 if self.weights is None else len(self.weights)
+        return 1 + told + (self.image_scale is not None)
 
 
 def denoiser(
@@ -56,7 +60,10 @@ def denoiser(
     predict: Callable[[Cond], Denoiser],
     conds: Sequence[Cond],
     prediction: Parameterization,
+    *,
+    worse: Callable[[Cond], Denoiser] | None = None,
     interval: tuple[Array, Array] | None = None,
+    zero_init: Array | None = None,
     percentile: Array | None = None,
 ) -> Denoiser:
     """The denoiser of B pictures.
@@ -64,39 +71,64 @@ def denoiser(
     Args:
         predict: a conditioning to the network's own denoiser.
         conds: as many as the guide wants, of B pictures each: unconditional, conditional; with an image scale
-            neither, picture alone, both. Perturbed guidance adds the last one, with its self-attention perturbed.
+            neither, picture alone, both. Perturbed guidance adds all but the first, their self-attention perturbed.
         prediction: what the network predicts, which rescaling and the rule 'zero_star' are stated for.
+        worse: a conditioning to the guide's denoiser, for autoguidance.
         interval: the lowest and highest sigma / alpha with guidance, each [].
+        zero_init: [] share of flow matching's time in which guided pictures stand still.
         percentile: [] of dynamic thresholding, for pictures in [-1, 1] rather than latents.
 
     Raises ValueError for another number of conditionings.
     """
     if len(conds) != guide.num_conds:
         raise ValueError(f'This guidance is of {guide.num_conds} conditionings; got {len(conds)}.')
-    if guide.perturbed is not None and guide.scale is not None:
-        conds = [*conds, conds[-1]]
-        conds = [c.replace(perturbed=_flags(c, i == len(conds) - 1)) for i, c in enumerate(conds)]
-    if guide.scale is None:
-        found = predict(conds[0])
-    else:
-        branches = guidance.batched(predict(guidance.pair(*conds)), len(conds))
-        found = _guided(guide, branches, prediction)
+    found = _guided(guide, predict, conds, prediction, worse)
+    if isinstance(found, guidance.Guided):
         if interval is not None:
-            told_all = conds[1 if guide.image_scale is None else 2]
-            found = guidance.interval(found, predict(told_all), *interval)
+            found = guidance.interval(found, _unguided(guide, predict, conds), *interval)
+        if zero_init is not None:
+            found = guidance.zero_init(found, 1 - zero_init)
     return found if percentile is None else guidance.thresholded(found, percentile)
+
+
+def _branches(guide: Guide, predict: Callable[[Cond], Denoiser], conds: Sequence[Cond]) -> guidance.Branches:
+    """Of the conditionings, several prompts made one, and of what guidance pushes away from."""
+    if guide.perturbed is not None:
+        count = len(conds)
+        conds = [*conds, *conds[1:]]
+        conds = [cond.replace(perturbed=_flags(cond, i >= count)) for i, cond in enumerate(conds)]
+    branches = guidance.batched(predict(guidance.pair(*conds)), len(conds))
+    return branches if guide.weights is None else guidance.composed(branches, guide.weights)
+
+
+def _unguided(guide: Guide, predict: Callable[[Cond], Denoiser], conds: Sequence[Cond]) -> Denoiser:
+    """What is guided, alone: the last conditioning, which is told all, or several prompts as one."""
+    if guide.weights is None:
+        return predict(conds[-1])
+    branches = _branches(guide.replace(perturbed=None), predict, conds)
+    return lambda x, level: branches(x, level)[1]
 
 
 def _flags(cond: Cond, value: bool) -> Array:
     return jnp.full(len(jax.tree.leaves(cond)[0]), value)
 
 
-def _guided(guide: Guide, branches: guidance.Branches, prediction: Parameterization) -> guidance.Guided:
-    if isinstance(guide.scale, tuple):
-        return guidance.composed(branches, guide.scale)
+def _guided(
+    guide: Guide,
+    predict: Callable[[Cond], Denoiser],
+    conds: Sequence[Cond],
+    prediction: Parameterization,
+    worse: Callable[[Cond], Denoiser] | None,
+) -> Denoiser:
+    if guide.scale is None:
+        cond = predict(conds[0])
+        return cond if guide.auto is None else guidance.autoguidance(cond, worse(conds[0]), guide.auto)
+    branches = _branches(guide, predict, conds)
     if guide.image_scale is not None:
         return guidance.image_and_text(branches, guide.image_scale, guide.scale)
     rule = _rule(guide)
+    if guide.auto is not None:
+        return guidance.perturbed(guidance.joined(branches, worse(conds[-1])), rule, guide.auto - 1)
     if guide.perturbed is not None:
         return guidance.perturbed(branches, rule, guide.perturbed)
     # APG is stated for x0_hat, the others for what the network itself predicts.

@@ -104,15 +104,15 @@ def hires(
         )
     _, first = sampling.plan(pipeline.parts.schedule)
     x = text_to_image.starting_noise(pipeline, sampling, first, seeds, size)
-    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size, **of_sizes)
-    latents = pipeline.sample(sampling, x, first, conds, seeds)
+    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size, **of_sizes)
+    latents = pipeline.sample(sampling, x, first, conds, seeds, guide=guide)
     side = pipeline.parts.latents(1, final_size)[1:3]
     method = name.removeprefix(LATENT)
     latents = _each(latents, side, functools.partial(interpolation.interpolated, method=method))
     # Each seed's first noise again, in the new shape, as the web UI has it.
     x = noised(latents, pipeline.noise(seeds, final_size, second.noise_source), levels)
-    conds = text_to_image.texts(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)
-    return pipeline.decode(pipeline.sample(second, x, levels, conds, seeds))
+    conds, guide = text_to_image.texts(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)
+    return pipeline.decode(pipeline.sample(second, x, levels, conds, seeds, guide=guide))
 
 
 def _final(

@@ -48,8 +48,9 @@ def image_to_image(
     seeds = pipelines.seeds_from(seed, len(prompts))
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, pipeline.noise(seeds, size, sampling.noise_source, draw=1), levels)
-    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
+    told = (prompts, negative_prompts, size, sizes, negative_sizes)
+    conds, guide = text_to_image.texts(pipeline, sampling, *told)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))
 
 
 def each_picture(images: np.ndarray, batch: int) -> np.ndarray:

@@ -75,7 +75,7 @@ def inpaint(
     size = pipeline.size(images.shape[1:3] if padding is None else size)
     views, view_masks, regions = _views(images, masks, padding, size)
     small = _latent_masks(pipeline, view_masks, keep)
-    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
     start = np.stack([masking.masked_image(content, *each) for each in zip(views, view_masks, strict=True)])
     has_channels, full, draws = pipeline.parts.extra_channels > 0, strength == 1, itertools.count()
     # In diffusers' order, which draws nothing for what it does not need.
@@ -90,10 +90,10 @@ def inpaint(
         holed = posterior(pipeline, views * (view_masks < 0.5), seeds, sampling, next(draws))
         told = np.concatenate([small, holed], -1)
         conds = tuple(cond.replace(concat=told) for cond in conds)
-        latents = pipeline.sample(sampling, x, levels, conds, seeds)
+        latents = pipeline.sample(sampling, x, levels, conds, seeds, guide=guide)
     else:
         kept = Kept(known, small, noise, keep)
-        latents = pipeline.sample(sampling, x, levels, conds, seeds, kept=kept)
+        latents = pipeline.sample(sampling, x, levels, conds, seeds, guide=guide, kept=kept)
         # Grids may end at the first training level, which has some noise; what is known has none.
         latents = small * latents + (1 - small) * known
     made = pipeline.decode(latents)

@@ -15,6 +15,7 @@ from ldm_jax.pipelines import kinds, text_to_image
 from ldm_jax.pipelines.image_to_image import each_picture
 from ldm_jax.pipelines.pipeline import Pipeline
 from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.samplers import ddim_inverse
 
 DDIM = Sampling('ddim', 'leading', num_steps=50)
 
@@ -43,12 +44,11 @@ def invert(
     images = each_picture(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     _, levels = sampling.plan(pipeline.parts.schedule)
-    upwards = dataclasses.replace(
-        sampling, sampler=dict(name='ddim_inverse', iterations=iterations), guidance_scale=None
-    )
-    conds = text_to_image.texts(pipeline, upwards, prompts, '', size)
+    plain = dataclasses.replace(sampling, guidance_scale=None)
+    conds, guide = text_to_image.texts(pipeline, plain, prompts, '', size)
     latents = pipeline.encode(images)
-    return pipeline.sample(upwards, latents, ascending(levels), conds, [0] * len(prompts))
+    sampler, seeds = ddim_inverse.Sampler(iterations), [0] * len(prompts)
+    return pipeline.sample(plain, latents, ascending(levels), conds, seeds, sampler=sampler, guide=guide)
 
 
 def edit_by_inversion(
@@ -80,5 +80,5 @@ def edit_by_inversion(
     x = invert(pipeline, source_prompts, images, iterations=iterations, sampling=sampling)
     _, levels = sampling.plan(pipeline.parts.schedule)
     size = tuple(side * pipeline.parts.downscale for side in x.shape[1:3])
-    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, [0] * len(prompts)))
+    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, [0] * len(prompts), guide=guide))

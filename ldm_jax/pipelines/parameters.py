@@ -13,7 +13,7 @@ from typing import Any
 import ldm_jax
 from ldm_jax.diffusion import aliases
 from ldm_jax.pipelines import infotext
-from ldm_jax.pipelines.request import Request
+from ldm_jax.pipelines.request import PAIRS, Request, read_pair
 
 RNG = {'torch_cpu': 'CPU', 'torch_cuda': 'NV', 'jax': 'JAX'}  # the last one is ours
 DEFAULT_RNG = 'GPU'  # of the web UI, which then writes nothing
@@ -47,6 +47,12 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     'Guidance rule': ('guidance_rule', str),
     'Guidance interval': ('guidance_interval', _numbers),
     'Perturbed attention scale': ('perturbed_scale', float),
+    'APG eta': ('apg_eta', float),
+    'APG threshold': ('apg_threshold', float),
+    'Guide model': ('guide_model', str),
+    'Guide scale': ('guide_scale', float),
+    'Zero init': ('zero_init', float),
+    'Threshold percentile': ('percentile', float),
     'Noise level': ('noise_level', int),
     'Start': ('start', str),
 }
@@ -72,6 +78,9 @@ def write(
     }
     if request.guidance_interval is not None:
         values['Guidance interval'] = ' to '.join(map(str, request.guidance_interval))
+    for name, (_, mark) in PAIRS.items():
+        if (pair := getattr(request, name)) is not None:
+            values[_title(name)] = mark.join(map(str, pair))
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
     values |= {'Size': f'{size[1]}x{size[0]}', 'Model': model, 'RNG': RNG[request.noise_source]}
     if request.labels is not None:
@@ -94,6 +103,9 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
     for name, (field, convert) in FIELDS.items():
         if name in settings:
             found[field] = _value(name, settings[name], convert)
+    for name in PAIRS:
+        if _title(name) in settings:
+            found[name] = read_pair(name, settings[_title(name)])
     if 'Size' in settings:
         width, _, height = settings['Size'].partition('x')
         found |= {'width': _value('Size', width, int), 'height': _value('Size', height, int)}
@@ -105,6 +117,10 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
     if 'sampler' in found:
         aliases.resolve(found['sampler'], found.get('grid'))
     return found
+
+
+def _title(name: str) -> str:
+    return name.replace('_', ' ').capitalize()
 
 
 def _noise_source(rng: str) -> str:

@@ -6,6 +6,7 @@ Pure functions of the parameters, for pipelines, for training's pictures and for
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from ldm_jax.pipelines.tiled import FirstStage
 from ldm_jax.types import Array, Cond, PyTree, Schedule
 
 Params = Mapping[str, PyTree]  # part -> parameters
+TOLD = ('in_channels', 'out_channels', 'context_width', 'vector_width', 'num_classes')  # of U-Nets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Parts:
     rescaler: nn.Module | None = None
     image_encoder: nn.Module | None = None
     image_normalizer: nn.Module | None = None
+    guide: nn.Module | None = None  # a worse U-Net to be guided away from
     windows: Windows | None = (
         None  # of latents, where pictures are larger than the U-Net is asked for at once
     )
@@ -74,10 +77,10 @@ class Parts:
         return batch, height // self.downscale, width // self.downscale, self.unet.out_channels
 
     def network(self, params: Params, part: str = 'unet') -> Network:
-        """The U-Net with its parameters bound."""
+        """The U-Net with its parameters bound, or the `guide`."""
 
         def network(x, t, cond):
-            return self.unet.apply({'params': params[part]}, x, t, cond)
+            return getattr(self, part).apply({'params': params[part]}, x, t, cond)
 
         return network if self.windows is None else windowed(network, self.windows)
 
@@ -157,6 +160,21 @@ def from_settings(settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
     )
 
 
+def guided(parts: Parts, settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
+    """The parts with the U-Net of another model's settings as guide.
+
+    Raises ValueError for a model of other latents, or that is told something else.
+    """
+    other = from_settings(settings, dtype)
+    for name in ('schedule', 'parameterization', 'latent_scale', *(f'unet.{field}' for field in TOLD)):
+        ours, theirs = (operator.attrgetter(name)(each) for each in (parts, other))
+        if ours != theirs:
+            raise ValueError(
+                f'A guide is a worse version of the model: {name} is {theirs} of it, not {ours}.'
+            )
+    return dataclasses.replace(parts, guide=other.unet)
+
+
 def skipping(parts: Parts, clip_skip: int) -> Parts:
     """The parts with the text encoder's last layer but clip_skip - 1 as context.
 
@@ -181,6 +199,5 @@ def seamless(parts: Parts, axes: str) -> Parts:
     """
     if axes not in ('x', 'y', 'xy'):
         raise unknown('axes to go round', axes, ['x', 'y', 'xy'])
-    return dataclasses.replace(
-        parts, unet=parts.unet.clone(wrap=axes), first_stage=parts.first_stage.clone(wrap=axes)
-    )
+    names = ['unet', 'first_stage'] + ['guide'] * (parts.guide is not None)
+    return dataclasses.replace(parts, **{name: getattr(parts, name).clone(wrap=axes) for name in names})

@@ -29,7 +29,7 @@ from ldm_jax.pipelines.programs import Images, Job, Kept, Programs, pad
 from ldm_jax.pipelines.sampling import TABLE, Sampling, per_image
 from ldm_jax.pipelines.sizes import Sizes
 from ldm_jax.pipelines.tiled import FirstStage
-from ldm_jax.types import Cond, NoiseLevel, PyTree, Tokenizer
+from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +126,7 @@ class Pipeline:
         conds: tuple[Cond, ...],
         seeds: Sequence[int],
         *,
+        sampler: Sampler | Solver | None = None,
         guide: Guide | None = None,
         kept: Kept | None = None,
         stop: int | None = None,
@@ -136,19 +137,22 @@ class Pipeline:
             sampling: whose sampler and guidance these are; levels are its own, or a part of them.
             conds: as many as the guidance wants, the unconditional one first.
             seeds: [B], of the noise that samplers add.
-            guide: in place of sampling's.
+            sampler, guide: in place of sampling's.
             kept: what inpainting keeps.
             stop: the level to stop at, the last one by default. To samplers that remember, a run that stops is not
                 one that ends.
         """
         batch = len(x)
-        sampler, _ = sampling.plan(self.parts.schedule)
+        guide = sampling.guide(batch) if guide is None else guide
+        if guide.auto is not None and self.parts.guide is None:
+            raise ValueError('guide_scale is away from a guide: open the pipeline with one, a worse model.')
+        sampler = sampling.plan(self.parts.schedule)[0] if sampler is None else sampler
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
             x=np.asarray(x, np.float32),
             keys=np.asarray(jax.random.key_data(noise.streams(seeds)[1])),
             conds=conds,
-            guide=sampling.guide(batch) if guide is None else guide,
+            guide=guide,
             kept=kept,
             sampler=None if not each else jax.tree.map(lambda a: per_image(a, batch), sampler),
         )
@@ -161,6 +165,7 @@ class Pipeline:
             num_steps=np.int32(count),
             sampler=None if each else sampler,
             interval=sampling.guidance_interval and tuple(map(np.float32, sampling.guidance_interval)),
+            zero_init=sampling.zero_init and np.float32(sampling.zero_init),
             percentile=sampling.percentile and np.float32(sampling.percentile),
         )
         made, size = [], self._share(batch)
@@ -207,6 +212,7 @@ def open_pipeline(
     *,
     dtype: str = 'float32',
     devices: Sequence[jax.Device] | None = None,
+    guide: str | loading.Loaded | None = None,
     clip_skip: int = 1,
     seamless: str | None = None,
     window: int | None = None,
@@ -218,6 +224,8 @@ def open_pipeline(
     Args:
         dtype: of the computation; norms, softmax and the sampler's own arithmetic stay float32.
         devices: to spread batches over; all local ones by default.
+        guide: a model whose U-Net is to be guided away from (autoguidance): smaller, or of an earlier step, with the
+            same latents and texts. Named as the model is.
         clip_skip: the context is the text encoder's last layer but clip_skip - 1, through the final norm, as the web
             UI has it for Stable Diffusion 1 and 2.
         seamless: axes on which pictures continue in themselves: 'x', 'y' or 'xy'.
@@ -226,10 +234,15 @@ def open_pipeline(
         tile: pixels along the sides of the tiles that the first stage works on, for its memory. A quarter overlaps.
         options: fields of Pipeline.
 
-    Raises what `load` raises, and ValueError for a model that cannot be sampled.
+    Raises what `load` raises, and ValueError for a model that cannot be sampled or a guide that does not go with it.
     """
     loaded = loading.load(model) if isinstance(model, str) else model
     parts = parts_of.from_settings(loaded.settings, dtype)
+    params = loaded.params
+    if guide is not None:
+        worse = loading.load(guide, ['unet']) if isinstance(guide, str) else guide
+        parts = parts_of.guided(parts, worse.settings, dtype)
+        params = params | {'guide': worse.params['unet']}
     if clip_skip != 1:
         parts = parts_of.skipping(parts, clip_skip)
     if seamless is not None:
@@ -244,7 +257,7 @@ def open_pipeline(
     programs = Programs(parts, tuple(jax.local_devices() if devices is None else devices))
     names = [name for name in ('tokenizer', 'tokenizer_2') if name in loaded.settings]
     tokenizers = tuple(build('text', loaded.settings[name]) for name in names)
-    return Pipeline(parts, programs.place(loaded.params), tokenizers, programs, **options)
+    return Pipeline(parts, programs.place(params), tokenizers, programs, **options)
 
 
 def _latents(parts: Parts, pixels: int, multiple: int) -> int:

@@ -59,6 +59,9 @@ class Job:
     num_steps: Array  # [] of those that are walked
     sampler: Sampler | Solver
     interval: tuple[Array, Array] | None = None  # of sigma / alpha, where there is guidance
+    zero_init: Array | None = (
+        None  # share of flow matching's time without a movement, where there is guidance
+    )
     percentile: Array | None = None  # of dynamic thresholding
 
 
@@ -77,11 +80,20 @@ def advance(parts: Parts, params: Params, job: Job, carry: PyTree, start: Array,
     """Steps number start to stop - 1; of a Solver, whose steps are its own, the whole run."""
 
     def one(images, sampler, carry):
-        def predict(cond):
-            return denoiser(parts.network(params), prediction, cond)
+        def predict(cond, part='unet'):
+            return denoiser(parts.network(params, part), prediction, cond)
 
         prediction = parameterization.named(parts.parameterization)
-        found = guides.denoiser(images.guide, predict, images.conds, prediction, job.interval, job.percentile)
+        found = guides.denoiser(
+            images.guide,
+            predict,
+            images.conds,
+            prediction,
+            worse=functools.partial(predict, part='guide'),
+            interval=job.interval,
+            zero_init=job.zero_init,
+            percentile=job.percentile,
+        )
         found = on_schedule(found, parts.schedule)
         keys, kept = jax.random.wrap_key_data(images.keys, impl=PHILOX), images.kept
         if hasattr(sampler, 'solve'):

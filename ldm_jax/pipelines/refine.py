@@ -54,9 +54,9 @@ def refine(
         for each in (pipeline, refiner)
     ]
     x = text_to_image.starting_noise(pipeline, sampling, levels, seeds, size)
-    x = pipeline.sample(sampling, x, levels, told[0], seeds, stop=first)
+    x = pipeline.sample(sampling, x, levels, told[0][0], seeds, guide=told[0][1], stop=first)
     rest = jax.tree.map(lambda a: a[first:], levels)
-    return refiner.decode(refiner.sample(sampling, x, rest, told[1], seeds))
+    return refiner.decode(refiner.sample(sampling, x, rest, told[1][0], seeds, guide=told[1][1]))
 
 
 def handover(schedule: Schedule, levels: NoiseLevel, share: float) -> int:

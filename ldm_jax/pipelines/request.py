@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +17,18 @@ from ldm_jax.build import unknown
 from ldm_jax.pipelines import images
 from ldm_jax.pipelines.masks import CONTENTS
 from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines.sizes import Sizes
+from ldm_jax.text import prompt
 
+PAIRS = {  # field -> the form of its two numbers, and what is between them
+    f'{prefix}{name}': form
+    for prefix in ('', 'negative_')
+    for name, form in {
+        'original_size': ('WIDTHxHEIGHT', 'x'),
+        'crop_top_left': ('LEFT,TOP', ','),
+        'target_size': ('WIDTHxHEIGHT', 'x'),
+    }.items()
+}
 LEAST = 8  # no first stage of Stable Diffusion takes sides that are not multiples of this; the model knows the rest
 
 
@@ -34,12 +47,24 @@ class Request:
     guidance_rescale: float | None = None
     guidance_rule: str = 'linear'
     guidance_interval: tuple[float, float] | None = None
+    apg_eta: float | None = None
+    apg_threshold: float | None = None
     perturbed_scale: float | None = None
+    guide_model: str | None = None
+    guide_scale: float | None = None
+    zero_init: float | None = None
+    percentile: float | None = None
     eta: float | None = None
     noise_source: str = 'jax'
     start: str = 'noise'
     width: int | None = None
     height: int | None = None
+    original_size: tuple[int, int] | None = None  # (width, height), as the others; see Sizes
+    crop_top_left: tuple[int, int] | None = None  # pixels to the left and above
+    target_size: tuple[int, int] | None = None
+    negative_original_size: tuple[int, int] | None = None
+    negative_crop_top_left: tuple[int, int] | None = None
+    negative_target_size: tuple[int, int] | None = None
     init_image: str | None = None
     mask: str | None = None
     strength: float | None = None
@@ -85,21 +110,33 @@ class Request:
         return [row for row in rows for _ in range(self.num_images)]
 
     def sampling(self, guidance_scale: float | None) -> Sampling:
-        """How to sample, with this guidance where the request has none of its own."""
+        """How to sample with this guidance; tasks.guidance_scale says which."""
         sampler = self.sampler if self.eta is None else dict(name=self.sampler, eta=self.eta)
-        scale = guidance_scale if self.guidance_scale is None else self.guidance_scale
         return Sampling(
             sampler,
             self.grid,
             self.num_steps,
-            scale,
+            guidance_scale,
             self.guidance_rule,
             self.guidance_rescale,
             self.guidance_interval,
+            apg_eta=self.apg_eta,
+            apg_threshold=self.apg_threshold,
             perturbed_scale=self.perturbed_scale,
+            guide_scale=self.guide_scale,
+            zero_init=self.zero_init,
+            percentile=self.percentile,
             noise_source=self.noise_source,
             start=self.start,
         )
+
+    def sizes(self) -> tuple[Sizes | None, Sizes | None]:
+        """What SDXL is told of the making of what is wanted, and of what is not where that is something else."""
+        names = ('original_size', 'crop_top_left', 'target_size')
+        wanted = {name: getattr(self, name) for name in names}
+        others = {name: getattr(self, f'negative_{name}') for name in names}
+        rest = {name: value or wanted[name] for name, value in others.items()}
+        return _sizes(**wanted), _sizes(**rest) if any(others.values()) else None
 
     def picture(self, name: str, size: tuple[int, int] | None) -> np.ndarray:
         """The picture of a field, at a size where one is wanted: [H, W, 3] in [-1, 1]."""
@@ -125,9 +162,28 @@ class Request:
             ) from None
 
 
+def _sizes(original_size, crop_top_left, target_size) -> Sizes | None:
+    if not (original_size or crop_top_left or target_size):
+        return None
+    # From width and height to height and width.
+    original, crop, target = (pair and pair[::-1] for pair in (original_size, crop_top_left, target_size))
+    return Sizes(original, crop or (0, 0), target)
+
+
+def read_pair(name: str, text: str) -> tuple[int, int]:
+    """The two numbers of a field of PAIRS. Raises ValueError for another form."""
+    form, mark = PAIRS[name]
+    numbers = text.lower().split(mark)
+    if len(numbers) != 2 or not all(re.fullmatch(r'\s*-?\d+\s*', number) for number in numbers):
+        raise ValueError(f'{name} must be two numbers, {form}; got {text!r}.')
+    return int(numbers[0]), int(numbers[1])
+
+
 def check(request: Request) -> None:
     """Raises ValueError or FileNotFoundError for what is wrong whatever the model is."""
     request.sampling(None)
+    request.sizes()
+    _check_guidance(request)
     for name in ('num_images', 'clip_skip', 'hires_steps'):
         if getattr(request, name) is not None and getattr(request, name) < 1:
             raise ValueError(f'{name} must be at least 1; got {getattr(request, name)}.')
@@ -157,6 +213,25 @@ def check(request: Request) -> None:
         if not os.path.isfile(request.layout):
             raise FileNotFoundError(f'No layout at {request.layout!r}.')
         request.boxes()
+
+
+def _check_guidance(request: Request) -> None:
+    parts = len(prompt.columns(request.prompts or ()))
+    for field in dataclasses.fields(request):
+        value = getattr(request, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f'{field.name} must be a finite number; got {value}.')
+    if (request.guide_model is None) != (request.guide_scale is None):
+        raise ValueError('Autoguidance is away from a guide_model by a guide_scale: give both.')
+    if request.guide_model is None:
+        return
+    if request.refiner is not None or parts > 1:
+        raise ValueError('Autoguidance goes neither with a refiner nor with several prompts at once (AND).')
+    if request.negative_prompt and request.guidance_scale is None:
+        raise ValueError(
+            'With a guide_model and no guidance_scale there is nothing that a negative_prompt would be told to: '
+            'give a guidance_scale too.'
+        )
 
 
 def read_prompts(path: str) -> tuple[str, ...]:

@@ -32,8 +32,12 @@ class Sampling:
         num_steps: that the grid is made for.
         guidance_scale: 1 is no guidance; None asks the network once instead of twice, and knows no negative prompt.
         guidance_rule: 'linear', 'projected' (APG) or 'zero_star' (CFG-Zero*).
-        guidance_rescale, apg_eta, apg_threshold, perturbed_scale, percentile: see `guide.Guide`; None leaves it out.
+        guidance_rescale, apg_eta, apg_threshold, perturbed_scale: see `guide.Guide`; None leaves it out.
+        guide_scale: of autoguidance, away from the pipeline's guide: 1 is none. It adds to a guidance_scale; where that
+            is None it is alone.
         guidance_interval: lowest and highest sigma / alpha with guidance; one evaluation less outside.
+        zero_init: share of flow matching's time, from the start, in which guided pictures stand still (CFG-Zero*).
+        percentile: of dynamic thresholding, for first stages that leave pictures in [-1, 1] as they are.
         noise_source: of the starting noise: 'jax', 'torch_cpu' or 'torch_cuda' (diffusion.noise_sources).
         start: what starting noise is scaled by: the first level's 'noise', sigma, as k-diffusion and the web UI do
             for its samplers, or its 'total', hypot(alpha, sigma), as diffusers and the original DDIM do.
@@ -51,6 +55,8 @@ class Sampling:
     apg_eta: Number | None = None
     apg_threshold: Number | None = None
     perturbed_scale: Number | None = None
+    guide_scale: Number | None = None
+    zero_init: float | None = None
     percentile: float | None = None
     noise_source: str = 'jax'
     start: str = 'noise'
@@ -71,6 +77,16 @@ class Sampling:
             raise ValueError(f'guidance_interval must be 0 <= low < high; got {self.guidance_interval}.')
         if self.percentile is not None and not 0 < self.percentile <= 1:
             raise ValueError(f'percentile must be in (0, 1]; got {self.percentile}.')
+        if self.zero_init is not None and not 0 < self.zero_init < 1:
+            raise ValueError(f'zero_init must be in (0, 1); got {self.zero_init}.')
+        if self.apg_threshold is not None and np.min(self.apg_threshold) <= 0:
+            raise ValueError(f'apg_threshold must be above 0; got {self.apg_threshold}.')
+        if self.guidance_rule != 'projected' and (self.apg_eta, self.apg_threshold) != (None, None):
+            raise ValueError("apg_eta and apg_threshold are of the guidance_rule 'projected': give that too.")
+        if self.guide_scale is not None and self.perturbed_scale is not None:
+            raise ValueError(
+                'guide_scale and perturbed_scale each push away from a worse prediction: give one of them.'
+            )
         _built(self.specs()[0])
 
     def specs(self) -> tuple[dict[str, Any], dict[str, Any] | str]:
@@ -106,6 +122,7 @@ class Sampling:
             eta=each(self.apg_eta),
             threshold=each(self.apg_threshold),
             perturbed=each(self.perturbed_scale),
+            auto=each(self.guide_scale),
             rule=self.guidance_rule,
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 from ldm_jax.pipelines import images, kinds
 from ldm_jax.pipelines.class_to_image import class_to_image, has_null
 from ldm_jax.pipelines.depth_to_image import depth_to_image
+from ldm_jax.pipelines.edit import check as check_edit
 from ldm_jax.pipelines.edit import edit
 from ldm_jax.pipelines.hires import STRENGTH as HIRES_STRENGTH
 from ldm_jax.pipelines.hires import hires
@@ -23,7 +24,7 @@ from ldm_jax.pipelines.outpaint import outpaint
 from ldm_jax.pipelines.parts import Parts
 from ldm_jax.pipelines.pipeline import Pipeline
 from ldm_jax.pipelines.refine import refine
-from ldm_jax.pipelines.request import Request
+from ldm_jax.pipelines.request import PAIRS, Request
 from ldm_jax.pipelines.semantic_to_image import semantic_to_image
 from ldm_jax.pipelines.super_resolution import super_resolution
 from ldm_jax.pipelines.text_to_image import text_to_image
@@ -62,6 +63,7 @@ def task_of(parts: Parts, request: Request) -> str:
     fitting = {name: task for name, task in TASKS.items() if kind in task.kinds}
     for name, task in fitting.items():
         if set(task.needs) <= given <= set(task.needs + task.takes):
+            _check(parts, request, name)
             return name
     ways = '; '.join(
         f'{name} needs {list(task.needs) or "nothing more"} and takes {list(task.takes)}'
@@ -73,8 +75,21 @@ def task_of(parts: Parts, request: Request) -> str:
     )
 
 
-def guidance_scale(parts: Parts, default: float | None = None) -> float | None:
-    """The scale for a request that names none: the model's own default, or its kind's; None without guidance."""
+def _check(parts: Parts, request: Request, name: str) -> None:
+    if name == 'edit':
+        check_edit(request.rows, request.sampling(None))
+    told = [field for field in PAIRS if getattr(request, field) is not None]
+    if told and not parts.num_sizes:
+        raise ValueError(f'{told}: this model is told no sizes. SDXL and its refiner are.')
+
+
+def guidance_scale(parts: Parts, request: Request, default: float | None = None) -> float | None:
+    """A request's scale, or else the model's own default, or its kind's; None without guidance.
+
+    Autoguidance is alone unless the request says otherwise.
+    """
+    if request.guidance_scale is not None or request.guide_model is not None:
+        return request.guidance_scale
     kind = kinds.kind(parts)
     if kind == 'class':
         return (default or CLASS_GUIDANCE_SCALE) if has_null(parts) else None
@@ -87,7 +102,7 @@ def run(pipeline: Pipeline, request: Request, refiner: Pipeline | None = None) -
     Raises ValueError where no task fits, and what the task raises.
     """
     name = task_of(pipeline.parts, request)
-    sampling = request.sampling(guidance_scale(pipeline.parts, pipeline.guidance_scale))
+    sampling = request.sampling(guidance_scale(pipeline.parts, request, pipeline.guidance_scale))
     common: dict[str, Any] = dict(seed=request.seeds, sampling=sampling)
     if refiner is not None:
         common['refiner'] = refiner
@@ -100,11 +115,16 @@ def _options(request: Request, **fields: str) -> dict[str, Any]:
     return {argument: value for argument, value in found.items() if value is not None}
 
 
+def _sizes(request: Request) -> dict[str, Any]:
+    return dict(zip(('sizes', 'negative_sizes'), request.sizes(), strict=True))
+
+
 def _prompts(request: Request) -> list[str]:
     return request.repeated(request.rows)
 
 
 def _text_to_image(pipeline, request, common):
+    common |= _sizes(request)
     return text_to_image(pipeline, _prompts(request), request.negative_prompt, size=request.size, **common)
 
 
@@ -113,11 +133,12 @@ def _hires(pipeline, request, common):
     if request.hires_steps is not None:  # of which the pass would leave some out
         steps = math.ceil(request.hires_steps / (request.strength or HIRES_STRENGTH))
         options['second'] = dataclasses.replace(common['sampling'], num_steps=steps)
+    options |= _sizes(request)
     return hires(pipeline, _prompts(request), request.negative_prompt, size=request.size, **options, **common)
 
 
 def _refine(pipeline, request, common):
-    options = _options(request, share='refiner_start')
+    options = _options(request, share='refiner_start') | _sizes(request)
     refiner = common.pop('refiner')
     return refine(
         pipeline, refiner, _prompts(request), request.negative_prompt, size=request.size, **options, **common
@@ -126,7 +147,7 @@ def _refine(pipeline, request, common):
 
 def _image_to_image(pipeline, request, common):
     picture = request.picture('init_image', _fitting(pipeline, request))
-    options = _options(request, strength='strength')
+    options = _options(request, strength='strength') | _sizes(request)
     return image_to_image(pipeline, _prompts(request), picture, request.negative_prompt, **options, **common)
 
 
@@ -217,10 +238,10 @@ def _fitting(pipeline: Pipeline, request: Request) -> tuple[int, int]:
 
 
 TASKS = {
-    'text_to_image': Task(_text_to_image, ('text',)),
-    'hires': Task(_hires, ('text',), ('hires_scale',), ('hires_upscaler', 'hires_steps', 'strength')),
-    'refine': Task(_refine, ('text',), ('refiner',), ('refiner_start',)),
-    'image_to_image': Task(_image_to_image, ('text',), ('init_image',), ('strength',)),
+    'text_to_image': Task(_text_to_image, ('text',), (), tuple(PAIRS)),
+    'hires': Task(_hires, ('text',), ('hires_scale',), ('hires_upscaler', 'hires_steps', 'strength', *PAIRS)),
+    'refine': Task(_refine, ('text',), ('refiner',), ('refiner_start', *PAIRS)),
+    'image_to_image': Task(_image_to_image, ('text',), ('init_image',), ('strength', *PAIRS)),
     'inpaint': Task(
         _inpaint,
         ('text', 'inpaint'),

@@ -9,9 +9,11 @@ import numpy as np
 
 from ldm_jax.pipelines import kinds
 from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.pipelines.guide import Guide
 from ldm_jax.pipelines.pipeline import Pipeline
 from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.pipelines.sizes import Sizes
+from ldm_jax.text import prompt
 from ldm_jax.types import Cond, NoiseLevel
 
 
@@ -29,7 +31,8 @@ def text_to_image(
     """Images [B, H, W, 3] in [-1, 1], one for each prompt.
 
     Args:
-        prompts, negative_prompts: one text, or B; one negative text stands for all.
+        prompts, negative_prompts: one text, or B; one negative text stands for all. A prompt may have several parts,
+            which are guided towards at once: 'a cat :1.2 AND a dog :0.8' (text.prompt).
         size: (H, W); by default the model's own.
         seed: of the first picture, the next ones having the next numbers; or B of them. A picture depends on its
             own prompt, seed and settings, not on those beside it or on the devices.
@@ -44,8 +47,8 @@ def text_to_image(
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)
     x = starting_noise(pipeline, sampling, levels, seeds, size)
-    conds = texts(pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
+    conds, guide = texts(pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))
 
 
 def starting_noise(
@@ -70,13 +73,24 @@ def texts(
     size: tuple[int, int],
     sizes: Sizes | None = None,
     negative_sizes: Sizes | None = None,
-) -> tuple[Cond, ...]:
-    """The conditionings that guidance is of: that of negative prompts, unless there is no guidance, and of prompts.
+) -> tuple[tuple[Cond, ...], Guide]:
+    """What is told and how it guides: negative prompts, unless there is no guidance, and the parts of prompts.
 
-    Raises ValueError where there are not as many negative prompts as prompts.
+    Raises ValueError where there are not as many negative prompts as prompts, for an empty part of a prompt, and for
+    several parts without guidance.
     """
-    if sampling.guidance_scale is None:
-        return (pipeline.text(prompts, size, sizes=sizes),)
+    told, guide = prompt.columns(prompts), sampling.guide(len(prompts))
+    if len(told) > 1:
+        if guide.scale is None:
+            raise ValueError('Several prompts at once (AND) are guided towards: give a guidance_scale.')
+        if guide.auto is not None:
+            raise ValueError(
+                'Several prompts at once (AND) do not go with autoguidance: leave guide_scale out.'
+            )
+        guide = guide.replace(weights=tuple(weights for _, weights in told))
+    conds = tuple(pipeline.text(column, size, sizes=sizes) for column, _ in told)
+    if guide.scale is None:
+        return conds, guide
     if isinstance(negative_prompts, str):
         negative_prompts = [negative_prompts] * len(prompts)
     if len(negative_prompts) != len(prompts):
@@ -86,4 +100,4 @@ def texts(
     if negative_sizes is None and sizes is not None:
         negative_sizes = dataclasses.replace(sizes, aesthetic_score=None)
     uncond = pipeline.text(negative_prompts, size, negative=True, sizes=negative_sizes)
-    return uncond, pipeline.text(prompts, size, sizes=sizes)
+    return (uncond, *conds), guide

@@ -58,6 +58,6 @@ def upscale(
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
     x = text_to_image.at_start(sampling, levels, x)
     told = dict(concat=np.asarray(add_noise(images, noise, at)), label=np.asarray(at.t, np.int32))
-    conds = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
     conds = tuple(cond.replace(**told) for cond in conds)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))

@@ -79,10 +79,12 @@ def variations(
     x = text_to_image.at_start(sampling, levels, x)
     vector = pipeline.programs.map(_told, pipeline.params, embeddings, noise, at)
     prompts = prompts * (batch // len(prompts))
-    *uncond, cond = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
-    # In training a quarter of the pictures had zeros, for their noise level too.
-    conds = (*(each.replace(vector=np.zeros_like(vector)) for each in uncond), cond.replace(vector=vector))
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
+    texts, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    conds = [cond.replace(vector=vector) for cond in texts]
+    if guide.scale is not None:
+        # In training a quarter of the pictures had zeros, for their noise level too.
+        conds[0] = conds[0].replace(vector=np.zeros_like(vector))
+    return pipeline.decode(pipeline.sample(sampling, x, levels, tuple(conds), seeds, guide=guide))
 
 
 def embed(pipeline: Pipeline, images: Pictures) -> np.ndarray:

@@ -5,14 +5,12 @@ The schema is in configs/__init__.py.
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from ldm_jax.build import build, parts
-from ldm_jax.checkpoints import store
 from ldm_jax.data import pipeline
 from ldm_jax.training import distributed, ema, job, optimizer
 from ldm_jax.training.loop import Run
@@ -95,15 +93,16 @@ def export(
     settings: Mapping[str, Any],
     params: PyTree,
     examples: pipeline.Examples,
-    target: pathlib.Path,
+    save: Callable[[dict[str, Any], dict[str, PyTree], str], None],
 ) -> None:
-    """Writes the model of a stage's parameters, its own and the frozen ones, with what is measured on its examples.
+    """Saves the model of a stage's parameters, its own and the frozen ones, with what is measured on its examples.
 
-    settings: those of `stage`. Raises FileExistsError when something other than a model is at the target.
+    settings: those of `stage`.
+    save: (settings, params, dtype) to disk, which checkpoints.store.save_model does at a path.
     """
     measured, params = stage.export(params, pipeline.in_order(examples, config['run']['batch_size']))
     # Not those of the loss.
     models = {part: spec for part, spec in settings['models'].items() if part in params}
     dtype = config.get('export', {}).get('dtype', 'float32')
     settings = settings | {'models': models} | measured
-    distributed.apart(store.save_model, str(target), settings, jax.device_get(params), dtype)
+    distributed.apart(save, settings, jax.device_get(params), dtype)

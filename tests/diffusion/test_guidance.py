@@ -143,15 +143,28 @@ def test_predictions_that_agree_or_vanish_are_kept(rule):
 
 
 def test_composition_adds_weighted_pulls():
-    out = guidance.composed(branches(4), jnp.array([2.0, -1.0, 0.5]))(X, LEVEL)
+    both = guidance.composed(branches(4), jnp.array([2.0, -1.0, 0.5]))
     u, a, b, c = PREDICTIONS
-    close(out, u + 2 * (a - u) - (b - u) + 0.5 * (c - u), atol=1e-5)
-    close(guidance.composed(branches(), [7.0])(X, LEVEL), guided(branches(), linear(7.0))(X, LEVEL))
+    pull = 2 * (a - u) - (b - u) + 0.5 * (c - u)
+    close(both(X, LEVEL), [u, u + pull], atol=1e-5)
+    out = guided(both, linear(3.0), parameterization.eps)(X, LEVEL)  # as A1111: scale times weight each
+    close(out, u + 3 * pull, atol=1e-4)
+    close(guidance.composed(branches(), [7.0])(X, LEVEL)[1], guided(branches(), linear(7.0))(X, LEVEL))
+
+
+def test_groups_of_prompts_are_composed_each():
+    u, a, b, _ = PREDICTIONS
+    five = guidance.joined(branches(4), says(a + b))
+    out = guidance.composed(five, [1.0, jnp.array([0.5, 2.0, 0.0])])(X, LEVEL)
+    assert len(out) == 3
+    second = jnp.array([0.5, 2.0, 0.0])[:, None, None, None]
+    close(out[1], a + second * (b - u), atol=1e-5)
+    close(out[2], PREDICTIONS[3] + second * (a + b - u), atol=1e-5)
 
 
 def test_scales_and_conds_must_be_as_many():
     with pytest.raises(ValueError, match='zip'):
-        guidance.composed(branches(3), [1.0])(X, LEVEL)
+        guidance.composed(branches(4), [1.0, 1.0])(X, LEVEL)
 
 
 def test_image_and_text_have_a_scale_each():

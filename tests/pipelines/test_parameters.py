@@ -56,6 +56,11 @@ def test_a_picture_of_the_web_ui_that_names_no_generator_is_of_a_card():
         ),
         dict(prompts=('a',), guidance_rescale=0.7, guidance_rule='projected', start='total', noise_level=20),
         dict(prompts=('a',), guidance_interval=(0.28, 5.0), perturbed_scale=3.0),
+        dict(prompts=('a :1.2 AND b :-1',), guidance_rule='projected', apg_eta=0.5, apg_threshold=2.5),
+        dict(prompts=('a',), guide_model='x: y', guide_scale=2.0, zero_init=0.04, percentile=0.995),
+        dict(prompts=('a',), original_size=(64, 32), crop_top_left=(0, -3), target_size=(8, 16)),
+        dict(prompts=('a',), negative_original_size=(64, 32), negative_crop_top_left=(0, 3)),
+        dict(prompts=('a',), negative_target_size=(64, 32)),
         dict(prompts=('a',), refiner='x', refiner_start=0.7, image_guidance_scale=1.2),
     ],
 )

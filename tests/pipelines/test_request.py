@@ -1,10 +1,13 @@
 """What is wrong with a request whatever the model is, found before there is one."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.pipelines.request import Request, check, read_prompts
+from ldm_jax.pipelines.request import Request, check, read_pair, read_prompts
+from ldm_jax.pipelines.sizes import Sizes
 
 
 @pytest.fixture
@@ -38,6 +41,19 @@ def files(tmp_path):
         (dict(mask_content='noise'), "No masked content 'noise'; have"),
         (dict(noise_source='cuda'), "No noise source 'cuda'; have"),
         (dict(num_images=0), 'num_images must be at least 1; got 0'),
+        (dict(prompts=('a', 'b AND ')), "A part of the prompt 'b AND ' is empty"),
+        (dict(prompts=('a AND b',), guide_model='x', guide_scale=2.0), 'several prompts at once'),
+        (dict(guide_model='x'), 'by a guide_scale: give both'),
+        (dict(guide_scale=2.0), 'by a guide_scale: give both'),
+        (dict(guide_model='x', guide_scale=2.0, refiner='y'), 'neither with a refiner'),
+        (dict(guide_model='x', guide_scale=2.0, perturbed_scale=3.0), 'give one of them'),
+        (dict(guide_model='x', guide_scale=2.0, negative_prompt='y'), 'give a guidance_scale too'),
+        (dict(guidance_scale=float('nan')), 'guidance_scale must be a finite number; got nan'),
+        (dict(apg_eta=0.5), "of the guidance_rule 'projected'"),
+        (dict(apg_threshold=0.0, guidance_rule='projected'), 'apg_threshold must be above 0; got 0.0'),
+        (dict(zero_init=1.0), r'zero_init must be in \(0, 1\); got 1.0'),
+        (dict(percentile=1.5), r'percentile must be in \(0, 1\]; got 1.5'),
+        (dict(original_size=(0, 64)), r'original must be \(H, W\) of at least one pixel; got \(64, 0\)'),
         (dict(layout='nowhere.json'), "No layout at 'nowhere.json'"),
         (dict(layout='layout'), r'is not a layout, which is JSON'),
     ],
@@ -62,6 +78,19 @@ def test_pictures_of_a_prompt_have_seeds_that_follow_each_other():
     assert Request(width=64).size == (64, 64)
     assert Request(width=64, height=32).size == (32, 64)
     assert Request().size is None
+
+
+def test_sizes_are_width_times_height_and_the_unwanted_ones_are_those_of_the_wanted():
+    assert Request().sizes() == (None, None)
+    asked = Request(original_size=(64, 32), crop_top_left=(1, 2))
+    wanted = Sizes(original=(32, 64), crop=(2, 1))
+    assert asked.sizes() == (wanted, None)
+    other = dataclasses.replace(asked, negative_target_size=(8, 16), negative_crop_top_left=(0, 0))
+    assert other.sizes() == (wanted, Sizes(original=(32, 64), target=(16, 8)))
+    assert read_pair('original_size', '64x32') == (64, 32)
+    assert read_pair('negative_crop_top_left', '-1, 2') == (-1, 2)
+    with pytest.raises(ValueError, match="target_size must be two numbers, WIDTHxHEIGHT; got '64'"):
+        read_pair('target_size', '64')
 
 
 def test_prompts_stand_one_on_each_line(tmp_path):

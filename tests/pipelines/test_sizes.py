@@ -26,7 +26,7 @@ def test_numbers_are_those_of_diffusers(name, sizes, negative_sizes):
     torch = pytest.importorskip('torch')
     pytest.importorskip('diffusers')
     ours, theirs = pairs.pair(name)
-    found = text_to_image.texts(ours, Sampling(), ['a red cat'], 'blurry', (16, 32), sizes, negative_sizes)
+    found, _ = text_to_image.texts(ours, Sampling(), ['a red cat'], 'blurry', (16, 32), sizes, negative_sizes)
     told = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

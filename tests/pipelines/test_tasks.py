@@ -9,10 +9,12 @@ from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.images import load_image
 from ldm_jax.pipelines.request import Request
 from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines.sizes import Sizes
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 
+EDIT = 'StableDiffusionInstructPix2PixPipeline'
 TEXT, INPAINT = 'StableDiffusionPipeline', 'StableDiffusionInpaintPipeline'
 
 
@@ -32,7 +34,8 @@ def described(name):
         (TEXT, dict(refiner='x', refiner_start=0.7), 'refine'),
         (INPAINT, dict(init_image='x', mask='x'), 'inpaint'),
         ('StableDiffusionDepth2ImgPipeline', dict(init_image='x', depth='x'), 'depth_to_image'),
-        ('StableDiffusionInstructPix2PixPipeline', dict(init_image='x'), 'edit'),
+        ('StableDiffusionXLPipeline', dict(original_size=(64, 64)), 'text_to_image'),
+        (EDIT, dict(init_image='x'), 'edit'),
         ('StableDiffusionUpscalePipeline', dict(init_image='x', noise_level=20), 'upscale'),
         ('StableUnCLIPImg2ImgPipeline', dict(init_image='x'), 'variations'),
         ('LDMPipeline', {}, 'unconditional'),
@@ -52,6 +55,8 @@ def test_the_task_is_the_one_that_the_model_and_the_fields_are_for(name, given, 
             dict(depth='x'),
             r"has \['depth'\], which is none of its tasks: text_to_image needs nothing more",
         ),
+        (EDIT, dict(init_image='x', prompts=('a AND b',)), r"\['AND'\] does not go with"),
+        (TEXT, dict(crop_top_left=(1, 2)), r"\['crop_top_left'\]: this model is told no sizes"),
         ('LDMPipeline', dict(init_image='x'), r"told nothing, and the request has \['init_image'\]"),
     ],
 )
@@ -61,9 +66,29 @@ def test_what_fits_nothing_is_told_what_would(name, given, message):
 
 
 def test_models_have_a_guidance_scale_of_their_own_or_of_their_kind():
-    assert tasks.guidance_scale(described(TEXT)) == 7.5
-    assert tasks.guidance_scale(described(TEXT), 2.0) == 2.0
-    assert tasks.guidance_scale(described('LDMPipeline')) is None
+    assert tasks.guidance_scale(described(TEXT), Request()) == 7.5
+    assert tasks.guidance_scale(described(TEXT), Request(), 2.0) == 2.0
+    assert tasks.guidance_scale(described(TEXT), Request(guidance_scale=3.0), 2.0) == 3.0
+    assert tasks.guidance_scale(described(TEXT), Request(guide_model='x'), 2.0) is None
+    assert tasks.guidance_scale(described('LDMPipeline'), Request()) is None
+
+
+@pytest.mark.slow
+def test_sizes_and_guidance_of_a_request_reach_the_call():
+    pipeline = pairs.model('StableDiffusionXLPipeline')
+    common = dict(num_steps=2, sampler='ddim', guidance_scale=3.0)
+    asked = Request(
+        ('a cat :1.5 AND a dog',), width=16, height=32, **common, guidance_rule='projected', apg_eta=0.3,
+        apg_threshold=0.5, percentile=0.9, original_size=(24, 8), crop_top_left=(3, 1), negative_target_size=(8, 64),
+    )  # fmt: skip
+    sampling = Sampling(**common, guidance_rule='projected', apg_eta=0.3, apg_threshold=0.5, percentile=0.9)
+    sizes = Sizes((8, 24), (1, 3))
+    call = dict(size=(32, 16), sampling=sampling, sizes=sizes)
+    negative = Sizes((8, 24), (1, 3), (64, 8))
+    expected = text_to_image(pipeline, 'a cat :1.5 AND a dog', negative_sizes=negative, **call)
+    found = tasks.run(pipeline, asked)
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found - text_to_image(pipeline, 'a cat :1.5 AND a dog', **call)).max() > 1e-3
 
 
 @pytest.mark.slow

@@ -116,6 +116,26 @@ def test_other_tasks_and_prompts_of_a_file(workdir):
 
 
 @pytest.mark.slow
+def test_kinds_of_guidance_are_written_into_pictures_and_read_back(workdir):
+    worse = ['--guide_model', 'runs/tiny/latent_diffusion/model', '--guide_scale', 2]
+    apg = ['--guidance_rule', 'projected', '--apg_eta', 0.2, '--apg_threshold', 3, '--percentile', 0.99]
+    for extra, words in [
+        (worse, 'Guide model: runs/tiny/latent_diffusion/model, Guide scale: 2.0, '),
+        ([*apg, '--sampler', 'DDIM CFG++'], 'APG eta: 0.2, APG threshold: 3.0, Threshold percentile: 0.99, '),
+    ]:
+        prompt = 'a red circle' if extra is worse else 'a red circle :1.2 AND a cross :-0.4'
+        args = [*MODEL, '--prompt', prompt, '--num_images', 1, '--out', 'guided', *extra, '--json']
+        made = json.loads(tool('sample.py', *args, cwd=workdir).stdout)['images'][0]
+        assert made['parameters'].startswith(f'{prompt}\nSteps: 4, ')
+        assert words in made['parameters']
+        assert ('CFG scale' in made['parameters']) == (extra is not worse)
+        again = ['--from_png', made['path'], '--model', 'runs/tiny/latent_diffusion/model', '--json']
+        other = json.loads(tool('sample.py', *again, '--out', 'again', cwd=workdir).stdout)['images'][0]
+        assert other['parameters'] == made['parameters']
+        assert_near(workdir / made['path'], workdir / other['path'])
+
+
+@pytest.mark.slow
 def test_mistakes_end_in_one_clear_line_before_any_model_is_read(tmp_path):
     Image.new('L', (8, 8)).save(tmp_path / 'small.png')
     (tmp_path / 'text.png').write_text('x')
@@ -129,6 +149,14 @@ def test_mistakes_end_in_one_clear_line_before_any_model_is_read(tmp_path):
         (['--prompt', 'x', '--init_image', 'text.png'], ['text.png', 'not an image']),
         (['--prompt', 'x', '--init_image', 'none.png'], ['none.png']),
         (['--prompts_file', 'none.txt'], ['none.txt']),
+        (['--prompt', 'x AND '], ['x AND ', 'empty']),
+        (['--prompt', 'x', '--sampler', 'ddim_inverse'], ['ddim_inverse', 'DDIM']),
+        (['--prompt', 'x', '--original_size', '64'], ['original_size', 'WIDTHxHEIGHT', '64']),
+        (['--prompt', 'x', '--target_size', '64x64'], ['target_size', 'SDXL']),
+        (['--prompt', 'x', '--guide_model', 'emoji32'], ['guide_model', 'guide_scale']),
+        (['--prompt', 'x', '--guide_model', 'nowhere', '--guide_scale', 2], ['nowhere', 'owner/name']),
+        (['--prompt', 'x', '--apg_eta', 1], ['apg_eta', 'projected']),
+        (['--prompt', 'x', '--percentile', 2], ['percentile', '2.0']),
         (['--prompt', 'x', '--from_png', 'small.png'], ['small.png', 'parameters']),
         (['--prompt', 'x', '--out', 'small.png/out'], ['small.png/out', 'cannot be written']),
         ([], ['--prompt']),
@@ -143,4 +171,5 @@ def test_mistakes_end_in_one_clear_line_before_any_model_is_read(tmp_path):
 def test_names_of_samplers_and_grids_are_listed(tmp_path):
     lines = tool('sample.py', '--list_samplers', cwd=tmp_path).stdout.splitlines()
     assert lines[0].startswith('samplers: ')
+    assert 'ddim_inverse' not in lines[0]  # of inversion alone
     assert '| DPM++ 2M | dpmpp_2m | karras |' in lines

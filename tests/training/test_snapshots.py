@@ -106,13 +106,28 @@ def test_the_command_writes_a_model(workdir, tmp_path):
     done = command('--workdir', workdir, '--sigma_rel', 0.12, '--step', 100, '--to', tmp_path / 'model')
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'misfit 0.0' in done.stdout
+    assert 'poor' not in done.stdout
     leaves = store.open_model(tmp_path / 'model')
     expected, _ = snapshots.average(snapshots.of_run(workdir), ema.Profile(100, 0.12))
     np.testing.assert_allclose(leaves.read(['line/kernel'])['line/kernel'], expected['kernel'], rtol=1e-6)
-    late = command('--workdir', workdir, '--sigma_rel', 0.1, '--step', 500, '--to', tmp_path / 'late')
-    assert 'The last snapshot is of step 120' in late.stderr
-    assert not (tmp_path / 'late').exists()
+    narrow = command('--workdir', workdir, '--sigma_rel', 0.005, '--to', tmp_path / 'narrow')
+    assert 'a poor fit: keep more steps' in narrow.stdout, narrow.stderr
+
+
+@pytest.mark.slow
+def test_the_command_s_mistakes_end_in_one_line_and_leave_nothing(workdir, tmp_path):
     (tmp_path / 'mine').mkdir()
-    refused = command('--workdir', workdir, '--sigma_rel', 0.1, '--to', tmp_path / 'mine')
-    assert 'is not a model' in refused.stderr
+    (tmp_path / 'file').write_text('')
+    for sigma_rel, step, to, words in [
+        (0.1, 500, 'late', 'The last snapshot is of step 120'),
+        (0.3, 100, 'wide', 'sigma_rel must be above 0 and below 0.2887'),
+        (0.1, 100, 'mine', 'is not a model'),
+        (0.1, 100, 'file/model', 'cannot be written'),
+    ]:
+        args = ('--workdir', workdir, '--sigma_rel', sigma_rel, '--step', step, '--to', tmp_path / to)
+        refused = command(*args)
+        assert refused.returncode == 1
+        (line,) = refused.stderr.splitlines()
+        assert words in line
+    assert {path.name for path in tmp_path.iterdir()} == {'mine', 'file'}
     assert 'give both' in command('--workdir', workdir, '--sigma_rel', 0.1).stderr

@@ -1,0 +1,99 @@
+"""Kinds of guidance from their settings to the latents of one step, which are the prediction itself."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ldm_jax import build
+from ldm_jax.checkpoints.loading import Loaded
+from ldm_jax.pipelines import parts
+from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines.text_to_image import starting_noise, text_to_image
+from tests.checkpoints import folders
+from tests.pipelines import pairs
+
+SETTINGS = folders.TINY['StableDiffusionPipeline']
+PARAMS = pairs.random_params(SETTINGS)
+ONE = Sampling('euler', num_steps=1, guidance_scale=None)
+
+
+def loaded(settings, params):
+    return Loaded(settings, build.parts(settings), params, '')
+
+
+@pytest.fixture(scope='module')
+def worse():
+    """The model with another, smaller U-Net."""
+    settings = copy.deepcopy(SETTINGS)
+    settings['models']['unet']['channels'] //= 2
+    return loaded(settings, PARAMS | {'unet': pairs.random_params(settings, seed=1)['unet']})
+
+
+@pytest.fixture(scope='module')
+def pipelines(worse):
+    """The model, the worse one, and the model with that as guide."""
+    return pairs.ours(SETTINGS, PARAMS), pairs.ours(worse.settings, worse.params), guided_by(worse)
+
+
+def guided_by(guide):
+    return pairs.ours(SETTINGS, PARAMS, guide=guide)
+
+
+def latents(pipeline, **changes):
+    sampling = dataclasses.replace(ONE, **changes)
+    call = dict(size=(16, 16), seed=5, sampling=sampling)
+    return pairs.made_by_ours(text_to_image, pipeline, 'a red cat', 'blurry', **call)[0]
+
+
+def close(ours, expected):
+    np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_autoguidance_is_away_from_the_guide(pipelines):
+    good, bad = (latents(pipeline) for pipeline in pipelines[:2])
+    assert np.abs(good - bad).max() > 0.1 * np.abs(good).max()
+    for scale in (1.0, 2.5):
+        close(latents(pipelines[2], guide_scale=scale), bad + scale * (good - bad))
+    both = latents(pipelines[2], guide_scale=2.5, guidance_scale=3.0)
+    close(both, latents(pipelines[0], guidance_scale=3.0) + 1.5 * (good - bad))
+    # Where there is no guidance the guide is not asked either.
+    close(latents(pipelines[2], guide_scale=2.5, guidance_interval=(0.0, 0.1)), good)
+    close(latents(pipelines[2]), good)
+
+
+@pytest.mark.slow
+def test_cfg_pp_takes_the_guide_for_the_unconditional_model(pipelines):
+    close(latents(pipelines[2], sampler='euler_cfg_pp', guide_scale=1.0), latents(pipelines[0]))
+
+
+@pytest.mark.slow
+def test_zero_init_and_thresholding_reach_the_prediction(pipelines):
+    plain = latents(pipelines[0], guidance_scale=3.0)
+    size = np.quantile(np.abs(plain), 0.9)
+    assert size > 1
+    found = latents(pipelines[0], guidance_scale=3.0, percentile=0.9)
+    close(found, np.clip(plain, -size, size) / size)
+    _, levels = ONE.plan(pipelines[0].parts.schedule)
+    x = starting_noise(pipelines[0], ONE, levels, [5], (16, 16))
+    still = latents(pipelines[0], guidance_scale=3.0, zero_init=0.5)
+    close(still, x / (levels.alpha[0] + levels.sigma[0]))
+    close(latents(pipelines[0], guidance_scale=3.0, zero_init=0.01), plain)
+
+
+def test_a_guide_that_does_not_go_with_the_model_is_refused(pipelines):
+    described = parts.from_settings(SETTINGS)
+    for change, words in [
+        (dict(parameterization='v'), 'parameterization is v of it, not eps'),
+        (dict(latent_scale=1.0), 'latent_scale is 1.0 of it'),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            parts.guided(described, SETTINGS | change)
+    with pytest.raises(ValueError, match='unet.context_width is 36 of it, not 16'):
+        parts.guided(
+            described, folders.TINY['StableDiffusionXLPipeline'] | {'latent_scale': SETTINGS['latent_scale']}
+        )
+    with pytest.raises(ValueError, match='open the pipeline with one'):
+        latents(pipelines[0], guide_scale=2.0)
