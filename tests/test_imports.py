@@ -71,6 +71,7 @@ def test_the_package_alone_imports_nothing_heavy():
     }
 
 
+@pytest.mark.slow
 def test_sampling_imports_neither_torch_nor_tensorflow():
     loaded = modules_after(
         'import sys; sys.path.insert(0, "tools"); import sample\n'

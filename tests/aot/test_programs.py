@@ -103,6 +103,7 @@ def test_the_program_computes_what_the_model_needs_and_forward_again(compiled):
     assert 4 / 3 * PADDED < share < 4 / 3
 
 
+@pytest.mark.slow
 def test_batches_have_what_the_stage_wants():
     sd, xl = (programs.stage_of(configs.load(name).to_dict()) for name in ('train_sd15', 'train_sdxl'))
     shapes = {name: leaf.shape for name, leaf in programs.examples(sd, 4).items()}
@@ -122,6 +123,7 @@ def test_batches_have_what_the_stage_wants():
     assert shapes['tokens'].shape == shapes['tokens_2'].shape == (2, 77)
 
 
+@pytest.mark.slow
 def test_a_models_flops_are_three_times_its_forward_pass():
     stage = programs.stage_of(TINY)
     params = {'unet': trees.shapes(stage.unet)}
@@ -131,6 +133,7 @@ def test_a_models_flops_are_three_times_its_forward_pass():
     assert 2.8 < flops / forward <= 3  # the first layer's input needs no gradient
 
 
+@pytest.mark.slow
 def test_the_published_configs_have_the_published_networks():
     for name, count in {'train_sd15': 859_520_964, 'train_sdxl': 2_567_463_684}.items():
         stage = programs.stage_of(configs.load(name).to_dict())

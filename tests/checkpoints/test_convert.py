@@ -58,6 +58,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[key], array, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name', [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in ROWS]
 )
@@ -78,6 +79,7 @@ def test_a_single_file_comes_back_bit_for_bit(name, tmp_path):
 SLOW_FOLDERS = [name for name in folders.TINY if name not in ('StableDiffusionPipeline', 'LDMPipeline')]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name',
     [pytest.param(name, marks=pytest.mark.slow if name in SLOW_FOLDERS else ()) for name in folders.TINY],
@@ -283,6 +285,7 @@ def test_a_pickle_is_not_written(sd15, tmp_path):
         convert(sd15[0], tmp_path / 'out.ckpt', to='compvis')
 
 
+@pytest.mark.slow
 def test_the_report_is_told_in_lines(sd15, tmp_path):
     path, _ = sd15
     text = '\n'.join(lines(convert(path, tmp_path / 'model')))

@@ -62,6 +62,7 @@ def published(name):
     return settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name', [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in PUBLISHED]
 )

@@ -217,6 +217,7 @@ def test_kl_outputs_are_the_original_s():
     assert_parity(model, 'first_stage_kl', 1, outputs)
 
 
+@pytest.mark.slow
 def test_vq_outputs_are_the_original_s():
     def outputs(model, kept):
         latents = model.latents(kept['x'])

@@ -174,6 +174,7 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp('hub')
 
 
+@pytest.mark.slow
 def test_a_folder_is_brought_into_the_cache_and_found_there_offline(server, home):
     path, origin = download(home, server, 'someone/folder')
     assert origin == {'repository': 'someone/folder', 'commit': COMMIT}

@@ -336,6 +336,7 @@ def test_distilled_networks_are_refused_by_their_blocks():
 # What shapes leave open.
 
 
+@pytest.mark.slow
 def test_narrow_networks_whose_heads_are_not_known_ask_for_a_config():
     unet = single_files.narrow('sdxl')['models']['unet'] | dict(
         channels=32, channel_mult=(1, 1, 2), head_width=8

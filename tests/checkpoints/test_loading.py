@@ -60,6 +60,7 @@ def test_a_shipped_model_loads_by_its_name_and_parts_alone(cache):
         loading.load('emoji32', ['text_encoder_2'])
 
 
+@pytest.mark.slow
 def test_a_conversion_is_kept_by_content_wherever_the_file_lies(checkpoints, tmp_path, cache, monkeypatch):
     root, _ = checkpoints
     first = loading.resolve(str(root / 'file.safetensors'))

@@ -131,6 +131,7 @@ def diffusers_names(part, model, settings):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['sd15', 'sd2_base', 'sdxl'])
 def test_diffusers_reads_what_is_exported(name):
     torch = pytest.importorskip('torch')

@@ -103,6 +103,7 @@ def test_parameter_counts_are_the_published_ones(name):
     assert counted == PARAMS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', GMACS)
 def test_multiply_adds_are_the_published_ones(name):
     assert round(unet_cost(name).macs / 1e9, 1) == GMACS[name][1]

@@ -210,6 +210,7 @@ def test_levels_that_rise_lead_from_data_to_noise_at_the_same_order(name):
         assert np.log2(errors[0] / errors[1]) == pytest.approx(sampler.order, abs=0.2)
 
 
+@pytest.mark.slow
 def test_adaptive_steps_meet_the_tolerance_that_they_are_given():
     with oracles.float64():
         x, levels = jnp.linspace(-2, 2, 9), Schedule().level(jnp.linspace(600.0, 300.0, 2))
@@ -222,6 +223,7 @@ def test_adaptive_steps_meet_the_tolerance_that_they_are_given():
         assert errors[2] > 1e-10  # no steps smaller than were asked for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('order', [2, 3])
 def test_adaptive_steps_are_of_the_order_that_they_are_told(order):
     """Steps h keep an error estimate of h^order at the tolerance, so the error h^order falls with it."""

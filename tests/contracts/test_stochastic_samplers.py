@@ -112,6 +112,7 @@ def test_the_distribution_is_that_of_the_data_at_any_amount_of_noise_in_one_prog
     assert run._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_the_rule_for_flows_reaches_the_distribution_on_flow_levels():
     levels = levels_of(np.geomspace(20.0, 0.1, STEPS + 1), 'flow')
     levels = jax.tree.map(lambda a: a.astype(jnp.float32), levels)
@@ -120,6 +121,7 @@ def test_the_rule_for_flows_reaches_the_distribution_on_flow_levels():
     assert_distributed(sample(sampler, Mixture(), x, levels, oracles.keys(x, 1)), at(levels, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('gamma', [0.0, 0.02])
 def test_tcd_reaches_the_distribution_by_many_small_climbs(gamma):
     levels = climbs.tcd(Schedule(), Schedule().level(jnp.linspace(999.0, 40.0, STEPS + 1)), gamma)
@@ -172,6 +174,7 @@ COUNTERPARTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('one', 'other'), COUNTERPARTS, ids=lambda spec: spec['name'])
 def test_without_its_noise_or_guidance_it_is_its_counterpart(one, other):
     with oracles.float64():

@@ -109,6 +109,7 @@ def filled(importance, loss_at):
     return importance.update(memory, t, loss_at(t))
 
 
+@pytest.mark.slow
 def test_importance_is_uniform_until_all_times_were_met():
     importance = draws.named(dict(name='importance', history=3))
     memory = importance.init(SHORT)
@@ -118,6 +119,7 @@ def test_importance_is_uniform_until_all_times_were_met():
     assert np.ptp(importance.probabilities(memory)) > 0.1
 
 
+@pytest.mark.slow
 def test_importance_draws_by_the_second_moment_and_weighs_back():
     importance = draws.Importance(history=4, uniform_share=0.01)
     memory = filled(importance, lambda t: 1 + t**2)

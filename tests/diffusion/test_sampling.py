@@ -22,6 +22,7 @@ def denoise(x, level):
 X = jax.random.normal(jax.random.key(3), (4, 5))
 
 
+@pytest.mark.slow
 def test_a_padded_table_is_walked_to_its_own_end_only():
     expected = sample(Sampler(eta=0.7), denoise, X, levels(6), keys(X))
     out = sample(Sampler(eta=0.7), denoise, X, padded(levels(6), 11), keys(X), 6)
@@ -67,6 +68,7 @@ def test_the_differentiable_walk_is_the_same_and_has_the_gradient_of_finite_diff
     np.testing.assert_allclose(jax.grad(loss)(0.1), numeric, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_an_image_depends_on_its_key_alone():
     out = sample(Sampler(eta=1.0), denoise, X, levels(5), keys(X))
     alone = sample(Sampler(eta=1.0), denoise, X[2:3], levels(5), keys(X)[2:3])

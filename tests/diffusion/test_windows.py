@@ -102,6 +102,7 @@ def test_windows_that_go_round_move_with_the_picture():
     np.testing.assert_allclose(moved, jnp.roll(out, (4, 8), (1, 2)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_guidance_stands_above_windows_and_tells_both_predictions():
     conds = pointwise_cond(4)  # uncond and cond of two pictures
 

@@ -181,6 +181,7 @@ def test_vmap_pmap_and_a_mesh_change_nothing(plain, transform):
         assert_close([x[i] for x in ours], oracle(*(x[i] for x in inputs), True), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('length', 'keys', 'width', 'causal'),
     [(130, 77, 40, False), (150, 140, 160, True)],  # padded queries, keys and, above 128, widths

@@ -25,6 +25,7 @@ def pair(activation='quick_gelu', dtype='float32'):
     return clip.Model(text=clip_text.Model(**TEXT, **shared), vision=clip_vision.Model(**VISION, **shared))
 
 
+@pytest.mark.slow
 def test_published_size():
     assert trees.count(trees.shapes(build.build('models', dict(name='clip')))) == 427_616_513
 
@@ -44,6 +45,7 @@ def fixture():
     return arrays, weights
 
 
+@pytest.mark.slow
 def test_pair_equals_open_clip_in_float32():
     expected, weights = fixture()
     model = pair('gelu')
@@ -55,6 +57,7 @@ def test_pair_equals_open_clip_in_float32():
     assert oracles.relative_error(scale, expected['scale']) < 1e-5
 
 
+@pytest.mark.slow
 def test_every_output_equals_open_clip_in_float64():
     expected, weights = fixture()
     with oracles.float64():

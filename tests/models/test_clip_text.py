@@ -65,6 +65,7 @@ def reference(activation):
     return torch, module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('activation', ['quick_gelu', 'gelu'])
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float64', 1e-9), ('float32', 1e-5)])
 def test_every_output_equals_transformers(activation, dtype, tolerance):
@@ -110,6 +111,7 @@ def random_params(model):
     )
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_near_float32():
     model = SMALL.clone(num_layers=1)
     params = random_params(model)

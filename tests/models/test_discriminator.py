@@ -16,6 +16,7 @@ from tests import oracles
 MODEL = discriminator.Model(channels=4, num_layers=3, dtype=jnp.float64)
 
 
+@pytest.mark.slow
 def test_parity_with_torch_in_both_modes():
     torch = pytest.importorskip('torch')
     from tests.training import restated_gan
@@ -55,6 +56,7 @@ def test_parity_with_torch_in_both_modes():
     assert all(np.array_equal(exported[key], state[key]) for key in learned)
 
 
+@pytest.mark.slow
 def test_the_published_size_and_initial_weights():
     # counted on the module of the original: 64 filters, images of 3 channels
     for num_layers, count in ((2, 663_361), (3, 2_765_633)):

@@ -17,6 +17,7 @@ from tests import oracles
 X, Y = np.random.default_rng(0).uniform(-1, 1, (2, 2, 33, 40, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('trunk', ['vgg', 'alex'])
 def test_parity_with_torch_on_random_weights(trunk):
     torch = pytest.importorskip('torch')
@@ -72,6 +73,7 @@ def test_distances_of_the_published_weights():
                 )
 
 
+@pytest.mark.slow
 def test_a_flat_patch_has_a_gradient():
     # All features of a pixel can be inactive; the root of their squares has no derivative there.
     model = lpips.Model('vgg')

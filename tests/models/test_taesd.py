@@ -39,6 +39,7 @@ def variables():
     return {'params': jax.tree.map(lambda s: 0.2 * rng.standard_normal(s.shape, np.float32), shapes)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('wrap', ['', 'xy'])
 def test_parity_with_diffusers(wrap):
     model = taesd.Model(z_channels=6, channels=16, num_blocks=(1, 2, 3), wrap=wrap, dtype=jnp.float64)
@@ -103,6 +104,7 @@ def test_latents_fit_in_pixels():
     np.testing.assert_allclose(taesd.from_unit(taesd.to_unit(z)), [-3, -1.5, 0, 3, 3], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_finite_and_near(variables):
     wide = jax.jit(SMALL.apply)(variables, X)
     narrow = jax.jit(dataclasses.replace(SMALL, dtype=jnp.bfloat16).apply)(variables, X)

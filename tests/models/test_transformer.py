@@ -37,6 +37,7 @@ class Reference(torch.nn.Module):
         return self.inner(x, encoder_hidden_states=context).sample
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('depth', 'linear', 'only'), [(1, False, False), (2, True, False), (1, True, True)], ids=str
 )

@@ -289,6 +289,7 @@ def run_diffusers(net, x, t, cond, sizes, dtype):
     return output.numpy().transpose(0, 2, 3, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('family', 'dtype', 'tolerance'), cases(FAMILIES, ('sd1', 'x4_upscaler', 'sdxl')))
 def test_parity_with_diffusers(family, dtype, tolerance):
     fields, layout_settings, settings = FAMILIES[family]
@@ -523,12 +524,14 @@ def test_inputs_that_do_not_fit_are_named(fields, x, cond, message):
         )
 
 
+@pytest.mark.slow
 def test_no_perturbed_example_changes_nothing(params, inputs, output):
     x, t, cond = inputs
     alike = evaluate(SMALL, params, x, t, cond.replace(perturbed=jnp.zeros(2, bool)))
     assert oracles.relative_error(alike, output) < 1e-6
 
 
+@pytest.mark.slow
 def test_one_time_serves_the_whole_batch_and_examples_do_not_mix(params, inputs, output):
     x, t, cond = inputs
     reverse = jax.tree.map(lambda a: a[::-1], (x, cond))

@@ -46,6 +46,7 @@ def outputs(variables):
     return jax.jit(SMALL.apply)(variables, X)
 
 
+@pytest.mark.slow
 def test_parity_with_diffusers():
     model = vae.Model(
         z_channels=2,
@@ -84,6 +85,7 @@ def test_parity_with_diffusers():
         assert oracles.relative_error(mine, exact) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('wrap', ['xy', 'y'])
 def test_going_round_is_that_of_torch_and_moves_with_the_picture(wrap):
     model = dataclasses.replace(SMALL, wrap=wrap, channel_mult=(1, 2), dtype=jnp.float64)
@@ -176,6 +178,7 @@ def test_latents_are_the_posterior_s_mean_or_sample(variables, outputs):
     assert oracles.relative_error(image, outputs[0]) > 1e-2
 
 
+@pytest.mark.slow
 def test_bfloat16_is_finite_and_near(variables, outputs):
     narrow = jax.jit(dataclasses.replace(SMALL, dtype=jnp.bfloat16).apply)(variables, X)
     for ours, exact in zip(narrow, outputs, strict=True):

@@ -94,6 +94,7 @@ def test_outputs_and_gradients_are_those_of_diffusers():
     assert oracles.relative_error(ours[1], loss.detach()) < 1e-5
 
 
+@pytest.mark.slow
 def test_decoding_quantizes_unless_told_not_to(variables, latents):
     @jax.jit
     def run(variables, x, z):

@@ -47,6 +47,7 @@ def test_depth_maps_are_scaled_as_torch_does(size):
     np.testing.assert_allclose(found, 2 * (expected - low) / (high - low) - 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused_before_anything_runs():
     pipeline = pairs.model('StableDiffusionDepth2ImgPipeline')
 

@@ -19,6 +19,7 @@ def test_canvas_and_mask():
     np.testing.assert_array_equal(np.flatnonzero(mask[:, 16, 0] == 0), np.arange(6, 16))
 
 
+@pytest.mark.slow
 def test_the_picture_stays_and_its_surroundings_are_inpainted():
     pipeline = pairs.model('StableDiffusionPipeline')
     settings = dict(blur=1, strength=0.75, seed=3, sampling=Sampling('ddim', 'leading', num_steps=4))

@@ -67,6 +67,7 @@ def test_too_few_latents_for_a_fit_are_an_error():
         preview.fit(jnp.zeros((1, 2, 2, 4)), jnp.zeros((1, 16, 16, 3)))
 
 
+@pytest.mark.slow
 def test_a_tiny_autoencoder_s_preview_is_its_picture_clipped():
     model = taesd.Model(channels=8, num_blocks=(1, 1))
     z = 3 * jax.random.normal(jax.random.key(0), (1, 4, 6, 4))

@@ -99,6 +99,7 @@ def test_knobs_may_differ_from_picture_to_picture(params):
         text_to_image(pipeline, ['a'] * 3, sampling=sampling)
 
 
+@pytest.mark.slow
 def test_a_listener_sees_each_step_and_where_it_is_heading_and_changes_nothing(params):
     seen = []
     watched = pairs.ours(SETTINGS, params, batch_size=1, listener=seen.append)

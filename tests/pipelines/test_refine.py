@@ -92,6 +92,7 @@ def toy():
     return Pipeline(network, programs.place({'unet': {}}), (), programs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['deis', 'dpm_fast'])
 def test_the_base_stops_where_the_refiner_begins(name):
     """To a sampler with memory of its steps that is not the end; one that makes its own steps ends there."""

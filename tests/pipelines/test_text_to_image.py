@@ -19,6 +19,7 @@ def pipeline():
     return pairs.ours(folders.TINY['StableDiffusionPipeline'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name',
     [

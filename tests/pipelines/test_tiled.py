@@ -35,6 +35,7 @@ def normal(*shape):
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [pytest.param((13, 18), marks=pytest.mark.slow), (5, 13)])
 def test_parity_with_diffusers(size):
     torch, diffusers = pytest.importorskip('torch'), pytest.importorskip('diffusers')

@@ -56,6 +56,7 @@ def test_images_are_those_of_diffusers():
     assert pairs.psnr(mix[0], by_pictures[0]) < 40
 
 
+@pytest.mark.slow
 def test_one_prompt_or_one_picture_goes_with_all_of_the_others():
     pipeline = pairs.model(KIND)
     asked = []

@@ -24,6 +24,7 @@ def run(*args, cwd):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
 
 
+@pytest.mark.slow
 def test_a_shipped_model_goes_out_and_comes_back(tmp_path):
     out = run('emoji32', 'emoji32.safetensors', '--to', 'compvis', '--parts', 'vae', cwd=tmp_path)
     assert out.returncode == 0, out.stderr

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from ldm_jax.checkpoints import store
 from tests.checkpoints.test_loss_networks import write
@@ -17,6 +18,7 @@ def tool(*args, cwd):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_a_discriminator_becomes_a_model_directory(tmp_path):
     rng = np.random.default_rng(0)
     shapes = {

@@ -22,6 +22,7 @@ def run(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_tables():
     done = run('--model', 'ldm_bert_512', '--batch', '2')
     assert done.returncode == 0, done.stderr
@@ -41,6 +42,7 @@ def test_json_at_another_size():
     assert [layer['output'][0] for layer in part['layers']] == [[1, 64, 64, 3]]
 
 
+@pytest.mark.slow
 def test_wrong_calls_say_what_is_right():
     done = run('--model', 'sd16')
     assert done.returncode == 1

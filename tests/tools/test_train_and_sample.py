@@ -168,6 +168,7 @@ def test_mistakes_end_in_one_clear_line_before_any_model_is_read(tmp_path):
     assert not list(tmp_path.glob('samples/*'))
 
 
+@pytest.mark.slow
 def test_names_of_samplers_and_grids_are_listed(tmp_path):
     lines = tool('sample.py', '--list_samplers', cwd=tmp_path).stdout.splitlines()
     assert lines[0].startswith('samplers: ')

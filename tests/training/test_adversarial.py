@@ -175,6 +175,7 @@ def test_any_number_of_devices_goes_through_the_same_states(kind):
         assert expected[1]['disc_weight'] > 0
 
 
+@pytest.mark.slow
 def test_before_its_start_the_adversary_changes_nothing():
     with oracles.float64():
         waiting = stage_of('kl', disc_start=2)
@@ -221,6 +222,7 @@ def test_the_discriminator_tells_images_from_reconstructions_after_training():
     assert metrics['logits_real'] > 0.5 > -0.5 > metrics['logits_fake']
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_changes_no_discriminator():
     stage = stage_of('kl')
     batch = batch_of('kl', 0)

@@ -6,6 +6,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import configs
 from ldm_jax.checkpoints import loading
@@ -26,6 +27,7 @@ def config(**fields):
     return base | fields
 
 
+@pytest.mark.slow
 def test_a_model_is_fine_tuned_with_its_own_settings():
     stage, settings = assembly.stage(config(), loading.load)
     shipped = json.loads((ROOT / 'ldm_jax' / 'weights' / SHIPPED / 'settings.json').read_text())
@@ -39,6 +41,7 @@ def test_a_model_is_fine_tuned_with_its_own_settings():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_config_says_otherwise():
     wider = config(
         models=dict(unet=dict(in_channels=9, dtype='bfloat16')),

@@ -92,6 +92,7 @@ def test_what_was_announced_is_there(tmp_path):
         assert saved.written() is None
 
 
+@pytest.mark.slow
 def test_buffers_may_be_overwritten_while_they_are_written(tmp_path):
     step = jax.jit(lambda tree: jax.tree.map(lambda a: a + 1, tree), donate_argnums=0)
     tree = {f'a{i}': jnp.full((100, 120), float(i)) for i in range(20)}
@@ -105,6 +106,7 @@ def test_buffers_may_be_overwritten_while_they_are_written(tmp_path):
     assert set(checkpoints.inspect(tmp_path).values()) == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # Orbax drops reads that fail
 def test_a_flipped_bit_is_never_restored_silently(tmp_path):
     """Anywhere in a step's files: either the step before it is used, or the state is what was written."""
@@ -190,6 +192,7 @@ def mesh(count):
     return jax.sharding.Mesh(np.array(jax.devices()[:count]), ('data',), axis_types=(AxisType.Auto,))
 
 
+@pytest.mark.slow
 def test_any_number_of_devices_reads_what_any_other_wrote(tmp_path):
     def put(count):
         kernel = NamedSharding(mesh(count), P(None, 'data') if count > 1 else P())

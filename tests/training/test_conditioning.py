@@ -68,6 +68,7 @@ def assert_dropped(found, kept, null):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_text_is_both_encoders_side_by_side_and_the_second_one_s_vector(networks, params):
     texts = ['a cat', 'a dog', 'red', 'blue']
     found = told('text', networks, tokens(*texts), pooled=True)
@@ -120,6 +121,7 @@ def test_an_edited_picture_s_latents_are_not_scaled(networks, params):
     assert_dropped(found.concat, latents, 0)
 
 
+@pytest.mark.slow
 def test_inpainting_is_a_mask_and_the_latents_of_the_rest(networks, params):
     image = jax.random.randint(jax.random.key(1), (B, 16, 16, 3), 0, 256).astype(jnp.uint8)
     mask = jnp.zeros((B, 16, 16, 1)).at[:, 4:12, 2:10].set(1)
@@ -130,6 +132,7 @@ def test_inpainting_is_a_mask_and_the_latents_of_the_rest(networks, params):
     assert_dropped(found[..., :1], mask[:, ::2, ::2], 0)
 
 
+@pytest.mark.slow
 def test_masks_are_rectangles_or_the_whole_picture():
     masks = np.asarray(conditioning._masks(jax.random.split(jax.random.key(0), 2000), (16, 16), 0.25))
     assert set(np.unique(masks)) == {0, 1}
@@ -141,6 +144,7 @@ def test_masks_are_rectangles_or_the_whole_picture():
     assert (one[0] != one[1]).any()
 
 
+@pytest.mark.slow
 def test_a_small_picture_is_noised_as_its_label_says(networks):
     image = jnp.broadcast_to(jnp.linspace(-1, 1, 2000)[:, None, None, None], (2000, 16, 16, 3))
     keys, keep = jax.random.split(jax.random.key(3), 2000), jnp.zeros(2000, bool)

@@ -125,6 +125,7 @@ def test_the_kl_term_is_weighed_per_image():
     assert float(value) == pytest.approx(float(jnp.abs(image - fake).sum()) / 3 + 0.5 * kl, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_codebook_stage_averages_and_tells_the_use_of_its_codes():
     stage = first_stage.Stage(tiny_stages.Vq(), image_size=16, perceptual_weight=0.0, codebook_weight=2.0)
     params = stage.init(jax.random.key(0))
@@ -138,6 +139,7 @@ def test_a_codebook_stage_averages_and_tells_the_use_of_its_codes():
     assert float(metrics['used']) == np.mean(shares > 0)
 
 
+@pytest.mark.slow
 def test_a_decoder_alone_leaves_the_latents_what_they_were():
     model = tiny_stages.Kl()
     whole = trees.init(model, jax.random.key(0), size=16)
@@ -185,6 +187,7 @@ def test_settings_that_contradict_each_other_are_refused(fields, message):
         stage_with(**fields)
 
 
+@pytest.mark.slow
 def test_vanilla_and_hinge_of_the_discriminators_logits():
     stage = stage_with(discriminator=discriminator.Model(channels=4, num_layers=1), disc_loss='vanilla')
     params, stats = stage.init_discriminator(jax.random.key(0))

@@ -24,6 +24,7 @@ def parameters(model, seed=0):
     )
 
 
+@pytest.mark.slow
 def test_added_channels_change_nothing_until_they_are_trained():
     params = parameters(PLAIN)
     wide = fitted(params, trees.shapes(WIDE, size=8))

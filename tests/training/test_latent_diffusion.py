@@ -80,6 +80,7 @@ def compiled_loss(made):
     return jax.jit(value, compiler_options=QUICK)
 
 
+@pytest.mark.slow
 def test_encoding_before_and_in_the_step_are_one_loss(frozen):
     losses = {}
     for encode in ('memory', 'step'):
@@ -124,6 +125,7 @@ def test_kinds_are_dropped_each_by_a_draw_of_its_own(frozen):
     np.testing.assert_allclose((drop['text'] & drop['size']).mean(), 0.1, atol=0.03)
 
 
+@pytest.mark.slow
 def test_fine_tuning_with_more_channels_starts_as_the_original(frozen):
     original = stage(frozen)
     params = params_of(original)
@@ -141,6 +143,7 @@ def test_fine_tuning_with_more_channels_starts_as_the_original(frozen):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_importance_sampling_goes_through_whole_steps():
     made = bare(
         objective=dict(parameterization='eps', times=dict(name='importance', history=2)),
@@ -197,6 +200,7 @@ def test_a_class_conditional_model_of_vq_latents_learns_its_embedder():
     assert settings['parameterization'] == 'v'
 
 
+@pytest.mark.slow
 def test_pixels_are_diffused_without_a_first_stage():
     made = bare(unet=unet.Model(**UNET | dict(in_channels=3, out_channels=3)), encode='step')
     batch = batch_of(made)
@@ -247,6 +251,7 @@ def test_data_that_lack_something_are_refused_before_training(fields, row, words
         stage(frozen, **fields).prepare([row])
 
 
+@pytest.mark.slow
 def test_samples_are_told_examples_or_prompts_and_do_not_change_with_the_batch(frozen):
     made = stage(frozen, samples=dict(count=2, num_steps=2, prompts=['a red circle', 'a cross']))
     params, batch = params_of(made), batch_of(made)
@@ -280,6 +285,7 @@ class Encoded:
         }
 
 
+@pytest.mark.slow
 def test_embedded_texts_are_dropped_for_the_embedding_of_the_empty_one():
     source = Encoded()
     made = stage({}, first_stage=None, text_encoder=None, tokenizer=None, null=source.null)

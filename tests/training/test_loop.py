@@ -60,6 +60,7 @@ def test_stopped_at_step_k_and_resumed(tmp_path, whole, k, how):
     assert metrics(tmp_path) == metrics(whole[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('parallel', [dict(kind='mesh'), *slow(dict(kind='pmap'))])
 def test_on_eight_devices(tmp_path, whole, parallel):
     straight = run(tmp_path / 'whole', parallel=parallel)
@@ -84,6 +85,7 @@ def test_goes_on_under_another_number_of_devices(tmp_path, whole):
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_is_extended_as_if_it_had_not(tmp_path, whole):
     run(tmp_path, num_steps=11)
     assert metrics(tmp_path)[-1]['step'] == 11
@@ -143,6 +145,7 @@ def flattened(state, batch, key, axis_name=None):
     return step(state, {'x': batch['x'].mean(axis=2)}, key, axis_name)
 
 
+@pytest.mark.slow
 def test_batches_of_several_shapes_and_examples_that_cannot_be_read(tmp_path, caplog, capsys):
     job, settings = Job(init, flattened), dict(source=Shapes(), loader=dict(max_corrupt=0.5))
     straight = run(tmp_path / 'whole', job=job, **settings)
@@ -220,6 +223,7 @@ def test_other_settings_that_cannot_be_are_refused():
         loop.train(JOB, SOURCE, '/nowhere', loop.Run(1, 4, parallel=dict(kind='pmap')))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['single', *slow('pmap')])
 def test_what_init_makes_again_is_not_stored(tmp_path, kind):
     def with_frozen(key):

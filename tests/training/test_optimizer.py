@@ -69,6 +69,7 @@ def test_lion_moves_by_the_sign():
     np.testing.assert_allclose(moved['conv']['kernel'], [[-0.1, 0.1], [-0.1, 0.1]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_muon_makes_matrices_orthogonal_and_leaves_the_rest_to_adam():
     key = jax.random.key(0)
     params = {

@@ -95,6 +95,7 @@ SPREADS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('settings', SPREADS, ids=str)
 def test_every_spread_trains_as_one_device(settings, single):
     state, losses = trained(settings)

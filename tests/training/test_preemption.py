@@ -52,6 +52,7 @@ def stopped(workdir, **settings):
     return sorted(int(path.name) for path in (workdir / 'checkpoints').glob('[0-9]*'))
 
 
+@pytest.mark.slow
 def test_while_compiling(tmp_path, whole, stuck, monkeypatch):
     traced = parallel.Sharded.traced
 
@@ -64,6 +65,7 @@ def test_while_compiling(tmp_path, whole, stuck, monkeypatch):
     assert_same(run(tmp_path, num_steps=6), whole)
 
 
+@pytest.mark.slow
 def test_while_waiting_for_data(tmp_path, whole, stuck):
     class Slow:
         def __init__(self):
@@ -83,6 +85,7 @@ def test_while_waiting_for_data(tmp_path, whole, stuck):
     assert_same(run(tmp_path, num_steps=6), whole)
 
 
+@pytest.mark.slow
 def test_in_a_step(tmp_path, whole):
     def signalled(state, batch, key, axis_name=None):
         def send(n):
@@ -97,6 +100,7 @@ def test_in_a_step(tmp_path, whole):
     assert_same(run(tmp_path, num_steps=6), whole)
 
 
+@pytest.mark.slow
 def test_while_making_pictures(tmp_path, whole, stuck):
     def slow(state, batch, key):
         value = jax.pure_callback(stuck, jax.ShapeDtypeStruct((), jnp.float32), state.step)

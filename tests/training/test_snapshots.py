@@ -41,12 +41,14 @@ def parted(workdir):
     return others, {snapshot.profile.step: snapshot for snapshot in found if snapshot.name == 'kept'}
 
 
+@pytest.mark.slow
 def test_the_snapshots_are_those_of_the_kept_steps(workdir):
     others, kept = parted(workdir)
     assert sorted(kept) == list(range(5, 121, 5))
     assert [s.profile for s in others[:2]] == [ema.Profile(5, 0.05), ema.Profile(5, 0.1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('step', [120, 60, 45])
 def test_another_width_is_what_the_run_itself_would_have_averaged(workdir, step):
     others, kept = parted(workdir)

@@ -71,6 +71,7 @@ def test_all_averages_follow():
     assert state.ema_params is state.ema['main']
 
 
+@pytest.mark.slow
 def test_every_step_draws_anew_and_the_same_step_the_same():
     state = start()
     one = STEP(state, BATCH, KEY)[1]['draws']
@@ -121,6 +122,7 @@ def assert_same(found, expected):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('accumulate', [2, 8])
 def test_micro_batches_are_one_big_batch(accumulate, alone):
     batch, *expected = alone
@@ -129,6 +131,7 @@ def test_micro_batches_are_one_big_batch(accumulate, alone):
     assert int(found[0].step) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_eight_devices_by_pmap_are_one(accumulate, alone):
     """Noise, averages, memory and metrics too: an example draws by its place in the whole batch."""
@@ -149,6 +152,7 @@ def test_eight_devices_by_pmap_are_one(accumulate, alone):
         assert_same(jax.tree.map(lambda a, i=replica: a[i], found), tuple(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_eight_devices_by_jit_are_one(accumulate, alone):
     batch, *expected = alone

@@ -252,6 +252,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @quick
 @given(header=JSON, data=st.binary(max_size=16))
 def test_any_json_as_header(folder, header, data):
