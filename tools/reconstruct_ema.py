@@ -21,7 +21,7 @@ SIGMA_REL = flags.DEFINE_float(
     'sigma_rel', None, 'The width that is wanted, relative to the length of training.'
 )
 STEP = flags.DEFINE_integer(
-    'step', None, 'As of this many updates; the last checkpoint by default.', lower_bound=1
+    'step', None, 'As of this many updates, one of the kept ones; the last by default.', lower_bound=1
 )
 TO = flags.DEFINE_string('to', None, 'The model directory to write; an older model there is replaced.')
 flags.mark_flag_as_required('workdir')
@@ -56,7 +56,11 @@ def reconstruct():
         for snapshot in found:
             print(f'{snapshot.profile.step} updates: {snapshot.name}, sigma_rel {snapshot.profile.sigma_rel}')
         return
-    wanted = ema.Profile(STEP.value or found[-1].profile.step, SIGMA_REL.value)
+    kept = sorted({snapshot.profile.step for snapshot in found})
+    step = STEP.value or kept[-1]
+    if step not in kept:  # the last step weighs most, and no sum of others' averages ends between theirs
+        raise ValueError(f'No snapshot is of {step} updates; --step takes one of {kept}.')
+    wanted = ema.Profile(step, SIGMA_REL.value)
     params, misfit = snapshots.average(found, wanted)
     poor = '; a poor fit: keep more steps (run.keep_every)' if misfit > POOR else ''
     print(f'{len(found)} snapshots; misfit {misfit:.4f}{poor}', flush=True)

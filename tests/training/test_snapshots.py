@@ -121,7 +121,8 @@ def test_the_command_s_mistakes_end_in_one_line_and_leave_nothing(workdir, tmp_p
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'file').write_text('')
     for sigma_rel, step, to, words in [
-        (0.1, 500, 'late', 'The last snapshot is of step 120'),
+        (0.1, 500, 'late', 'No snapshot is of 500 updates; --step takes one of [5, 10, '),
+        (0.1, 47, 'between', 'No snapshot is of 47 updates'),
         (0.3, 100, 'wide', 'sigma_rel must be above 0 and below 0.2887'),
         (0.1, 100, 'mine', 'is not a model'),
         (0.1, 100, 'file/model', 'cannot be written'),
