@@ -73,9 +73,8 @@ def test_folding_keeps_the_sums():
 
 
 def test_output_bytes_are_those_of_layers_with_parameters():
-    outputs = (
-        PIXELS * 8 + PIXELS * 8 + 2 * (2 * 7 * 8) + PIXELS * 8 + PIXELS * 5
-    )  # conv, q, k and v, out, dense
+    # Conv, q, k and v, out, dense.
+    outputs = PIXELS * 8 + PIXELS * 8 + 2 * (2 * 7 * 8) + PIXELS * 8 + PIXELS * 5
     assert costs.cost(Whole(), INPUTS).output_bytes == 4 * outputs
 
 

@@ -49,9 +49,8 @@ def main(argv):
     from ldm_jax.aot import programs, report
 
     jax.config.update('jax_optimization_level', EFFORT.value)
-    jax.config.update(
-        'jax_enable_compilation_cache', False
-    )  # such programs can be written to it and not read
+    # Such programs can be written to it and not read.
+    jax.config.update('jax_enable_compilation_cache', False)
     config = json.loads(CONFIG.value.to_json())
     print(f'tracing for {slice_.chips} chips', file=sys.stderr, flush=True)
     if WHAT.value == 'train':

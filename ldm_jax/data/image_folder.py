@@ -146,9 +146,8 @@ class Files:
         return zipfile.ZipFile(self.path) if pathlib.Path(self.path).is_file() else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in self.__dict__.items() if name != '_zip'
-        }  # opened anew elsewhere
+        # Opened anew elsewhere.
+        return {name: value for name, value in self.__dict__.items() if name != '_zip'}
 
 
 def _open(path: str, select: Mapping[str, Sequence[Any]]) -> Table:

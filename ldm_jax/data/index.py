@@ -66,9 +66,8 @@ def kept(kind: str, key: str, make: Callable[[pathlib.Path], None], suffix: str)
     target = place(kind, key, suffix)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(
-            f'{key}.{os.getpid()}.partial{suffix}'
-        )  # two processes may make it at once
+        # Two processes may make it at once.
+        partial = target.with_name(f'{key}.{os.getpid()}.partial{suffix}')
         try:
             make(partial)
             partial.replace(target)

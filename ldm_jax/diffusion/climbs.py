@@ -44,9 +44,8 @@ def restarts(
     ends = ratio[[top, bottom]] ** (1 / RHO)
     inner = np.linspace(ends[0], ends[1], steps + 1)[1:-1] ** RHO
     inner = spacings.levels(schedule, spacings.on_host(schedule.time, -2 * np.log(inner)))
-    levels = table = jax.tree.map(
-        np.asarray, levels
-    )  # here and below numpy: a jnp.concatenate compiles for each S
+    # Here and below numpy: a jnp.concatenate compiles for each S.
+    levels = table = jax.tree.map(np.asarray, levels)
     for _ in range(times):
         table = jax.tree.map(
             lambda a, whole, new: np.concatenate(

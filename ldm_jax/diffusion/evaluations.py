@@ -53,9 +53,8 @@ class Question:
     x: Array  # [B, ...]
     level: NoiseLevel
     wanted: Array  # bool []
-    otherwise: tuple[
-        Array, ...
-    ]  # the answer if it is not: x0_hat, and the unguided one where both are asked for
+    # The answer if it is not: x0_hat, and the unguided one where both are asked for.
+    otherwise: tuple[Array, ...]
 
 
 def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser, x: Array) -> PyTree:

@@ -18,10 +18,10 @@ from ldm_jax.diffusion.parameterization import Parameterization
 from ldm_jax.diffusion.process import per_example
 from ldm_jax.types import Array, Cond, Denoiser, NoiseLevel
 
-Branches = Callable[
-    [Array, NoiseLevel], Sequence[Array]
-]  # (x, level) -> x0_hats, the unconditional one first
-Rule = Callable[[Array, Array], Array]  # (uncond, cond) -> guided, each [B, ...]
+# (x, level) -> x0_hats, the unconditional one first
+Branches = Callable[[Array, NoiseLevel], Sequence[Array]]
+# (uncond, cond) -> guided, each [B, ...]
+Rule = Callable[[Array, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,9 +71,8 @@ def _philox(key, *counter):
 
     In a loop: written out, ten rounds take XLA two seconds in the middle of a sampler, a quarter of a U-Net's.
     """
-    none = key[0] & np.uint32(
-        0
-    )  # makes the words each device's own where the key is, as a loop under shard_map wants
+    # No bits, but each device's own where the key is: a loop under shard_map wants its words to stay so.
+    none = key[0] & np.uint32(0)
     words = jnp.broadcast_arrays(*(jnp.asarray(word).astype(jnp.uint32) | none for word in counter))
     first, second = (np.uint32(m) for m in MULTIPLIERS)
 

@@ -113,12 +113,13 @@ def interpolatory(nodes: Sequence[Array], moments: Sequence[Array], order: Array
     return weights
 
 
+# By order: weights of the newest slope and those before it, at equal distances.
 ADAMS_BASHFORTH = (
     (1.0, 0.0, 0.0, 0.0),
     (3 / 2, -1 / 2, 0.0, 0.0),
     (23 / 12, -16 / 12, 5 / 12, 0.0),
     (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-)  # by order: weights of the newest slope and those before it, at equal distances
+)
 
 
 def adams_bashforth(order: Array, count: int) -> Array:

@@ -125,9 +125,8 @@ def _box_muller32(u: np.ndarray) -> np.ndarray:
     """Uniform float32 [N, 2, 8] -> normals of that shape."""
     radius = np.sqrt(np.float32(-2) * _log(np.float32(1) - u[:, 0]))
     sin, cos = _sincos(np.float32(2 * math.pi) * u[:, 1])
-    return np.stack([radius * cos, radius * sin], 1) + np.float32(
-        0
-    )  # + 0: the mean, which takes the sign off -0
+    # The mean, 0, takes the sign off -0.
+    return np.stack([radius * cos, radius * sin], 1) + np.float32(0)
 
 
 def _log(x: np.ndarray) -> np.ndarray:

@@ -24,9 +24,8 @@ class Attention(nn.Module):
     qkv_bias: bool = False
     causal: bool = False
     qkv_init: nn.initializers.Initializer = layers.TORCH_INIT
-    out_init: nn.initializers.Initializer = (
-        layers.TORCH_INIT
-    )  # layers.ZEROS: a residual branch starts as the identity
+    # With layers.ZEROS a residual branch starts as the identity.
+    out_init: nn.initializers.Initializer = layers.TORCH_INIT
     backend: str = 'auto'
     dtype: jnp.dtype = jnp.float32
 

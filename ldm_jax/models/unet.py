@@ -44,9 +44,8 @@ class Model(nn.Module):
     cross_attention_only: tuple[bool, ...] = ()  # per level: both attentions read the context
     scale_shift: bool = False  # residual blocks are modulated by time, not added to
     resblock_updown: bool = False  # residual blocks change the resolution, not convolutions
-    perturbed: tuple[str, ...] = (
-        'mid',
-    )  # attention that Cond.perturbed is for: 'up_1_attn_0', 'down_2', 'up'
+    # Attention that Cond.perturbed is for: 'up_1_attn_0', 'down_2', 'up'.
+    perturbed: tuple[str, ...] = ('mid',)
     num_groups: int = 32
     wrap: str = ''  # 'x', 'y' or 'xy': convolutions go round there, for pictures without a seam
     remat: bool = False  # recompute each block in the backward pass: less memory, a third more time

@@ -20,9 +20,8 @@ from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.pipelines.text_to_image import starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 
-Box = tuple[
-    int, float, float, float, float
-]  # class, left, top, right, bottom; the picture is 0 to 1 each way
+# Class, left, top, right, bottom; the picture is 0 to 1 each way.
+Box = tuple[int, float, float, float, float]
 
 
 def layout_to_image(

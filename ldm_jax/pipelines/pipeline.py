@@ -38,9 +38,8 @@ class Step:
 
     done: int
     total: int
-    x0: Callable[
-        [], np.ndarray
-    ]  # the latents [b, h, w, Z] that this step was heading for, of the batch in hand
+    # The latents [b, h, w, Z] that this step was heading for, of the batch in hand.
+    x0: Callable[[], np.ndarray]
 
 
 Listener = Callable[[Step], None]

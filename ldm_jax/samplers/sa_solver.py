@@ -46,10 +46,8 @@ class Sampler:
     def init(self, x: Array, levels: NoiseLevel, num_steps: Array) -> PyTree:
         size = max(self.predictor, self.corrector)
         far = jnp.full((), stochastic.FAR, levels.sigma.dtype)
-        history = (
-            (jnp.zeros_like(x),) * size,
-            (far,) * size,
-        )  # x0_hat, h from each to the one after; newest first
+        # x0_hat, h from each to the one after; newest first
+        history = (jnp.zeros_like(x),) * size, (far,) * size
         return jnp.zeros((), jnp.int32), num_steps, x, far, history
 
     def step(

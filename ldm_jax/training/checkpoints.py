@@ -110,9 +110,8 @@ class Checkpoints:
             'keys': _keys(state),
             'extra': dict(extra or {}),
         }
-        record = json.loads(
-            json.dumps(record)
-        )  # a copy: it is written while the caller goes on and changes his
+        # A copy: it is written while the caller goes on and changes his.
+        record = json.loads(json.dumps(record))
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(traverse_util.unflatten_dict(leaves, sep='/')),
             record=ocp.args.JsonSave(record | {'crc32': _crc32(record)}),

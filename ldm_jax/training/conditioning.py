@@ -39,9 +39,8 @@ class Networks:
     params: Mapping[str, PyTree]
     tokenizers: Mapping[str, Tokenizer]  # by the batch's key of their tokens
     latent_scale: float
-    null: Mapping[str, Array] = dataclasses.field(
-        default_factory=dict
-    )  # the empty text's 'context', 'pooled'
+    # The empty text's 'context' and 'pooled'.
+    null: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
     def apply(self, part: str, *args: Any, **kwargs: Any) -> Any:
         return self.modules[part].apply({'params': self.params[part]}, *args, **kwargs)

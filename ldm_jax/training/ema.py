@@ -27,9 +27,8 @@ from ldm_jax.types import Array, PyTree
 POWER_WIDTH = 0.05  # sigma_rel where a spec says none
 MAIN = 'main'  # the average that pictures are made with and that is exported
 
-Decay = Callable[
-    [Array], Array
-]  # n, the update that was just made, from 1 -> the share of the average that is kept
+# n, the update that was just made, from 1 -> the share of the average that is kept.
+Decay = Callable[[Array], Array]
 
 
 def constant(n: Array, *, decay: float = 0.9999, warmup: bool = True) -> Array:

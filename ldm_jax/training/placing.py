@@ -12,9 +12,8 @@ import numpy as np
 
 from ldm_jax.types import Array, PyTree
 
-Step = Callable[
-    ..., tuple[PyTree, dict[str, Array]]
-]  # (state, batch, key, axis_name=None) -> (state, metrics)
+# (state, batch, key, axis_name=None) -> (state, metrics)
+Step = Callable[..., tuple[PyTree, dict[str, Array]]]
 
 
 @contextlib.contextmanager

@@ -91,9 +91,8 @@ class Preemption:
         if self.requested:
             os._exit(128 + number)
         self.requested = True
-        os.write(
-            2, b'told to stop: saving; once more ends the run at once\n'
-        )  # print is not safe in a handler
+        # Not print, which is not safe in a handler.
+        os.write(2, b'told to stop: saving; once more ends the run at once\n')
         if not self._deferred:
             raise Preempted
 

@@ -93,9 +93,8 @@ def test_a_loop_without_a_note_is_read_off_its_condition():
 def test_the_step_of_a_loop_counts():
     text = LOOP.replace('%one = s32[]{:T(128)} constant(1)', '%one = s32[]{:T(128)} constant(2)')
     assert [n for _, i, n in hlo.parse(text).runs() if i.opcode == 'tanh'] == [3]  # 2, 4, 6
-    from_outside = LOOP.replace(
-        'add(%i, %one)', 'add(%i, %n)'
-    )  # whose constant comes in with the loop's arrays
+    # Whose constant comes in with the loop's arrays.
+    from_outside = LOOP.replace('add(%i, %one)', 'add(%i, %n)')
     assert [n for _, i, n in hlo.parse(from_outside).runs() if i.opcode == 'tanh'] == [1]
     doubling = hlo.parse(LOOP.replace('add(%i, %one)', 'multiply(%i, %n)'))
     assert doubling.unknown_loops() == 1

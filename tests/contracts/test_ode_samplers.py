@@ -28,18 +28,11 @@ VARIANTS = [
     dict(name='unipc', max_order=2, variant='bh1', lower_order_final=False),
     dict(name='unipc', max_order=3, lower_order_final=False),
 ]
-GRIDS = [
-    'time',
-    'karras',
-    'exponential',
-    'kl_optimal',
-]  # those that are smooth functions of the step's number
+# Those that are smooth functions of the step's number.
+GRIDS = ['time', 'karras', 'exponential', 'kl_optimal']
 EVEN = {'plms', 'pndm'}  # their weights are those of even steps in time: of second order on others
-CENTERS, WEIGHTS, WIDTH = (
-    np.array([-1.0, 0.5, 1.2]),
-    np.array([0.3, 0.5, 0.2]),
-    0.6,
-)  # of one-dimensional data, a mixture
+# Of one-dimensional data, a mixture.
+CENTERS, WEIGHTS, WIDTH = np.array([-1.0, 0.5, 1.2]), np.array([0.3, 0.5, 0.2]), 0.6
 
 
 def mixture_denoiser(x, level):
@@ -95,7 +88,7 @@ def compiled(name):
     def run(sampler, x, levels, steps, keys):
         return sample(sampler, mixture_denoiser, x, levels, keys, steps)
 
-    return jax.jit(run, compiler_options=oracles.QUICK)
+    return jax.jit(run)
 
 
 def run(sampler, x, levels, keys):
@@ -114,7 +107,7 @@ def test_errors_shrink_at_the_declared_order_on_each_grid(spec):
         sampler = build.build('samplers', spec)
         x, counts = jnp.linspace(-2, 2, 9), (96, 192, 384)
 
-        @functools.partial(jax.jit, compiler_options=oracles.QUICK)
+        @jax.jit
         def walk(levels, steps):
             return sample(sampler, mixture_denoiser, x, levels, keys(x), steps)
 
@@ -192,7 +185,7 @@ def test_gradients_are_those_of_finite_differences(name):
             loss(0.1, X, from_noise_to_data(4))
         return
     with oracles.float64():
-        slope = jax.jit(jax.value_and_grad(loss), compiler_options=oracles.QUICK)
+        slope = jax.jit(jax.value_and_grad(loss))
         middle, after, before = (
             slope(0.1 + h, jnp.linspace(-2, 2, 9), from_noise_to_data(4)) for h in (0, 1e-6, -1e-6)
         )
@@ -237,7 +230,7 @@ def test_adaptive_steps_are_of_the_order_that_they_are_told(order):
             jax.debug.callback(lambda: calls.append(1))
             return mixture_denoiser(x, level)
 
-        @functools.partial(jax.jit, compiler_options=oracles.QUICK)
+        @jax.jit
         def walk(tolerance):
             within = sampler.replace(rtol=tolerance, atol=tolerance)
             return sample(within, counted, x, levels, keys(x))

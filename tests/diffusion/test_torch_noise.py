@@ -20,9 +20,8 @@ def assert_same(ours, theirs):
     if VECTORISED or ours.dtype == np.float64:
         np.testing.assert_array_equal(wide.view(np.int64), theirs.view(np.int64))
     else:
-        step = {'float32': 0, 'float16': 2**-10, 'bfloat16': 2**-7}[
-            ours.dtype.name
-        ]  # a rounding the other way
+        # A rounding the other way.
+        step = {'float32': 0, 'float16': 2**-10, 'bfloat16': 2**-7}[ours.dtype.name]
         np.testing.assert_allclose(wide, theirs, rtol=step, atol=3e-6)
 
 

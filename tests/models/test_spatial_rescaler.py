@@ -11,9 +11,8 @@ from ldm_jax.checkpoints.layouts import spatial_rescaler as layouts
 from ldm_jax.models import spatial_rescaler
 from tests import oracles
 
-FIXTURE = (
-    Path(__file__).parent / 'fixtures' / 'encoders_spatial_rescaler.npz'
-)  # made as README_encoders.md says
+# Made as README_encoders.md says.
+FIXTURE = Path(__file__).parent / 'fixtures' / 'encoders_spatial_rescaler.npz'
 SMALL = spatial_rescaler.Model(in_channels=5)
 
 

@@ -86,9 +86,8 @@ class TestModes:
 
     def test_cmyk(self, tmp_path):
         image = Image.new('CMYK', (4, 4), (0, 255, 255, 0))
-        assert (
-            abs(loaded(saved(tmp_path, image, 'a.jpg')).astype(int) - [255, 0, 0]).max() < 12
-        )  # JPEG and ink
+        # JPEG and ink.
+        assert abs(loaded(saved(tmp_path, image, 'a.jpg')).astype(int) - [255, 0, 0]).max() < 12
 
     def test_the_first_frame_of_an_animation(self, tmp_path):
         frames = [Image.new('RGB', (4, 4), colour) for colour in ('red', 'blue')]
@@ -161,9 +160,8 @@ class TestMasks:
 
     def test_a_transparent_file_is_a_mask_by_its_opacity(self, tmp_path):
         image = Image.new('RGBA', (7, 5), (0, 0, 0, 255))
-        np.testing.assert_array_equal(
-            images.load_mask(saved(tmp_path, image), (5, 7)), 0
-        )  # opaque: by its grey
+        # Opaque: by its grey.
+        np.testing.assert_array_equal(images.load_mask(saved(tmp_path, image), (5, 7)), 0)
         image.putalpha(Image.fromarray(GREY))
         mask = images.load_mask(saved(tmp_path, image), (5, 7))
         np.testing.assert_array_equal(mask[..., 0], GREY.astype(np.float32) / 255)

@@ -62,9 +62,8 @@ def test_a_config_says_otherwise():
     params = stage.init(jax.random.key(0))
     assert params['unet']['conv_in']['kernel'].shape[2] == 9
     assert not np.asarray(params['unet']['conv_in']['kernel'][:, :, 4:]).any()
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {
-        jnp.dtype('float32')
-    }  # compute alone is bfloat16
+    # Compute alone is bfloat16.
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype('float32')}
 
 
 class Encoded:

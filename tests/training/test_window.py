@@ -39,9 +39,8 @@ def test_the_steps_of_an_open_window_are_enough_to_go_on_from():
 
 
 def test_what_could_not_be_read_is_summed_over_steps_and_processes_once():
-    window = Window(
-        lambda metrics: metrics, together=lambda counts: counts + 1
-    )  # another process has one each step
+    # Another process has one each step.
+    window = Window(lambda metrics: metrics, together=lambda counts: counts + 1)
     for n, corrupt in enumerate((0, 3)):
         window.add(n, {}, {'loss': 1.0}, corrupt)
     assert [values['corrupt'] for values in window.values()] == [1.0, 4.0]

@@ -107,11 +107,8 @@ def test_a_file_beyond_4_gb(tmp_path):
         out.write(struct.pack('<4sQ2H2I4Q', b'PK\6\6', 44, 45, 45, 0, 0, 3, 3, end - directory, directory))
         out.write(struct.pack('<4sIQI', b'PK\6\7', 0, end, 1))
         out.write(struct.pack('<4s4H2IH', b'PK\5\6', 0, 0, 3, 3, end - directory, 2**32 - 1, 0))
-    assert zipfile.ZipFile(path).namelist() == [
-        'a/data/1',
-        'a/data.pkl',
-        'a/data/0',
-    ]  # Python's reader agrees
+    # Python's reader agrees.
+    assert zipfile.ZipFile(path).namelist() == ['a/data/1', 'a/data.pkl', 'a/data/0']
     with reader.open_file(path) as file:
         check(file)
     if os.stat(path).st_blocks * 512 > 1 << 28:
