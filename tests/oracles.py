@@ -14,9 +14,6 @@ from ldm_jax import trees
 from ldm_jax.checkpoints import keymap, transfer
 from ldm_jax.types import NoiseLevel, PyTree
 
-# Tests of networks spend their time compiling: without LLVM's optimisations it is a third.
-QUICK = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
-
 
 def randomize(module, seed: int = 0) -> None:
     """Fills a torch module's parameters in place so that every one of them matters to the output.
@@ -128,7 +125,7 @@ def _channels(array, to):
 
 def _run(module, params, dtype, inputs):
     params, inputs = trees.cast((params['module'], inputs), dtype)
-    output = jax.jit(module.apply, compiler_options=QUICK)({'params': params}, *inputs)
+    output = jax.jit(module.apply)({'params': params}, *inputs)
     assert output.dtype == dtype
     return output
 

@@ -45,7 +45,6 @@ def fixture():
     return arrays, weights
 
 
-@pytest.mark.slow
 def test_pair_equals_open_clip_in_float32():
     expected, weights = fixture()
     model = pair('gelu')
@@ -57,7 +56,6 @@ def test_pair_equals_open_clip_in_float32():
     assert oracles.relative_error(scale, expected['scale']) < 1e-5
 
 
-@pytest.mark.slow
 def test_every_output_equals_open_clip_in_float64():
     expected, weights = fixture()
     with oracles.float64():
@@ -99,7 +97,6 @@ def test_stable_diffusion_2_leaves_the_last_layer_out():
         assert oracles.relative_error(out.context, expected['penultimate_normed']) < 1e-9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float64', 1e-9), ('float32', 1e-5)])
 def test_embeddings_and_loss_equal_transformers(dtype, tolerance):
     torch = pytest.importorskip('torch')

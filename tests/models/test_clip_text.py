@@ -65,7 +65,6 @@ def reference(activation):
     return torch, module
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('activation', ['quick_gelu', 'gelu'])
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float64', 1e-9), ('float32', 1e-5)])
 def test_every_output_equals_transformers(activation, dtype, tolerance):

@@ -27,7 +27,6 @@ def test_published_sizes(fields, count):
     assert trees.count(trees.shapes(clip_vision.Model(**fields))) == count
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('activation', ['quick_gelu', 'gelu'])
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float64', 1e-9), ('float32', 1e-5)])
 def test_every_output_equals_transformers(activation, dtype, tolerance):

@@ -16,7 +16,6 @@ from tests import oracles
 MODEL = discriminator.Model(channels=4, num_layers=3, dtype=jnp.float64)
 
 
-@pytest.mark.slow
 def test_parity_with_torch_in_both_modes():
     torch = pytest.importorskip('torch')
     from tests.training import restated_gan

@@ -39,7 +39,6 @@ def variables():
     return {'params': jax.tree.map(lambda s: 0.2 * rng.standard_normal(s.shape, np.float32), shapes)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('wrap', ['', 'xy'])
 def test_parity_with_diffusers(wrap):
     model = taesd.Model(z_channels=6, channels=16, num_blocks=(1, 2, 3), wrap=wrap, dtype=jnp.float64)

@@ -46,7 +46,6 @@ def outputs(variables):
     return jax.jit(SMALL.apply)(variables, X)
 
 
-@pytest.mark.slow
 def test_parity_with_diffusers():
     model = vae.Model(
         z_channels=2,

@@ -7,7 +7,6 @@ import pytest
 
 from ldm_jax import build, trees
 from ldm_jax.pipelines import encoder
-from tests.oracles import QUICK
 
 TEXT = dict(name='clip_text', context_length=8, width=16, num_layers=1, num_heads=2)
 SETTINGS = dict(
@@ -36,7 +35,7 @@ def params(networks):
 
 
 def run(function, *args):
-    return jax.jit(function, compiler_options=QUICK)(*args)
+    return jax.jit(function)(*args)
 
 
 @pytest.mark.slow

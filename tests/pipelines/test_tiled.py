@@ -1,7 +1,6 @@
 """First stages in tiles: parity with diffusers' tiles, and closed forms for evenly blended ones."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +62,7 @@ def test_parity_with_diffusers(size):
             model, autoencoder.layout(model, 'diffusers'), oracles.tensors(reference), size=4
         )
 
-        @partial(jax.jit, compiler_options=oracles.QUICK)
+        @jax.jit
         def run(params, z, x):
             tiles = [tiled.apply({'params': params}, a, method=m) for a, m in ((z, 'decode'), (x, 'encode'))]
             return tiles, model.apply({'params': params}, z, method='decode')
@@ -104,7 +103,7 @@ def test_tiles_of_a_seamless_picture_go_round_it(wrap, size, shift):
     tiled = FirstStage(model, tile=6, overlap=3)
     z = normal(1, *size, 4)
 
-    @partial(jax.jit, compiler_options=oracles.QUICK)
+    @jax.jit
     def run(z):
         variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
         return tiled.apply(variables, z, method='decode')
@@ -120,7 +119,7 @@ def test_latents_of_a_tiled_model_are_drawn_from_its_tiles(model):
     tiled = FirstStage(model, tile=4, overlap=1)
     x, eps = normal(1, 12, 14, 3), normal(1, 6, 7, model.z_channels)
 
-    @partial(jax.jit, compiler_options=oracles.QUICK)
+    @jax.jit
     def run(x, eps):
         variables = model.init(jax.random.key(0), x)
         encoded = tiled.apply(variables, x, method='encode')

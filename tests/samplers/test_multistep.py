@@ -1,6 +1,5 @@
 """What a multistep scheme is worth once it has started, and the mathematics that the schemes share."""
 
-import functools
 import math
 
 import jax
@@ -37,7 +36,7 @@ def test_after_a_start_of_steps_that_double_the_order_is_that_of_the_scheme(spec
     with oracles.float64():
         sampler, x, counts = build.build('samplers', spec), jnp.array([1.0, -0.5]), (96, 192, 384)
 
-        @functools.partial(jax.jit, compiler_options=oracles.QUICK)
+        @jax.jit
         def walk(levels, steps):
             return sample(sampler, denoise, x, levels, oracles.keys(x), steps)
 

@@ -19,7 +19,7 @@ from ldm_jax.training import distributed, preemption, writers
 from tests.training.runs import CLOCKED
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-STEPS = 600
+STEPS = 240
 PATIENCE = 240  # seconds for any phase; one takes ten on a quiet machine
 
 
@@ -36,7 +36,7 @@ class Launched:
             workdir,
         ]
         command += ['--config', 'tests/training/toy_config.py', f'--config.run.parallel.kind={kind}']
-        command += [f'--config.run.num_steps={STEPS}', '--config.run.picture_every=300']
+        command += [f'--config.run.num_steps={STEPS}', '--config.run.picture_every=120']
         environment = os.environ | {
             'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path]),
             'XLA_FLAGS': '',
@@ -117,7 +117,7 @@ def alone(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('alone')
     command = [sys.executable, 'tools/train.py', '--workdir', workdir]
     command += ['--config', 'tests/training/toy_config.py', f'--config.run.num_steps={STEPS}']
-    command += ['--config.run.save_every=300', '--config.run.picture_every=300']
+    command += ['--config.run.save_every=120', '--config.run.picture_every=120']
     environment = os.environ | {'PYTHONPATH': str(ROOT), 'XLA_FLAGS': ''}
     subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, check=True, timeout=PATIENCE)
     return results(workdir)
@@ -133,12 +133,12 @@ def test_killed_and_stopped_they_end_as_one_process_does(tmp_path, alone, proces
         assert run.ends() == 128 + signal.SIGKILL  # and has ended the others
         acknowledged = run.announced()
     with launched(workdir, processes, kind) as run:
-        run.reaches(acknowledged + 100)
+        run.reaches(acknowledged + 40)
         run.kill()
         assert f'resumed at step {acknowledged}' in ''.join(run.output) or acknowledged < run.announced()
         acknowledged = run.announced()
     with launched(workdir, processes, kind) as run:
-        run.reaches(acknowledged + 100)
+        run.reaches(acknowledged + 40)
         run.signal(signal.SIGTERM)
         assert run.ends() == preemption.EXIT_CODE, ''.join(run.output)[-5000:]
         resumed = int(re.search(r'resumed at step (\d+)', ''.join(run.output))[1])

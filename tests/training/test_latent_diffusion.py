@@ -15,7 +15,6 @@ from ldm_jax.training import state as train_state
 from ldm_jax.training import step as train_step
 from ldm_jax.training.state import join
 from ldm_jax.types import Cond
-from tests.oracles import QUICK
 
 UNET = dict(channels=8, channel_mult=(1,), num_res_blocks=1, depth=(0,), num_heads=2, num_groups=4)
 FIRST_STAGE = dict(channels=8, channel_mult=(1, 1), num_res_blocks=1, num_groups=4, mid_attention=False)
@@ -77,7 +76,7 @@ def compiled_loss(made):
     def value(params, batch, key):
         return made.loss(params, batch, made.draw(key, batch))
 
-    return jax.jit(value, compiler_options=QUICK)
+    return jax.jit(value)
 
 
 @pytest.mark.slow
@@ -97,7 +96,7 @@ def test_the_loss_is_that_of_the_formula(frozen):
     params, batch = params_of(made), batch_of(made)
     draws = made.draw(KEY, batch)
     draws = draws.replace(drop={'text': jnp.array([False, True, False])})
-    value, found = jax.jit(made.loss, compiler_options=QUICK)(params, batch, draws)
+    value, found = jax.jit(made.loss)(params, batch, draws)
 
     mean, logvar = np.split(batch['moments'], 2, axis=-1)
     x0 = 0.7 * (mean + np.exp(0.5 * logvar) * np.asarray(draws.posterior))
@@ -138,8 +137,8 @@ def test_fine_tuning_with_more_channels_starts_as_the_original(frozen):
     )
     batch = batch_of(wider)
     draws = wider.draw(KEY, batch)
-    expected, _ = jax.jit(original.loss, compiler_options=QUICK)(params, batch, draws)
-    found, _ = jax.jit(wider.loss, compiler_options=QUICK)(join(wider.init(KEY), frozen), batch, draws)
+    expected, _ = jax.jit(original.loss)(params, batch, draws)
+    found, _ = jax.jit(wider.loss)(join(wider.init(KEY), frozen), batch, draws)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -152,7 +151,7 @@ def test_importance_sampling_goes_through_whole_steps():
     tx = optimizer.optimizer(50, 8, lr=1e-3)
     decays = {'main': ema.named('constant')}
     state = train_state.of(made, KEY, tx, decays)
-    step = jax.jit(train_step.of(made, tx, decays, accumulate=2), compiler_options=QUICK)
+    step = jax.jit(train_step.of(made, tx, decays, accumulate=2))
     batch = {'latents': jax.random.normal(KEY, (8, 8, 8, 4))}
     for _ in range(6):
         state, found = step(state, batch, KEY)
@@ -184,7 +183,7 @@ def test_a_class_conditional_model_of_vq_latents_learns_its_embedder():
     decays = {'main': ema.named(dict(name='constant', decay=0.9))}
     state = train_state.of(made, KEY, tx, decays)
     before = np.asarray(state.params['class_embedder']['embedding']['embedding'])
-    step = jax.jit(train_step.of(made, tx, decays), compiler_options=QUICK)
+    step = jax.jit(train_step.of(made, tx, decays))
     losses = []
     for _ in range(60):
         state, found = step(state, batch, KEY)
@@ -205,7 +204,7 @@ def test_pixels_are_diffused_without_a_first_stage():
     made = bare(unet=unet.Model(**UNET | dict(in_channels=3, out_channels=3)), encode='step')
     batch = batch_of(made)
     draws = made.draw(KEY, batch)
-    value, _ = jax.jit(made.loss, compiler_options=QUICK)(made.init(KEY), batch, draws)
+    value, _ = jax.jit(made.loss)(made.init(KEY), batch, draws)
     level = made.schedule.level(draws.noise.t)
     alpha, sigma = (np.asarray(a)[:, None, None, None] for a in (level.alpha, level.sigma))
     target = alpha * draws.noise.eps - sigma * (batch['image'] / 127.5 - 1)
@@ -298,7 +297,7 @@ def test_embedded_texts_are_dropped_for_the_embedding_of_the_empty_one():
     told = dict(
         batch, context=np.where([[[1]], [[0]], [[1]], [[0]]], 0.5, batch['context']).astype(np.float32)
     )
-    loss = jax.jit(made.loss, compiler_options=QUICK)
+    loss = jax.jit(made.loss)
     np.testing.assert_allclose(loss(params, batch, dropped)[0], loss(params, told, kept)[0], rtol=1e-6)
     assert abs(loss(params, batch, kept)[0] - loss(params, batch, dropped)[0]) > 1e-5
 
