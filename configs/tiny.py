@@ -1,4 +1,4 @@
-"""All three stages in a minute or two on a CPU, on coloured shapes that need no data file: the wiring, not a model.
+"""All three stages in under a minute on two CPU cores, on coloured shapes that need no data file: the wiring, not art.
 
 python tools/train.py --config configs/tiny.py:first_stage --workdir runs/tiny/first_stage
 python tools/train.py --config configs/tiny.py:contrastive --workdir runs/tiny/contrastive

@@ -100,7 +100,7 @@ def assert_distributed(x, level):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', noisy())
+@pytest.mark.parametrize('name', list(noisy()))
 def test_the_distribution_is_that_of_the_data_at_any_amount_of_noise_in_one_program(name):
     levels = Schedule().level(jnp.linspace(999.0, 40.0, STEPS + 1))
     x = draw(at(levels, 0))
