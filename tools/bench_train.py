@@ -45,6 +45,7 @@ def ours(args):
     import configs
     from ldm_jax import trees
     from ldm_jax.build import build
+    from ldm_jax.diffusion import prng
     from ldm_jax.training import ema, optimizer, state
     from ldm_jax.training import step as train_step
 
@@ -62,7 +63,7 @@ def ours(args):
     )
     tx = optimizer.optimizer(1000, args.batch, lr=1e-4, curve='constant', weight_decay=1e-2, decayed='all')
     decays = {'main': ema.named('constant')}
-    key = jax.random.key(0)
+    key = prng.key(0)
     current = [state.of(stage, key, tx, decays)]
     step = jax.jit(train_step.of(stage, tx, decays), donate_argnums=0)
     rng = np.random.default_rng(0)

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ldm_jax import build, costs, trees
 from ldm_jax.checkpoints import store
+from ldm_jax.diffusion import prng
 from ldm_jax.diffusion.sampling import padded
 from ldm_jax.models import vae
 from ldm_jax.pipelines import parts as parts_of
@@ -84,7 +85,7 @@ def train(config: Mapping[str, Any], devices: Sequence[jax.Device], batch: int |
         return train_state.create(stage.init(key), tx, decays, stage.memory(), frozen)
 
     backend = parallel.backend(spread, batch_size, stage.axes(), devices)
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.eval_shape(lambda: prng.key(0))
     state = backend.like(init, key)
     shapes = examples(stage, batch_size)
     args = state, _placed(shapes, backend.batch), _placed(key, backend.replicated)
@@ -107,7 +108,7 @@ def model_flops(config: Mapping[str, Any], state: PyTree, shapes: PyTree) -> flo
     Ref: Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
     """
     stage = stage_of(config, dict(remat=False, attention_backend='naive'))
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.eval_shape(lambda: prng.key(0))
 
     def gradients(state, batch, key):
         draws = stage.draw(key, batch)

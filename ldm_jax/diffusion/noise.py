@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from ldm_jax.diffusion.prng import PHILOX
+from ldm_jax.diffusion import prng
 from ldm_jax.types import Array
 
 
 def image_keys(seeds: Array) -> Array:
     """One PRNG key for each integer seed: [B] -> keys [B]."""
-    return jax.vmap(lambda seed: jax.random.key(seed, impl=PHILOX))(seeds)
+    return jax.vmap(prng.key)(seeds)
 
 
 def streams(seeds: Sequence[int]) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -56,6 +57,11 @@ PHILOX = define_prng_impl(
     name='philox4x32_10',
     tag='philox',
 )
+
+
+def key(seed: Array | int) -> Array:
+    """The key [] of an integer seed []."""
+    return jax.random.key(seed, impl=PHILOX)
 
 
 def _numbers(shape):

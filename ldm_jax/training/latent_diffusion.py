@@ -10,7 +10,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from ldm_jax import trees
@@ -190,12 +189,16 @@ class Stage:
         shown = draws.replace(drop=jax.tree.map(jnp.zeros_like, draws.drop))
         cond = self._cond(networks, batch, shown)
         denoise = denoiser(functools.partial(networks.apply, 'unet'), self._objective.parameterization, cond)
-        rows = [x0]
-        for t in np.linspace(0.1, 0.9, 5) * self.schedule.num_train_steps:
+
+        def row(t: Array) -> Array:
             level = self.schedule.level(t)
-            rows.append(denoise(add_noise(x0, draws.noise.eps, level), level))
-        decoded = self._decoded(networks, jnp.concatenate(rows))
-        return decoded.reshape(len(rows), len(x0), *decoded.shape[1:])
+            return denoise(add_noise(x0, draws.noise.eps, level), level)
+
+        # One after the other, so that the network is once in the program.
+        rows = jax.lax.map(row, jnp.linspace(0.1, 0.9, 5) * self.schedule.num_train_steps)
+        rows = jnp.concatenate([x0[None], rows])
+        decoded = self._decoded(networks, rows.reshape(-1, *x0.shape[1:]))
+        return decoded.reshape(*rows.shape[:2], *decoded.shape[1:])
 
     def sample(self, params: PyTree, batch: PyTree, key: Array) -> dict[str, Array]:
         """samples [1, N, S, S, 3] from noise, told what examples of the batch say, or the prompts of `samples`."""

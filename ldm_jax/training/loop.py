@@ -13,6 +13,7 @@ import numpy as np
 
 from ldm_jax import pictures, trees
 from ldm_jax.data import pipeline
+from ldm_jax.diffusion import prng
 from ldm_jax.progress import Meter
 from ldm_jax.training import distributed, parallel, profiler, throughput, window, writers
 from ldm_jax.training.checkpoints import Checkpoints
@@ -89,7 +90,7 @@ class _Session:
     ):
         self._job, self._examples, self._root, self._run = job, examples, root, run
         self._spread, self._checkpoints, self._preemption = spread, checkpoints, preemption
-        self._key = jax.random.key(run.seed)
+        self._key = prng.key(run.seed)
         self._profiler = profiler.Profiler(root, run.profile)
         self._writer: writers.Writer = writers.Nothing()
         self._feed: Feed | None = None
