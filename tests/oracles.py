@@ -93,6 +93,13 @@ def float64() -> Iterator[None]:
         yield
 
 
+def assert_come_back(layout, params, state):
+    """A layout makes of parameters the state dict that they are of, to the bit."""
+    exported = transfer.export_params(layout, params)
+    assert exported.keys() == state.keys()
+    assert all(np.array_equal(exported[key], state[key]) for key in state)
+
+
 def assert_parity(module, net, rules, *inputs):
     """The output is a torch module's with the same weights, in both dtypes; the layout loses none of them.
 
@@ -105,9 +112,7 @@ def assert_parity(module, net, rules, *inputs):
     state = {f'net.{key}': array for key, array in tensors(net).items()}
     shapes = nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs)['params'])
     params = transfer.import_params(layout, state, {'module': shapes})
-    exported = transfer.export_params(layout, params)
-    assert exported.keys() == state.keys()
-    assert all(np.array_equal(exported[key], state[key]) for key in state)
+    assert_come_back(layout, params, state)
 
     with torch.no_grad():
         expected = net.double().eval()(*(torch.tensor(_channels(array, to=1)) for array in inputs))

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax.checkpoints import transfer
 from ldm_jax.checkpoints.layouts import diffusers_unet
 from ldm_jax.models import unet
 from tests import oracles
@@ -186,9 +185,7 @@ def test_parity_with_diffusers(family, dtype, tolerance):
 
     state = oracles.tensors(net)
     params = oracles.params_like(model, layout, state, size=model.downscale)
-    exported = transfer.export_params(layout, params)
-    assert exported.keys() == state.keys()
-    assert all(np.array_equal(exported[key], state[key]) for key in state)
+    oracles.assert_come_back(layout, params, state)
 
     expected = run_diffusers(net, x, t, cond, sizes, dtype)
     assert error(model, params, (x, t, cond), expected, dtype) < tolerance

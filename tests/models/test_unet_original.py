@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldm_jax.checkpoints import transfer
 from ldm_jax.checkpoints.layouts import compvis_unet
 from ldm_jax.models import unet
 from ldm_jax.types import Cond
@@ -92,9 +91,7 @@ def test_parity_with_the_original_code(name, dtype, tolerance):
 
     layout = compvis_unet.layout(model, linear)
     params = oracles.params_like(model, layout, state, size=model.downscale)
-    exported = transfer.export_params(layout, params)
-    assert exported.keys() == state.keys()
-    assert all(np.array_equal(exported[key], state[key]) for key in state)
+    oracles.assert_come_back(layout, params, state)
 
     inputs = (fixture['x'], fixture['t'], cond)
     assert error(model, params, inputs, fixture['output'], dtype) < tolerance

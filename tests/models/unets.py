@@ -48,12 +48,8 @@ def fill(model, seed=0):
 
 
 def evaluate(model, params, x, t, cond):
-    """One evaluation, compiled quickly."""
-
-    def run(params, x, t, cond):
-        return model.apply({'params': params}, x, t, cond)
-
-    return jax.jit(run)(params, x, t, cond)
+    """One evaluation, compiled."""
+    return jax.jit(model.apply)({'params': params}, x, t, cond)
 
 
 def error(model, params, inputs, expected, dtype):

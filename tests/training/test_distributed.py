@@ -36,7 +36,7 @@ class Launched:
             workdir,
         ]
         command += ['--config', 'tests/training/toy_config.py', f'--config.run.parallel.kind={kind}']
-        command += [f'--config.run.num_steps={STEPS}', '--config.run.picture_every=120']
+        command += [f'--config.run.num_steps={STEPS}', f'--config.run.picture_every={STEPS // 2}']
         environment = os.environ | {
             'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path]),
             'XLA_FLAGS': '',
@@ -117,7 +117,7 @@ def alone(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('alone')
     command = [sys.executable, 'tools/train.py', '--workdir', workdir]
     command += ['--config', 'tests/training/toy_config.py', f'--config.run.num_steps={STEPS}']
-    command += ['--config.run.save_every=120', '--config.run.picture_every=120']
+    command += [f'--config.run.{every}={STEPS // 2}' for every in ('save_every', 'picture_every')]
     environment = os.environ | {'PYTHONPATH': str(ROOT), 'XLA_FLAGS': ''}
     subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, check=True, timeout=PATIENCE)
     return results(workdir)
