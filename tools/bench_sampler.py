@@ -21,9 +21,9 @@ def main(args):
     import configs
     from ldm_jax import trees
     from ldm_jax.diffusion.sampling import padded
-    from ldm_jax.pipelines import parts as parts_of
-    from ldm_jax.pipelines import programs
-    from ldm_jax.pipelines.sampling import TABLE, Sampling
+    from ldm_jax.inference import model as parts_of
+    from ldm_jax.inference import programs
+    from ldm_jax.inference.settings import TABLE, Sampling
 
     parts = parts_of.from_settings(json.loads(configs.load(args.model).to_json()))
     shape = parts.latents(1, (args.size, args.size))

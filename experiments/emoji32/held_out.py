@@ -18,8 +18,8 @@ def main(args):
 
     from ldm_jax import pictures
     from ldm_jax.data.image_folder import Source
-    from ldm_jax.pipelines.pipeline import open_pipeline
-    from ldm_jax.pipelines.sampling import Sampling
+    from ldm_jax.inference.pipeline import open_pipeline
+    from ldm_jax.inference.settings import Sampling
     from ldm_jax.pipelines.text_to_image import text_to_image
 
     select = dict(split=('test_pair',), group=GROUPS)

@@ -19,10 +19,10 @@ from ldm_jax import build, costs, trees
 from ldm_jax.checkpoints import store
 from ldm_jax.diffusion import prng
 from ldm_jax.diffusion.sampling import padded
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference import programs
+from ldm_jax.inference.settings import TABLE, Sampling
 from ldm_jax.models import vae
-from ldm_jax.pipelines import parts as parts_of
-from ldm_jax.pipelines import programs
-from ldm_jax.pipelines.sampling import TABLE, Sampling
 from ldm_jax.training import ema, optimizer, parallel
 from ldm_jax.training import state as train_state
 from ldm_jax.training import step as train_step

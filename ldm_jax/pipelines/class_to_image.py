@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.parts import Parts
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.model import Parts
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.text_to_image import starting_noise
 
 IMAGENET = 1000  # classes; a model that knows one more has that one for none
@@ -32,7 +32,7 @@ def class_to_image(
     Raises ValueError for a model of another kind, a class that it does not know, and a guidance scale where the
     model has no class for none (cin256, the first ImageNet model): give None there.
     """
-    kinds.check(pipeline.parts, 'class_to_image', 'class')
+    model_kinds.check(pipeline.parts, 'class_to_image', 'class')
     labels = np.atleast_1d(np.asarray(labels, np.int32))
     known = num_classes(pipeline.parts)
     if labels.min() < 0 or labels.max() >= known:

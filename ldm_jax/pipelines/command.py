@@ -15,9 +15,11 @@ import numpy as np
 from ldm_jax import pictures
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.diffusion import aliases, grids
-from ldm_jax.pipelines import gallery, infotext, kinds, parameters, parts, tasks
-from ldm_jax.pipelines import preview as previews
-from ldm_jax.pipelines.pipeline import Step, open_pipeline
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import preview as previews
+from ldm_jax.inference.pipeline import Step, open_pipeline
+from ldm_jax.pipelines import gallery, infotext, parameters, tasks
 from ldm_jax.pipelines.request import PAIRS, Request, check, read_pair, read_prompts
 from ldm_jax.progress import Meter
 
@@ -78,15 +80,15 @@ def run(
     """
     folder = gallery.prepare(out)
     directory = loading.resolve(model)
-    described = parts.from_settings(store.open_model(directory).settings)
+    described = parts_of.from_settings(store.open_model(directory).settings)
     if asked.clip_skip != 1:
-        parts.skipping(described, asked.clip_skip)
+        parts_of.skipping(described, asked.clip_skip)
     task = tasks.task_of(described, asked)  # before any parameters are read
-    if asked.prompts is None and kinds.kind(described) in PROMPTED:
+    if asked.prompts is None and model_kinds.kind(described) in PROMPTED:
         raise ValueError(f'{task} wants a prompt: give --prompt, --prompts_file or --from_png.')
     if asked.guide_model is not None:
         guide = loading.resolve(asked.guide_model)
-        parts.guided(described, store.open_model(guide).settings)
+        parts_of.guided(described, store.open_model(guide).settings)
     watch = _Watch(folder / 'preview.png', preview, preview_model)
     options |= dict(dtype=dtype, batch_size=batch_size, listener=watch)
     start = time.monotonic()

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines import text_to_image
 from ldm_jax.pipelines.image_to_image import each_picture, last_levels, noised, posterior
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
 
 
 def depth_to_image(
@@ -40,7 +41,7 @@ def depth_to_image(
     as image_to_image.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    kinds.check(pipeline.parts, 'depth_to_image', 'depth')
+    model_kinds.check(pipeline.parts, 'depth_to_image', 'depth')
     images = each_picture(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Number, Sampling, per_image
+from ldm_jax.pipelines import text_to_image
 from ldm_jax.pipelines.image_to_image import each_picture
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Number, Sampling, per_image
 from ldm_jax.text import prompt
 from ldm_jax.types import Cond
 
@@ -40,7 +41,7 @@ def edit(
     pictures of another count or of a size that the model cannot make.
     """
     prompts = [instructions] if isinstance(instructions, str) else list(instructions)
-    kinds.check(pipeline.parts, 'edit', 'edit')
+    model_kinds.check(pipeline.parts, 'edit', 'edit')
     check(prompts, sampling)
     images = each_picture(images, len(prompts))
     size = pipeline.size(images.shape[1:3])

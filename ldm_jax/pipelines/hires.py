@@ -13,13 +13,14 @@ import numpy as np
 from PIL.Image import Resampling
 
 from ldm_jax.build import unknown
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines import images as pictures
-from ldm_jax.pipelines import interpolation, kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.pipelines import interpolation, text_to_image
 from ldm_jax.pipelines.image_to_image import image_to_image, last_levels, noised
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.sizes import Sizes
 
 STRENGTH = 0.7
 LATENT = 'latent_'  # before a method of interpolation
@@ -76,7 +77,7 @@ def hires(
     the model cannot make or below the first, and as text_to_image.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    kinds.check(pipeline.parts, 'hires', 'text')
+    model_kinds.check(pipeline.parts, 'hires', 'text')
     second = sampling if second is None else second
     name = WEB_UI.get(upscaler, upscaler)
     if name not in UPSCALERS:

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 
 from ldm_jax.diffusion.process import add_noise
-from ldm_jax.pipelines import kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.sizes import Sizes
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
+from ldm_jax.pipelines import text_to_image
 from ldm_jax.types import NoiseLevel
 
 
@@ -41,7 +42,7 @@ def image_to_image(
     Raises ValueError for a strength outside (0, 1] or that leaves no step, and as text_to_image.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    kinds.check(pipeline.parts, 'image_to_image', 'text')
+    model_kinds.check(pipeline.parts, 'image_to_image', 'text')
     images = each_picture(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)

@@ -13,14 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax.build import unknown
-from ldm_jax.pipelines import kinds, text_to_image
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.programs import Kept
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines import masks as masking
-from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.pipelines import text_to_image
 from ldm_jax.pipelines.image_to_image import each_picture, last_levels, noised, posterior
 from ldm_jax.pipelines.images import fit
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.programs import Kept
-from ldm_jax.pipelines.sampling import Sampling
 
 KEEPS = ('x0', 'step')
 
@@ -65,7 +66,7 @@ def inpaint(
     to make anew, an unknown content or keep, a size without a padding, and as image_to_image.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    kinds.check(pipeline.parts, 'inpaint', 'inpaint', 'text')
+    model_kinds.check(pipeline.parts, 'inpaint', 'inpaint', 'text')
     _check(content, keep, padding, size)
     images, masks = each_picture(images, len(prompts)), each_picture(masks, len(prompts))
     _check_masks(images, masks)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds, masks
-from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines import masks
 from ldm_jax.pipelines.image_to_image import each_picture
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.pipelines.text_to_image import starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 from ldm_jax.types import Cond
@@ -37,7 +38,7 @@ def inpaint_without_text(
     Raises ValueError for a model of another kind, a guidance scale, a mask of another size, or a size that the
     model cannot make.
     """
-    kinds.check(pipeline.parts, 'inpaint_without_text', 'hole')
+    model_kinds.check(pipeline.parts, 'inpaint_without_text', 'hole')
     unguided(sampling, 'inpaint_without_text')
     images = np.asarray(images, np.float32)
     images = images[None] if images.ndim == 3 else images

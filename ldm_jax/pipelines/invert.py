@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax.diffusion.sampling import ascending
-from ldm_jax.pipelines import kinds, text_to_image
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines import text_to_image
 from ldm_jax.pipelines.image_to_image import each_picture
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.samplers import ddim_inverse
 
 DDIM = Sampling('ddim', 'leading', num_steps=50)
@@ -40,7 +41,7 @@ def invert(
     Raises ValueError for a model that is told more than a text, and for a size that it cannot make.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    kinds.check(pipeline.parts, 'invert', 'text')
+    model_kinds.check(pipeline.parts, 'invert', 'text')
     images = each_picture(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     _, levels = sampling.plan(pipeline.parts.schedule)

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.parts import Parts
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.model import Parts
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.text_to_image import starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 
@@ -39,7 +39,7 @@ def layout_to_image(
 
     Raises ValueError for a model of another kind, a guidance scale, or a layout that it cannot be told.
     """
-    kinds.check(pipeline.parts, 'layout_to_image', 'layout')
+    model_kinds.check(pipeline.parts, 'layout_to_image', 'layout')
     unguided(sampling, 'layout_to_image')
     if not layouts or not isinstance(layouts[0][0], Sequence):
         layouts = [layouts]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.pipelines.image_to_image import each_picture
 from ldm_jax.pipelines.inpaint import inpaint
-from ldm_jax.pipelines.pipeline import Pipeline
 
 
 def outpaint(

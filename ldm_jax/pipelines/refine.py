@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from ldm_jax.pipelines import kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.sizes import Sizes
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
+from ldm_jax.pipelines import text_to_image
 from ldm_jax.types import NoiseLevel, Schedule
 
 
@@ -82,7 +83,7 @@ def handover(schedule: Schedule, levels: NoiseLevel, share: float) -> int:
 def check(base: Pipeline, refiner: Pipeline) -> None:
     """Raises ValueError for models that cannot hand latents over."""
     for each in (base, refiner):
-        kinds.check(each.parts, 'refine', 'text')
+        model_kinds.check(each.parts, 'refine', 'text')
     for name in ('schedule', 'latent_scale', 'downscale'):
         ours, theirs = getattr(base.parts, name), getattr(refiner.parts, name)
         if ours != theirs:

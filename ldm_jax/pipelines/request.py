@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ldm_jax.build import unknown
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines import images
 from ldm_jax.pipelines.masks import CONTENTS
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.sizes import Sizes
 from ldm_jax.text import prompt
 
 PAIRS = {  # field -> the form of its two numbers, and what is between them

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.pipelines import images, kinds
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference.model import Parts
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.pipelines import images
 from ldm_jax.pipelines.class_to_image import class_to_image, has_null
 from ldm_jax.pipelines.depth_to_image import depth_to_image
 from ldm_jax.pipelines.edit import check as check_edit
@@ -21,8 +24,6 @@ from ldm_jax.pipelines.inpaint import inpaint
 from ldm_jax.pipelines.inpaint_without_text import inpaint_without_text
 from ldm_jax.pipelines.layout_to_image import layout_to_image
 from ldm_jax.pipelines.outpaint import outpaint
-from ldm_jax.pipelines.parts import Parts
-from ldm_jax.pipelines.pipeline import Pipeline
 from ldm_jax.pipelines.refine import refine
 from ldm_jax.pipelines.request import PAIRS, Request
 from ldm_jax.pipelines.semantic_to_image import semantic_to_image
@@ -59,7 +60,7 @@ def given_fields(request: Request) -> set[str]:
 
 def task_of(parts: Parts, request: Request) -> str:
     """The name of the task. Raises ValueError, with what would do, when none fits the model and what is given."""
-    kind, given = kinds.kind(parts), given_fields(request)
+    kind, given = model_kinds.kind(parts), given_fields(request)
     fitting = {name: task for name, task in TASKS.items() if kind in task.kinds}
     for name, task in fitting.items():
         if set(task.needs) <= given <= set(task.needs + task.takes):
@@ -70,8 +71,8 @@ def task_of(parts: Parts, request: Request) -> str:
         for name, task in fitting.items()
     )
     raise ValueError(
-        f'This model is told {kinds.KINDS[kind][0]}, and the request has {sorted(given) or "nothing more"}, which is '
-        f'none of its tasks: {ways or "there are none"}.'
+        f'This model is told {model_kinds.KINDS[kind][0]}, and the request has {sorted(given) or "nothing more"}, '
+        f'which is none of its tasks: {ways or "there are none"}.'
     )
 
 
@@ -90,7 +91,7 @@ def guidance_scale(parts: Parts, request: Request, default: float | None = None)
     """
     if request.guidance_scale is not None or request.guide_model is not None:
         return request.guidance_scale
-    kind = kinds.kind(parts)
+    kind = model_kinds.kind(parts)
     if kind == 'class':
         return (default or CLASS_GUIDANCE_SCALE) if has_null(parts) else None
     return (default or GUIDANCE_SCALE) if parts.has_tokenizer else None

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.guide import Guide
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.sizes import Sizes
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.guidance import Guide
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
 from ldm_jax.text import prompt
 from ldm_jax.types import Cond, NoiseLevel
 
@@ -42,7 +42,7 @@ def text_to_image(
     Raises ValueError for a model that is told something else too, or for a size that it cannot make.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    kinds.check(pipeline.parts, 'text_to_image', 'text')
+    model_kinds.check(pipeline.parts, 'text_to_image', 'text')
     size = pipeline.size(size)
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)

@@ -12,12 +12,13 @@ import numpy as np
 
 from ldm_jax.diffusion import noise_sources
 from ldm_jax.diffusion.process import add_noise
-from ldm_jax.pipelines import augmentation, kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines import augmentation, text_to_image
 from ldm_jax.pipelines.image_to_image import each_picture
 from ldm_jax.pipelines.images import check_size
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
 
 MAX_NOISE_LEVEL = 350  # in training
 
@@ -44,7 +45,7 @@ def upscale(
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     parts = pipeline.parts
-    kinds.check(parts, 'upscale', 'upscale')
+    model_kinds.check(parts, 'upscale', 'upscale')
     images = each_picture(images, len(prompts))
     height, width = images.shape[1:3]
     check_size((height, width), parts.unet.downscale)

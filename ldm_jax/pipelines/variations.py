@@ -13,13 +13,14 @@ import numpy as np
 
 from ldm_jax.diffusion import noise_sources
 from ldm_jax.diffusion.process import add_noise
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.model import Params, Parts
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.models import clip_vision
 from ldm_jax.models.layers import timestep_embedding
-from ldm_jax.pipelines import augmentation, kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.parts import Params, Parts
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines import augmentation, text_to_image
 from ldm_jax.schedules import squared_cosine
 from ldm_jax.types import Array, NoiseLevel
 
@@ -56,7 +57,7 @@ def variations(
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     parts = pipeline.parts
-    kinds.check(parts, 'variations', 'variation')
+    model_kinds.check(parts, 'variations', 'variation')
     size = pipeline.size(size)
     given = _embeddings(parts, images)
     count = _count(images if given is None else given)
@@ -92,7 +93,7 @@ def embed(pipeline: Pipeline, images: Pictures) -> np.ndarray:
 
     Raises ValueError for a model without an image encoder.
     """
-    kinds.check(pipeline.parts, 'embed', 'variation')
+    model_kinds.check(pipeline.parts, 'embed', 'variation')
     side = pipeline.parts.image_encoder.image_size
     images = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else images
     prepared = [clip_vision.preprocess(jnp.asarray(image, jnp.float32)[None], side)[0] for image in images]

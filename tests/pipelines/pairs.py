@@ -16,7 +16,7 @@ from ldm_jax.checkpoints import keymap, store
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.loading import Loaded
 from ldm_jax.diffusion import noise_sources
-from ldm_jax.pipelines.pipeline import Pipeline, open_pipeline
+from ldm_jax.inference.pipeline import Pipeline, open_pipeline
 from tests.checkpoints import folders
 
 

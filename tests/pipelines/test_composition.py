@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.text_to_image import text_to_image, texts
 from tests.checkpoints import folders
 from tests.pipelines import pairs

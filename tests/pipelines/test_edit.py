@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.edit import edit
-from ldm_jax.pipelines.sampling import Sampling
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['make it a red cat', 'turn it into two green apples'], 'blurry'

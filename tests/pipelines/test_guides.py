@@ -8,8 +8,8 @@ import pytest
 
 from ldm_jax import build
 from ldm_jax.checkpoints.loading import Loaded
-from ldm_jax.pipelines import parts
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.text_to_image import starting_noise, text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
@@ -84,15 +84,15 @@ def test_zero_init_and_thresholding_reach_the_prediction(pipelines):
 
 
 def test_a_guide_that_does_not_go_with_the_model_is_refused(pipelines):
-    described = parts.from_settings(SETTINGS)
+    described = parts_of.from_settings(SETTINGS)
     for change, words in [
         (dict(parameterization='v'), 'parameterization is v of it, not eps'),
         (dict(latent_scale=1.0), 'latent_scale is 1.0 of it'),
     ]:
         with pytest.raises(ValueError, match=words):
-            parts.guided(described, SETTINGS | change)
+            parts_of.guided(described, SETTINGS | change)
     with pytest.raises(ValueError, match='unet.context_width is 36 of it, not 16'):
-        parts.guided(
+        parts_of.guided(
             described, folders.TINY['StableDiffusionXLPipeline'] | {'latent_scale': SETTINGS['latent_scale']}
         )
     with pytest.raises(ValueError, match='open the pipeline with one'):

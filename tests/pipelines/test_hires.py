@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines import images as pictures
 from ldm_jax.pipelines.hires import UPSCALERS, WEB_UI, hires
-from ldm_jax.pipelines.sampling import Sampling
 from tests.pipelines import pairs
 
 KIND = 'StableDiffusionPipeline'

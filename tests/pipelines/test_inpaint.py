@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines import masks as masking
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.inpaint import inpaint
-from ldm_jax.pipelines.sampling import Sampling
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.invert import edit_by_inversion, invert
-from ldm_jax.pipelines.sampling import Sampling
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.inference.programs import Programs
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.class_to_image import class_to_image
 from ldm_jax.pipelines.inpaint_without_text import inpaint_without_text
 from ldm_jax.pipelines.layout_to_image import layout_to_image, tokens
-from ldm_jax.pipelines.programs import Programs
-from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.pipelines.semantic_to_image import semantic_to_image
 from ldm_jax.pipelines.super_resolution import super_resolution
 from ldm_jax.pipelines.text_to_image import text_to_image

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.inpaint import inpaint
 from ldm_jax.pipelines.outpaint import extended, outpaint
-from ldm_jax.pipelines.sampling import Sampling
 from tests.pipelines import pairs
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 12, 20, 3)).astype(np.float32)

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.pipelines import parts
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.programs import Programs
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.programs import Programs
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines.refine import check, handover, refine
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.sizes import Sizes
 from ldm_jax.schedules.scaled_linear import Schedule
 from ldm_jax.types import Cond
 from tests import walks
@@ -87,7 +87,7 @@ class Toy(nn.Module):
 
 
 def toy():
-    network = parts.Parts(Toy(), Toy(), Schedule(), 'eps', latent_scale=1.0, latent_size=2)
+    network = parts_of.Parts(Toy(), Toy(), Schedule(), 'eps', latent_scale=1.0, latent_size=2)
     programs = Programs(network, tuple(jax.devices()[:1]))
     return Pipeline(network, programs.place({'unet': {}}), (), programs)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines.request import Request, check, read_pair, read_prompts
-from ldm_jax.pipelines.sizes import Sizes
 
 
 @pytest.fixture

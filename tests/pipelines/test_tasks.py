@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.pipelines import parts, tasks
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
+from ldm_jax.pipelines import tasks
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.images import load_image
 from ldm_jax.pipelines.request import Request
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.sizes import Sizes
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
@@ -19,7 +20,7 @@ TEXT, INPAINT = 'StableDiffusionPipeline', 'StableDiffusionInpaintPipeline'
 
 
 def described(name):
-    return parts.from_settings(folders.TINY[name])
+    return parts_of.from_settings(folders.TINY[name])
 
 
 @pytest.mark.parametrize(

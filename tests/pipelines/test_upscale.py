@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.upscale import upscale
 from tests.pipelines import pairs
 

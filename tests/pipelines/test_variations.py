@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines import variations as of_pictures
-from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.pipelines.variations import embed, mixed, variations
 from tests.pipelines import pairs
 

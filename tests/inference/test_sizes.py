@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines import text_to_image
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.sizes import Sizes
 from tests.pipelines import pairs
 
 BASE, REFINER = 'StableDiffusionXLPipeline', 'StableDiffusionXLImg2ImgPipeline'

@@ -22,9 +22,9 @@ from ldm_jax.diffusion.blending import KeepX, keep_x0
 from ldm_jax.diffusion.denoiser import denoiser, on_schedule
 from ldm_jax.diffusion.prng import PHILOX
 from ldm_jax.diffusion.sampling import walk
-from ldm_jax.pipelines import guide as guides
-from ldm_jax.pipelines.guide import Guide
-from ldm_jax.pipelines.parts import Params, Parts
+from ldm_jax.inference import guidance as guides
+from ldm_jax.inference.guidance import Guide
+from ldm_jax.inference.model import Params, Parts
 from ldm_jax.types import Array, Cond, NoiseLevel, PyTree, Sampler, Solver
 
 

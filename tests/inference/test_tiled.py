@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ldm_jax.checkpoints.layouts import autoencoder
+from ldm_jax.inference.tiled import FirstStage
 from ldm_jax.models import layers, taesd, vae
-from ldm_jax.pipelines.tiled import FirstStage
 from tests import oracles
 
 MODEL = vae.Model(z_channels=2, channels=8, channel_mult=(1, 2), num_res_blocks=1, num_groups=4)

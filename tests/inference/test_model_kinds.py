@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from ldm_jax.pipelines import kinds, parts
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference import model_kinds
 from tests.checkpoints import folders
 
 
@@ -26,17 +27,17 @@ from tests.checkpoints import folders
     ],
 )
 def test_every_kind_of_folder_has_its_kind(name, kind):
-    assert kinds.kind(parts.from_settings(folders.TINY[name])) == kind
+    assert model_kinds.kind(parts_of.from_settings(folders.TINY[name])) == kind
 
 
 def test_errors_say_what_is_wanted_what_there_is_and_what_fits():
-    found = parts.from_settings(folders.TINY['StableDiffusionPipeline'])
-    kinds.check(found, 'inpaint', 'inpaint', 'text')
+    found = parts_of.from_settings(folders.TINY['StableDiffusionPipeline'])
+    model_kinds.check(found, 'inpaint', 'inpaint', 'text')
     with pytest.raises(
         ValueError,
         match=r'^edit is for .* told a text and a picture\. This one is told a text: .* text_to_image',
     ):
-        kinds.check(found, 'edit', 'edit')
+        model_kinds.check(found, 'edit', 'edit')
     strange = dataclasses.replace(found, unet=dataclasses.replace(found.unet, in_channels=11))
     with pytest.raises(ValueError, match='told what no task here knows'):
-        kinds.check(strange, 'edit', 'edit')
+        model_kinds.check(strange, 'edit', 'edit')

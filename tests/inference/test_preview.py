@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.inference import preview
 from ldm_jax.models import taesd
-from ldm_jax.pipelines import preview
 from tests import oracles
 
 

@@ -1,6 +1,6 @@
 """A model that makes pictures: what every task of this folder is given.
 
-from ldm_jax.pipelines.pipeline import open_pipeline
+from ldm_jax.inference.pipeline import open_pipeline
 from ldm_jax.pipelines.text_to_image import text_to_image
 
 pictures = text_to_image(open_pipeline('emoji32'), 'a red apple, noto style', seed=1)
@@ -21,14 +21,14 @@ from ldm_jax.checkpoints import loading
 from ldm_jax.diffusion import noise, noise_sources
 from ldm_jax.diffusion.sampling import padded
 from ldm_jax.diffusion.windows import Windows
-from ldm_jax.pipelines import parts as parts_of
-from ldm_jax.pipelines.guide import Guide
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference.guidance import Guide
+from ldm_jax.inference.model import Params, Parts
+from ldm_jax.inference.programs import Images, Job, Kept, Programs, pad
+from ldm_jax.inference.settings import TABLE, Sampling, per_image
+from ldm_jax.inference.sizes import Sizes
+from ldm_jax.inference.tiled import FirstStage
 from ldm_jax.pipelines.images import check_size
-from ldm_jax.pipelines.parts import Params, Parts
-from ldm_jax.pipelines.programs import Images, Job, Kept, Programs, pad
-from ldm_jax.pipelines.sampling import TABLE, Sampling, per_image
-from ldm_jax.pipelines.sizes import Sizes
-from ldm_jax.pipelines.tiled import FirstStage
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
 
 

@@ -19,8 +19,8 @@ from ldm_jax.build import unknown
 from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.denoiser import Network
 from ldm_jax.diffusion.windows import Windows, windowed
+from ldm_jax.inference.tiled import FirstStage
 from ldm_jax.models.layers import timestep_embedding
-from ldm_jax.pipelines.tiled import FirstStage
 from ldm_jax.types import Array, Cond, PyTree, Schedule
 
 Params = Mapping[str, PyTree]  # part -> parameters

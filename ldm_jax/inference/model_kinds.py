@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldm_jax.pipelines.parts import Parts
+from ldm_jax.inference.model import Parts
 
 # Kind of model -> (what it is told, the tasks that fit).
 KINDS = {

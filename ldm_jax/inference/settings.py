@@ -12,7 +12,7 @@ import numpy as np
 from ldm_jax import build
 from ldm_jax.build import unknown
 from ldm_jax.diffusion import aliases, grids, noise_sources
-from ldm_jax.pipelines.guide import RULES, Guide
+from ldm_jax.inference.guidance import RULES, Guide
 from ldm_jax.types import NoiseLevel, Sampler, Schedule, Solver
 
 TABLE = 1024  # steps that a compiled program has space for

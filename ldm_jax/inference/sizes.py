@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ldm_jax.pipelines.parts import Parts
+from ldm_jax.inference.model import Parts
 
 GOOD, BAD = 6.0, 2.5  # aesthetic scores of what is wanted and of what is not, from the original code
 
