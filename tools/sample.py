@@ -108,7 +108,7 @@ def parse():
 
 
 def main(args):
-    from ldm_jax.pipelines import command
+    from ldm_jax.requests import command
 
     if args.list_samplers:
         print(command.listing())

@@ -16,15 +16,15 @@ GROUPS = ('food-drink', 'animals-nature')
 def main(args):
     import numpy as np
 
-    from ldm_jax import pictures
     from ldm_jax.data.image_folder import Source
+    from ldm_jax.images import contact_sheet, save_png, to_float
     from ldm_jax.inference.pipeline import open_pipeline
     from ldm_jax.inference.settings import Sampling
     from ldm_jax.pipelines.text_to_image import text_to_image
 
     select = dict(split=('test_pair',), group=GROUPS)
     source = Source(args.data, image_size=32, text='{caption}, {style} style', select=select)
-    real = np.stack([pictures.to_float(source[i]['image']) for i in range(len(source))])
+    real = np.stack([to_float(source[i]['image']) for i in range(len(source))])
     sampled = text_to_image(
         open_pipeline(args.model, batch_size=64),
         [source.caption(i) for i in range(len(source))],
@@ -41,10 +41,8 @@ def main(args):
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     shown = np.random.default_rng(0).permutation(n)[:16]
-    sheet = pictures.contact_sheet(np.stack([real[shown], sampled[shown]]))
-    pictures.save_png(
-        out / 'held_out.png', sheet, {'captions': ' | '.join(map(source.caption, shown))}, scale=2
-    )
+    sheet = contact_sheet(np.stack([real[shown], sampled[shown]]))
+    save_png(out / 'held_out.png', sheet, {'captions': ' | '.join(map(source.caption, shown))}, scale=2)
     print(out / 'held_out.png')
 
 

@@ -26,9 +26,8 @@ from ldm_jax.inference.guidance import Guide
 from ldm_jax.inference.model import Params, Parts
 from ldm_jax.inference.programs import Images, Job, Kept, Programs, pad
 from ldm_jax.inference.settings import TABLE, Sampling, per_image
-from ldm_jax.inference.sizes import Sizes
+from ldm_jax.inference.sizes import Sizes, check_size
 from ldm_jax.inference.tiled import FirstStage
-from ldm_jax.pipelines.images import check_size
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
 
 

@@ -43,3 +43,13 @@ class Sizes:
             score = BAD if negative else GOOD
         last = tuple(self.target or size) if parts.num_sizes == 6 else (score,)
         return (*(self.original or size), *self.crop, *last)
+
+
+def check_size(size: tuple[int, int], multiple: int = 8) -> None:
+    """Raises ValueError, with the nearest size that works, unless H and W are multiples of the first stage's factor."""
+    if any(side < 1 or side % multiple for side in size):
+        nearest = tuple(max(round(side / multiple), 1) * multiple for side in size)
+        raise ValueError(
+            f'Size {size[0]} x {size[1]} (height x width) is not made of multiples of {multiple}. '
+            f'The nearest that is: {nearest[0]} x {nearest[1]}.'
+        )

@@ -13,8 +13,8 @@ from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import Sampling
-from ldm_jax.pipelines import text_to_image
-from ldm_jax.pipelines.image_to_image import each_picture, last_levels, noised, posterior
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import each_image, last_levels, noised, posterior
 
 
 def depth_to_image(
@@ -42,12 +42,12 @@ def depth_to_image(
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     model_kinds.check(pipeline.parts, 'depth_to_image', 'depth')
-    images = each_picture(images, len(prompts))
+    images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
-    told = latent_depths(each_picture(depths, len(prompts)), pipeline.parts.latents(1, size)[1:3])
-    texts, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    told = latent_depths(each_image(depths, len(prompts)), pipeline.parts.latents(1, size)[1:3])
+    texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, pipeline.noise(seeds, size, sampling.noise_source, draw=1), levels)
     conds = tuple(cond.replace(concat=told) for cond in texts)

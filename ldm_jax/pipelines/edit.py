@@ -13,8 +13,8 @@ from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import Number, Sampling, per_image
-from ldm_jax.pipelines import text_to_image
-from ldm_jax.pipelines.image_to_image import each_picture
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import each_image, starting_noise
 from ldm_jax.text import prompt
 from ldm_jax.types import Cond
 
@@ -43,12 +43,12 @@ def edit(
     prompts = [instructions] if isinstance(instructions, str) else list(instructions)
     model_kinds.check(pipeline.parts, 'edit', 'edit')
     check(prompts, sampling)
-    images = each_picture(images, len(prompts))
+    images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)
-    texts, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
-    x = text_to_image.starting_noise(pipeline, sampling, levels, seeds, size)
+    texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
+    x = starting_noise(pipeline, sampling, levels, seeds, size)
     # These models are told the posterior's mean, not scaled as the latents that they make.
     told = pipeline.encode(images) / np.float32(pipeline.parts.latent_scale)
     if guide.scale is not None:

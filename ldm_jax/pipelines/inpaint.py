@@ -13,15 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax.build import unknown
+from ldm_jax.images import fit
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.programs import Kept
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines import masks as masking
-from ldm_jax.pipelines import text_to_image
-from ldm_jax.pipelines.image_to_image import each_picture, last_levels, noised, posterior
-from ldm_jax.pipelines.images import fit
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import at_start, each_image, last_levels, noised, posterior
 
 KEEPS = ('x0', 'step')
 
@@ -68,7 +68,7 @@ def inpaint(
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     model_kinds.check(pipeline.parts, 'inpaint', 'inpaint', 'text')
     _check(content, keep, padding, size)
-    images, masks = each_picture(images, len(prompts)), each_picture(masks, len(prompts))
+    images, masks = each_image(images, len(prompts)), each_image(masks, len(prompts))
     _check_masks(images, masks)
     levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
@@ -76,14 +76,14 @@ def inpaint(
     size = pipeline.size(images.shape[1:3] if padding is None else size)
     views, view_masks, regions = _views(images, masks, padding, size)
     small = _latent_masks(pipeline, view_masks, keep)
-    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     start = np.stack([masking.masked_image(content, *each) for each in zip(views, view_masks, strict=True)])
     has_channels, full, draws = pipeline.parts.extra_channels > 0, strength == 1, itertools.count()
     # In diffusers' order, which draws nothing for what it does not need.
     known = None if has_channels and full else posterior(pipeline, start, seeds, sampling, next(draws))
     noise = pipeline.noise(seeds, size, sampling.noise_source, next(draws))
     if full:
-        x = text_to_image.at_start(sampling, levels, noise)
+        x = at_start(sampling, levels, noise)
     else:
         # The content 'latent_noise' is the very noise that is added, as in A1111's web UI.
         x = noised(masking.masked_latents(content, known, small, noise), noise, levels)

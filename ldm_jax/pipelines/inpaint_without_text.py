@@ -14,8 +14,7 @@ from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines import masks
-from ldm_jax.pipelines.image_to_image import each_picture
-from ldm_jax.pipelines.text_to_image import starting_noise
+from ldm_jax.pipelines.start import each_image, starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 from ldm_jax.types import Cond
 
@@ -42,7 +41,7 @@ def inpaint_without_text(
     unguided(sampling, 'inpaint_without_text')
     images = np.asarray(images, np.float32)
     images = images[None] if images.ndim == 3 else images
-    hidden = each_picture(hidden, len(images)) >= 0.5
+    hidden = each_image(hidden, len(images)) >= 0.5
     masks.check_same_size(images[0], hidden[0])
     size = pipeline.size(images.shape[1:3])
     seeds = pipelines.seeds_from(seed, len(images))

@@ -14,8 +14,8 @@ from ldm_jax.diffusion.sampling import ascending
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import Sampling
-from ldm_jax.pipelines import text_to_image
-from ldm_jax.pipelines.image_to_image import each_picture
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import each_image
 from ldm_jax.samplers import ddim_inverse
 
 DDIM = Sampling('ddim', 'leading', num_steps=50)
@@ -42,11 +42,11 @@ def invert(
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     model_kinds.check(pipeline.parts, 'invert', 'text')
-    images = each_picture(images, len(prompts))
+    images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     _, levels = sampling.plan(pipeline.parts.schedule)
     plain = dataclasses.replace(sampling, guidance_scale=None)
-    conds, guide = text_to_image.texts(pipeline, plain, prompts, '', size)
+    conds, guide = prompt_conds(pipeline, plain, prompts, '', size)
     latents = pipeline.encode(images)
     sampler, seeds = ddim_inverse.Sampler(iterations), [0] * len(prompts)
     return pipeline.sample(plain, latents, ascending(levels), conds, seeds, sampler=sampler, guide=guide)
@@ -81,5 +81,5 @@ def edit_by_inversion(
     x = invert(pipeline, source_prompts, images, iterations=iterations, sampling=sampling)
     _, levels = sampling.plan(pipeline.parts.schedule)
     size = tuple(side * pipeline.parts.downscale for side in x.shape[1:3])
-    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, [0] * len(prompts), guide=guide))

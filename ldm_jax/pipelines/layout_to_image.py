@@ -17,7 +17,7 @@ from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.model import Parts
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import Sampling
-from ldm_jax.pipelines.text_to_image import starting_noise
+from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 
 # Class, left, top, right, bottom; the picture is 0 to 1 each way.

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ldm_jax import pictures
 from ldm_jax.build import unknown
-from ldm_jax.pipelines.images import fit, resample
+from ldm_jax.images import fit, resample, to_uint8
 
 CONTENTS = ('fill', 'original', 'latent_noise', 'latent_nothing')
 FILL_LAYERS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))  # radius of the blur, times laid over
@@ -138,7 +137,7 @@ def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     nothing is known within reach it stays black.
     """
     known = 1 - mask
-    colours = pictures.to_uint8(image) * known
+    colours = to_uint8(image) * known
     # Colours premultiplied by their opacity: a blur then weighs them by how much of them is known.
     layer = np.round(np.concatenate([colours, 255 * known], -1)).astype(np.uint8)
     canvas = np.zeros(layer.shape, np.float32)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.pipelines.image_to_image import each_picture
 from ldm_jax.pipelines.inpaint import inpaint
+from ldm_jax.pipelines.start import each_image
 
 
 def outpaint(
@@ -44,7 +44,7 @@ def outpaint(
     Raises ValueError where nothing is added or something less than nothing, and as inpaint.
     """
     batch = 1 if isinstance(prompts, str) else len(prompts)
-    canvas, mask = extended(each_picture(images, batch), (top, bottom), (left, right), blur)
+    canvas, mask = extended(each_image(images, batch), (top, bottom), (left, right), blur)
     return inpaint(pipeline, prompts, canvas, mask, negative_prompts, content=content, blur=blur, **options)
 
 

@@ -16,7 +16,8 @@ from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.inference.sizes import Sizes
-from ldm_jax.pipelines import text_to_image
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.types import NoiseLevel, Schedule
 
 
@@ -51,10 +52,10 @@ def refine(
     _, levels = sampling.plan(pipeline.parts.schedule)
     first = handover(pipeline.parts.schedule, levels, share)
     told = [
-        text_to_image.texts(each, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
+        prompt_conds(each, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
         for each in (pipeline, refiner)
     ]
-    x = text_to_image.starting_noise(pipeline, sampling, levels, seeds, size)
+    x = starting_noise(pipeline, sampling, levels, seeds, size)
     x = pipeline.sample(sampling, x, levels, told[0][0], seeds, guide=told[0][1], stop=first)
     rest = jax.tree.map(lambda a: a[first:], levels)
     return refiner.decode(refiner.sample(sampling, x, rest, told[1][0], seeds, guide=told[1][1]))

@@ -13,7 +13,7 @@ from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import Sampling
-from ldm_jax.pipelines.text_to_image import starting_noise
+from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.types import Cond
 
 

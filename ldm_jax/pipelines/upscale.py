@@ -16,9 +16,10 @@ from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import Sampling
-from ldm_jax.pipelines import augmentation, text_to_image
-from ldm_jax.pipelines.image_to_image import each_picture
-from ldm_jax.pipelines.images import check_size
+from ldm_jax.inference.sizes import check_size
+from ldm_jax.pipelines import augmentation
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import at_start, each_image
 
 MAX_NOISE_LEVEL = 350  # in training
 
@@ -46,7 +47,7 @@ def upscale(
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     parts = pipeline.parts
     model_kinds.check(parts, 'upscale', 'upscale')
-    images = each_picture(images, len(prompts))
+    images = each_image(images, len(prompts))
     height, width = images.shape[1:3]
     check_size((height, width), parts.unet.downscale)
     size = pipeline.size((height * parts.downscale, width * parts.downscale))
@@ -57,8 +58,8 @@ def upscale(
     # The small picture's noise is the first that diffusers draws.
     shapes = [images.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
-    x = text_to_image.at_start(sampling, levels, x)
+    x = at_start(sampling, levels, x)
     told = dict(concat=np.asarray(add_noise(images, noise, at)), label=np.asarray(at.t, np.int32))
-    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     conds = tuple(cond.replace(**told) for cond in conds)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))

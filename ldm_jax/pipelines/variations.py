@@ -20,7 +20,9 @@ from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.models import clip_vision
 from ldm_jax.models.layers import timestep_embedding
-from ldm_jax.pipelines import augmentation, text_to_image
+from ldm_jax.pipelines import augmentation
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import at_start
 from ldm_jax.schedules import squared_cosine
 from ldm_jax.types import Array, NoiseLevel
 
@@ -77,10 +79,10 @@ def variations(
     # The embedding's noise is the first that diffusers draws.
     shapes = [embeddings.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
-    x = text_to_image.at_start(sampling, levels, x)
+    x = at_start(sampling, levels, x)
     vector = pipeline.programs.map(_told, pipeline.params, embeddings, noise, at)
     prompts = prompts * (batch // len(prompts))
-    texts, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     conds = [cond.replace(vector=vector) for cond in texts]
     if guide.scale is not None:
         # In training a quarter of the pictures had zeros, for their noise level too.

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax import pictures, trees
+from ldm_jax import trees
 from ldm_jax.data import pipeline
+from ldm_jax.images import to_float
 from ldm_jax.models import clip, clip_vision
 from ldm_jax.types import Array, PyTree, Tokenizer
 
@@ -43,7 +44,7 @@ class Stage:
         """Examples as the loss wants them: dict(image=float32 [S, S, 3] in [-1, 1], tokens=int32 [L])."""
 
         def example(row):
-            return {'image': pictures.to_float(row['image']), 'tokens': self.tokenizer(row['text'])[0]}
+            return {'image': to_float(row['image']), 'tokens': self.tokenizer(row['text'])[0]}
 
         return pipeline.Mapped(source, example)
 

@@ -32,9 +32,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from ldm_jax import pictures, trees
+from ldm_jax import trees
 from ldm_jax.build import unknown
 from ldm_jax.data import pipeline
+from ldm_jax.images import to_float
 from ldm_jax.models import quantizer, vae
 from ldm_jax.types import Array, PyTree
 
@@ -154,7 +155,7 @@ class Stage:
 
     def prepare(self, source: pipeline.Examples) -> pipeline.Examples:
         """Examples as the loss wants them: dict(image=float32 [S, S, 3] in [-1, 1])."""
-        return pipeline.Mapped(source, lambda example: {'image': pictures.to_float(example['image'])})
+        return pipeline.Mapped(source, lambda example: {'image': to_float(example['image'])})
 
     def draw(self, key: Array, batch: PyTree) -> Draws:
         if self._has_codebook:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ldm_jax import pictures, trees
+from ldm_jax import trees
 from ldm_jax.data import pipeline
 from ldm_jax.diffusion import prng
+from ldm_jax.images import contact_sheet
 from ldm_jax.progress import Meter
 from ldm_jax.training import distributed, parallel, profiler, throughput, window, writers
 from ldm_jax.training.checkpoints import Checkpoints
@@ -228,7 +229,7 @@ class _Session:
             in_thread(lambda: jax.device_get(self._pictures(state, shown, self._key)))
         )
         for name, rows in made.items():
-            self._writer.image(self.step, name, pictures.contact_sheet(np.asarray(rows, np.float32)))
+            self._writer.image(self.step, name, contact_sheet(np.asarray(rows, np.float32)))
 
     @functools.cached_property
     def _shown(self) -> PyTree:

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ldm_jax import pictures
 from ldm_jax.build import unknown
+from ldm_jax.images import save_png, to_uint8
 
 Scalars = Mapping[str, Any]  # name -> float, or a list of them; NaN where there is no value
 
@@ -115,7 +115,7 @@ class Files:
     def image(self, step: int, name: str, sheet: np.ndarray) -> None:
         folder = self._root / PICTURES
         folder.mkdir(exist_ok=True)
-        pictures.save_png(folder / f'{step:07}_{name}.png', sheet, scale=2)
+        save_png(folder / f'{step:07}_{name}.png', sheet, scale=2)
 
     def close(self) -> None:
         self._log.close()
@@ -142,7 +142,7 @@ class TensorBoard:
             self._writer.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, sheet: np.ndarray) -> None:
-        self._writer.add_image(name, pictures.to_uint8(sheet), step, dataformats='HWC')
+        self._writer.add_image(name, to_uint8(sheet), step, dataformats='HWC')
 
     def close(self) -> None:
         self._writer.close()
@@ -174,7 +174,7 @@ class WeightsAndBiases:
         self._run.log({'step': step, **_flat(values)})
 
     def image(self, step: int, name: str, sheet: np.ndarray) -> None:
-        self._run.log({'step': step, name: self._wandb.Image(pictures.to_uint8(sheet))})
+        self._run.log({'step': step, name: self._wandb.Image(to_uint8(sheet))})
 
     def close(self) -> None:
         self._run.finish()

@@ -6,6 +6,7 @@ import pytest
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines import text_to_image
+from ldm_jax.pipelines.prompts import prompt_conds
 from tests.pipelines import pairs
 
 BASE, REFINER = 'StableDiffusionXLPipeline', 'StableDiffusionXLImg2ImgPipeline'
@@ -26,7 +27,7 @@ def test_numbers_are_those_of_diffusers(name, sizes, negative_sizes):
     torch = pytest.importorskip('torch')
     pytest.importorskip('diffusers')
     ours, theirs = pairs.pair(name)
-    found, _ = text_to_image.texts(ours, Sampling(), ['a red cat'], 'blurry', (16, 32), sizes, negative_sizes)
+    found, _ = prompt_conds(ours, Sampling(), ['a red cat'], 'blurry', (16, 32), sizes, negative_sizes)
     told = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

@@ -10,7 +10,8 @@ from ldm_jax import build
 from ldm_jax.checkpoints.loading import Loaded
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference.settings import Sampling
-from ldm_jax.pipelines.text_to_image import starting_noise, text_to_image
+from ldm_jax.pipelines.start import starting_noise
+from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 

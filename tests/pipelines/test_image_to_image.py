@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ldm_jax.inference.settings import Sampling
-from ldm_jax.pipelines.image_to_image import image_to_image, last_levels
+from ldm_jax.pipelines.image_to_image import image_to_image
+from ldm_jax.pipelines.start import last_levels
 from ldm_jax.schedules.scaled_linear import Schedule
 from tests.checkpoints import folders
 from tests.pipelines import pairs

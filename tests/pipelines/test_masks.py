@@ -5,9 +5,8 @@ import pytest
 import scipy.ndimage
 from hypothesis import given, settings
 
-from ldm_jax import pictures
+from ldm_jax.images import fit, to_float
 from ldm_jax.pipelines import masks
-from ldm_jax.pipelines.images import fit
 
 RNG = np.random.default_rng(0)
 
@@ -130,11 +129,11 @@ class TestPasteBack:
 
 
 class TestContents:
-    image = pictures.to_float(RNG.integers(0, 256, (24, 40, 3), np.uint8))
+    image = to_float(RNG.integers(0, 256, (24, 40, 3), np.uint8))
     mask = box((24, 40), 6, 10, 18, 30)
 
     def test_fill_takes_the_only_colour_there_is(self):
-        image = pictures.to_float(np.full((24, 40, 3), [200, 30, 90], np.uint8))
+        image = to_float(np.full((24, 40, 3), [200, 30, 90], np.uint8))
         spoiled = np.where(self.mask, np.float32(-1), image)
         found = masks.masked_image('fill', spoiled, self.mask)
         assert abs(found - image).max() < 5 / 127.5  # blurs of eight bits

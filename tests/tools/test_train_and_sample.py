@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.pipelines import infotext
+from ldm_jax.requests import infotext
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 

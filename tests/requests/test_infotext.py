@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ldm_jax import pictures
-from ldm_jax.pipelines import infotext
+from ldm_jax.images import save_png
+from ldm_jax.requests import infotext
 
 TEXT_TO_IMAGE = """masterpiece, (best quality:1.2), a fox, <lora:foxes:0.8>
 BREAK
@@ -169,7 +169,7 @@ class TestFiles:
 
     def test_our_own_pictures(self, tmp_path):
         fields = {'Prompt': '猫, a cat', 'Negative prompt': '', 'Steps': '20', 'Sampler': 'DDIM', 'Seed': '1'}
-        pictures.save_png(tmp_path / 'a.png', self.pixels, {'parameters': infotext.write(fields)})
+        save_png(tmp_path / 'a.png', self.pixels, {'parameters': infotext.write(fields)})
         assert infotext.read_png(tmp_path / 'a.png') == fields
 
     @pytest.mark.parametrize('chunk', [b'tEXt', b'iTXt', b'zTXt'])
@@ -192,7 +192,7 @@ class TestFiles:
     def test_errors(self, tmp_path):
         with pytest.raises(FileNotFoundError, match='No image at'):
             infotext.read_png(tmp_path / 'none.png')
-        pictures.save_png(tmp_path / 'bare.png', self.pixels, {'Title': 'x'})
+        save_png(tmp_path / 'bare.png', self.pixels, {'Title': 'x'})
         with pytest.raises(ValueError, match=r"bare.png has no text 'parameters' .*; it has \['Title'\]"):
             infotext.read_png(tmp_path / 'bare.png')
         Image.fromarray(self.pixels).save(tmp_path / 'a.jpg')

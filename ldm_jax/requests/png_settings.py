@@ -12,8 +12,8 @@ from typing import Any
 
 import ldm_jax
 from ldm_jax.diffusion import aliases
-from ldm_jax.pipelines import infotext
-from ldm_jax.pipelines.request import PAIRS, Request, read_pair
+from ldm_jax.requests import infotext
+from ldm_jax.requests.request import PAIRS, Request, read_pair
 
 RNG = {'torch_cpu': 'CPU', 'torch_cuda': 'NV', 'jax': 'JAX'}  # the last one is ours
 DEFAULT_RNG = 'GPU'  # of the web UI, which then writes nothing

@@ -12,7 +12,6 @@ import numpy as np
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference.model import Parts
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.pipelines import images
 from ldm_jax.pipelines.class_to_image import class_to_image, has_null
 from ldm_jax.pipelines.depth_to_image import depth_to_image
 from ldm_jax.pipelines.edit import check as check_edit
@@ -25,13 +24,14 @@ from ldm_jax.pipelines.inpaint_without_text import inpaint_without_text
 from ldm_jax.pipelines.layout_to_image import layout_to_image
 from ldm_jax.pipelines.outpaint import outpaint
 from ldm_jax.pipelines.refine import refine
-from ldm_jax.pipelines.request import PAIRS, Request
 from ldm_jax.pipelines.semantic_to_image import semantic_to_image
 from ldm_jax.pipelines.super_resolution import super_resolution
 from ldm_jax.pipelines.text_to_image import text_to_image
 from ldm_jax.pipelines.unconditional import unconditional
 from ldm_jax.pipelines.upscale import upscale
 from ldm_jax.pipelines.variations import variations
+from ldm_jax.requests import files
+from ldm_jax.requests.request import PAIRS, Request
 
 GUIDANCE_SCALE = 7.5  # of texts, where neither request nor model says one
 CLASS_GUIDANCE_SCALE = 3.0
@@ -175,7 +175,7 @@ def _outpaint(pipeline, request, common):
 
 def _depth_to_image(pipeline, request, common):
     picture = request.picture('init_image', _fitting(pipeline, request))
-    depth = images.load_depth(request.depth)
+    depth = files.load_depth(request.depth)
     options = _options(request, strength='strength')
     return depth_to_image(
         pipeline, _prompts(request), picture, depth, request.negative_prompt, **options, **common
@@ -195,7 +195,7 @@ def _upscale(pipeline, request, common):
 
 
 def _variations(pipeline, request, common):
-    seen = [images.load_image(path) for path in (request.init_image, *(request.mix or ()))]
+    seen = [files.load_image(path) for path in (request.init_image, *(request.mix or ()))]
     options = _options(request, noise_level='noise_level', size='size')
     if request.mix is not None:
         options['weights'] = request.mix_weights or [1.0] * len(seen)
@@ -221,7 +221,7 @@ def _inpaint_without_text(pipeline, request, common):
 
 
 def _semantic_to_image(pipeline, request, common):
-    labels = images.load_labels(request.label_map)
+    labels = files.load_labels(request.label_map)
     return semantic_to_image(pipeline, np.stack([labels] * len(request.seeds)), **common)
 
 
@@ -233,7 +233,7 @@ def _fitting(pipeline: Pipeline, request: Request) -> tuple[int, int]:
     """The size of a picture to begin with: what is asked for, or the picture's own, down to what the model can make."""
     if request.size is not None:
         return request.size
-    height, width = images.load_image(request.init_image).shape[:2]
+    height, width = files.load_image(request.init_image).shape[:2]
     multiple = pipeline.parts.multiple
     return tuple(max(side // multiple, 1) * multiple for side in (height, width))
 

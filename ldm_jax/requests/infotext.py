@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ldm_jax.pipelines.images import read_image
+from ldm_jax.requests.files import read_image
 
 PROMPT, NEGATIVE = 'Prompt', 'Negative prompt'
 KEYWORD = 'parameters'  # of the PNG text

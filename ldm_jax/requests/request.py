@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from ldm_jax.build import unknown
+from ldm_jax.images import RESIZES, fit
 from ldm_jax.inference.settings import Sampling
-from ldm_jax.inference.sizes import Sizes
-from ldm_jax.pipelines import images
+from ldm_jax.inference.sizes import Sizes, check_size
 from ldm_jax.pipelines.masks import CONTENTS
+from ldm_jax.requests import files
 from ldm_jax.text import prompt
 
 PAIRS = {  # field -> the form of its two numbers, and what is between them
@@ -140,15 +141,15 @@ class Request:
 
     def picture(self, name: str, size: tuple[int, int] | None) -> np.ndarray:
         """The picture of a field, at a size where one is wanted: [H, W, 3] in [-1, 1]."""
-        return images.load_image(getattr(self, name), size, self.resize)
+        return files.load_image(getattr(self, name), size, self.resize)
 
     def masked(self, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
         """Picture and mask [H, W, 1] in [0, 1], fitted alike."""
-        picture = images.load_image(self.init_image)
-        mask = images.load_mask(self.mask, picture.shape[:2])
+        picture = files.load_image(self.init_image)
+        mask = files.load_mask(self.mask, picture.shape[:2])
         if size is None:
             return picture, mask
-        return images.fit(picture, size, self.resize), images.fit(mask, size, self.resize)
+        return fit(picture, size, self.resize), fit(mask, size, self.resize)
 
     def boxes(self) -> list[tuple]:
         """The boxes of the layout's file. Raises ValueError for another form."""
@@ -188,16 +189,16 @@ def check(request: Request) -> None:
         if getattr(request, name) is not None and getattr(request, name) < 1:
             raise ValueError(f'{name} must be at least 1; got {getattr(request, name)}.')
     if request.size is not None:
-        images.check_size(request.size, LEAST)
+        check_size(request.size, LEAST)
     if request.strength is not None and not 0 < request.strength <= 1:
         raise ValueError(f'strength must be above 0 and at most 1; got {request.strength}.')
-    if request.resize not in images.RESIZES:
-        raise unknown('resize', request.resize, list(images.RESIZES))
+    if request.resize not in RESIZES:
+        raise unknown('resize', request.resize, list(RESIZES))
     if request.mask_content is not None and request.mask_content not in CONTENTS:
         raise unknown('masked content', request.mask_content, list(CONTENTS))
     for path in (request.init_image, request.depth, request.label_map, *(request.mix or ())):
         if path is not None:
-            images.read_image(path)
+            files.read_image(path)
     if request.mix_weights is not None and len(request.mix_weights) != 1 + len(request.mix or ()):
         raise ValueError(
             f'{len(request.mix_weights)} weights for a mix of {1 + len(request.mix or ())} pictures: give one '

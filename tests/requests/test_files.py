@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
-from ldm_jax import pictures
-from ldm_jax.pipelines import images
+from ldm_jax.images import RESIZES, fit, to_uint8
+from ldm_jax.inference.sizes import check_size
+from ldm_jax.requests import files
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), np.uint8)
@@ -23,16 +24,16 @@ def saved(tmp_path, image, name='a.png', **options):
 
 
 def loaded(path):
-    pixels = images.load_image(path)
+    pixels = files.load_image(path)
     assert pixels.dtype == np.float32
-    return pictures.to_uint8(pixels)
+    return to_uint8(pixels)
 
 
 class TestModes:
     def test_rgb_in_minus_one_to_one(self, tmp_path):
         path = saved(tmp_path, RGB)
         np.testing.assert_array_equal(loaded(path), RGB)
-        np.testing.assert_allclose(images.load_image(path), RGB / 127.5 - 1, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(files.load_image(path), RGB / 127.5 - 1, rtol=0, atol=1e-6)
 
     def test_grey(self, tmp_path):
         np.testing.assert_array_equal(loaded(saved(tmp_path, GREY)), GREY[..., None].repeat(3, -1))
@@ -113,13 +114,13 @@ def test_pictures_and_masks_are_upright(tmp_path, orientation, stored):
     exif[0x0112] = orientation
     path = saved(tmp_path, np.ascontiguousarray(stored), exif=exif)
     np.testing.assert_array_equal(loaded(path), RGB)
-    assert images.load_mask(path, (5, 7)).shape == (5, 7, 1)
+    assert files.load_mask(path, (5, 7)).shape == (5, 7, 1)
 
 
 class TestFileErrors:
     @pytest.fixture(params=['image', 'mask'])
     def load(self, request):
-        return images.load_image if request.param == 'image' else lambda path: images.load_mask(path, (5, 7))
+        return files.load_image if request.param == 'image' else lambda path: files.load_mask(path, (5, 7))
 
     def test_no_such_file(self, tmp_path, load):
         for path in (tmp_path / 'none.png', tmp_path):
@@ -154,57 +155,57 @@ class TestFileErrors:
 
 class TestMasks:
     def test_white_is_one(self, tmp_path):
-        mask = images.load_mask(saved(tmp_path, GREY), (5, 7))
+        mask = files.load_mask(saved(tmp_path, GREY), (5, 7))
         assert mask.dtype == np.float32
         np.testing.assert_array_equal(mask[..., 0], GREY.astype(np.float32) / 255)
 
     def test_a_transparent_file_is_a_mask_by_its_opacity(self, tmp_path):
         image = Image.new('RGBA', (7, 5), (0, 0, 0, 255))
         # Opaque: by its grey.
-        np.testing.assert_array_equal(images.load_mask(saved(tmp_path, image), (5, 7)), 0)
+        np.testing.assert_array_equal(files.load_mask(saved(tmp_path, image), (5, 7)), 0)
         image.putalpha(Image.fromarray(GREY))
-        mask = images.load_mask(saved(tmp_path, image), (5, 7))
+        mask = files.load_mask(saved(tmp_path, image), (5, 7))
         np.testing.assert_array_equal(mask[..., 0], GREY.astype(np.float32) / 255)
 
     def test_another_size_than_the_picture(self, tmp_path):
         with pytest.raises(ValueError, match=r'a.png is 5 x 7 and the picture 7 x 5 \(height x width\)'):
-            images.load_mask(saved(tmp_path, GREY), (7, 5))
+            files.load_mask(saved(tmp_path, GREY), (7, 5))
 
 
 class TestFit:
     ramp = np.linspace(-0.5, 0.5, 20, dtype=np.float32)[None, :, None].repeat(8, 0).repeat(3, -1)
 
     def test_crop_keeps_the_middle(self):
-        np.testing.assert_array_equal(images.fit(self.ramp, (8, 8), 'crop'), self.ramp[:, 6:14])
+        np.testing.assert_array_equal(fit(self.ramp, (8, 8), 'crop'), self.ramp[:, 6:14])
         turned = self.ramp.swapaxes(0, 1)
-        np.testing.assert_array_equal(images.fit(turned, (8, 8), 'crop'), turned[6:14])
+        np.testing.assert_array_equal(fit(turned, (8, 8), 'crop'), turned[6:14])
 
     def test_fill_repeats_the_edges(self):
-        found = images.fit(self.ramp, (12, 20), 'fill')
+        found = fit(self.ramp, (12, 20), 'fill')
         np.testing.assert_array_equal(found, self.ramp[:1].repeat(12, 0))
-        found = images.fit(self.ramp, (8, 25), 'fill')  # 2 columns to the left, 3 to the right
+        found = fit(self.ramp, (8, 25), 'fill')  # 2 columns to the left, 3 to the right
         expected = [self.ramp[:, :1].repeat(2, 1), self.ramp, self.ramp[:, -1:].repeat(3, 1)]
         np.testing.assert_array_equal(found, np.concatenate(expected, 1))
 
     def test_just_stretches(self):
-        found = images.fit(self.ramp, (16, 10), 'just')
+        found = fit(self.ramp, (16, 10), 'just')
         pairs = self.ramp.reshape(8, 10, 2, 3).mean(2)
         # Away from the edges a straight line keeps its values under any symmetric filter.
         np.testing.assert_allclose(found[:, 3:-3], pairs[:1, 3:-3].repeat(16, 0), atol=1e-5)
 
-    @pytest.mark.parametrize('resize', images.RESIZES)
+    @pytest.mark.parametrize('resize', RESIZES)
     def test_range_and_size(self, resize):
         noise = RNG.choice(np.float32([0.25, 0.75]), (9, 13, 1))
-        found = images.fit(noise, (40, 31), resize)
+        found = fit(noise, (40, 31), resize)
         assert found.shape == (40, 31, 1)
         assert found.dtype == np.float32
         assert found.min() >= 0.25
         assert found.max() <= 0.75
 
     @settings(deadline=None, max_examples=100)
-    @given(*[st.integers(1, 40)] * 4, st.sampled_from(images.RESIZES))
+    @given(*[st.integers(1, 40)] * 4, st.sampled_from(RESIZES))
     def test_every_size(self, h, w, height, width, resize):
-        assert images.fit(np.full((h, w, 3), 0.5, np.float32), (height, width), resize).shape == (
+        assert fit(np.full((h, w, 3), 0.5, np.float32), (height, width), resize).shape == (
             height,
             width,
             3,
@@ -212,22 +213,22 @@ class TestFit:
 
     def test_a_file_is_fitted_as_its_pixels_are(self, tmp_path):
         path = saved(tmp_path, RGB)
-        expected = images.fit(images.load_image(path), (8, 8), 'fill')
-        np.testing.assert_array_equal(images.load_image(path, (8, 8), 'fill'), expected)
+        expected = fit(files.load_image(path), (8, 8), 'fill')
+        np.testing.assert_array_equal(files.load_image(path, (8, 8), 'fill'), expected)
 
     def test_errors(self):
         with pytest.raises(ValueError, match=r"No resize 'stretch'; have \['crop', 'just', 'fill'\]"):
-            images.fit(self.ramp, (8, 8), 'stretch')
+            fit(self.ramp, (8, 8), 'stretch')
         with pytest.raises(ValueError, match='Size 0 x 8'):
-            images.fit(self.ramp, (0, 8))
+            fit(self.ramp, (0, 8))
 
 
 def test_sizes_are_checked_with_the_nearest_that_works():
-    images.check_size((512, 768))
-    images.check_size((36, 4), multiple=4)
+    check_size((512, 768))
+    check_size((36, 4), multiple=4)
     with pytest.raises(
         ValueError, match=r'Size 513 x 767 .* multiples of 8. The nearest that is: 512 x 768.'
     ):
-        images.check_size((513, 767))
+        check_size((513, 767))
     with pytest.raises(ValueError, match='The nearest that is: 8 x 16'):
-        images.check_size((-3, 16))
+        check_size((-3, 16))

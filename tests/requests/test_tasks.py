@@ -7,11 +7,11 @@ from PIL import Image
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.inference.sizes import Sizes
-from ldm_jax.pipelines import tasks
 from ldm_jax.pipelines.image_to_image import image_to_image
-from ldm_jax.pipelines.images import load_image
-from ldm_jax.pipelines.request import Request
 from ldm_jax.pipelines.text_to_image import text_to_image
+from ldm_jax.requests import tasks
+from ldm_jax.requests.files import load_image
+from ldm_jax.requests.request import Request
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 

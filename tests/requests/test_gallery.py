@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.pipelines import gallery, infotext
+from ldm_jax.requests import gallery, infotext
 
 TEXT = 'a red cat\nSteps: 2, Sampler: ddim, Seed: 1'
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 4, 6, 3))

@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import pathlib
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ldm_jax import pictures
-from ldm_jax.build import unknown
-
-RESIZES = ('crop', 'just', 'fill')
+from ldm_jax.images import fit, to_float
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
@@ -54,7 +50,7 @@ def load_image(
     """
     rgba = _eight_bit(path).convert('RGBA')
     white = Image.new('RGBA', rgba.size, 'white')
-    pixels = pictures.to_float(np.asarray(Image.alpha_composite(white, rgba).convert('RGB')))
+    pixels = to_float(np.asarray(Image.alpha_composite(white, rgba).convert('RGB')))
     return pixels if size is None else fit(pixels, size, resize)
 
 
@@ -79,65 +75,6 @@ def load_mask(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
             "Save the mask at the picture's size."
         )
     return mask
-
-
-def fit(
-    pixels: np.ndarray,
-    size: tuple[int, int],
-    resize: str = 'crop',
-    scale: Callable[[np.ndarray, tuple[int, int]], np.ndarray] | None = None,
-) -> np.ndarray:
-    """Pixels or mask [H, W, C] at another size (H', W'), by Lanczos' filter and inside their former range.
-
-    Args:
-        resize: 'just' stretches; 'crop' scales until it covers the size and cuts the middle out; 'fill' scales
-            until it fits inside and repeats its edges.
-        scale: stretches pixels to a size; `resample` by default.
-
-    Raises ValueError for another resize, or a size below 1.
-    """
-    if resize not in RESIZES:
-        raise unknown('resize', resize, list(RESIZES))
-    height, width = size
-    if min(size) < 1:
-        raise ValueError(f'Size {_size(size)} (height x width) is empty.')
-    h, w = pixels.shape[:2]
-    if (h, w) == (height, width):
-        return pixels
-    scale = resample if scale is None else scale
-    if resize == 'just':
-        return scale(pixels, size)
-    covers = width * h <= w * height  # scaled to the height, the picture is wide enough
-    by_height = covers == (resize == 'crop')
-    scaled = (height, max(w * height // h, 1)) if by_height else (max(h * width // w, 1), width)
-    pixels = scale(pixels, scaled)
-    top, left = (of // 2 - to // 2 for of, to in zip(scaled, size, strict=True))
-    if resize == 'crop':
-        return pixels[top : top + height, left : left + width]
-    below, right = height - scaled[0] + top, width - scaled[1] + left
-    return np.pad(pixels, ((-top, below), (-left, right), (0, 0)), mode='edge')
-
-
-def resample(
-    pixels: np.ndarray, size: tuple[int, int], method: Image.Resampling = Image.Resampling.LANCZOS
-) -> np.ndarray:
-    """[H, W, C] stretched to [*size, C] and clipped to the range that it had."""
-    height, width = size
-    channels = [
-        np.asarray(Image.fromarray(channel).resize((width, height), method))
-        for channel in np.moveaxis(np.asarray(pixels, np.float32), -1, 0)
-    ]
-    return np.clip(np.stack(channels, -1), pixels.min(), pixels.max())
-
-
-def check_size(size: tuple[int, int], multiple: int = 8) -> None:
-    """Raises ValueError, with the nearest size that works, unless H and W are multiples of the first stage's factor."""
-    if any(side < 1 or side % multiple for side in size):
-        nearest = tuple(max(round(side / multiple), 1) * multiple for side in size)
-        raise ValueError(
-            f'Size {_size(size)} (height x width) is not made of multiples of {multiple}. '
-            f'The nearest that is: {_size(nearest)}.'
-        )
 
 
 def _eight_bit(path: str | os.PathLike) -> Image.Image:

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from ldm_jax.pipelines import infotext, parameters
-from ldm_jax.pipelines.request import Request
+from ldm_jax.requests import infotext, png_settings
+from ldm_jax.requests.request import Request
 
 WEB_UI = """a (red:1.2) cat, on a table
 with two lines
@@ -16,7 +16,7 @@ Hires upscaler: Latent (nearest-exact), Version: v1.10.1"""
 
 
 def test_the_settings_of_the_web_ui_are_read():
-    found = parameters.read(infotext.read(WEB_UI))
+    found = png_settings.read(infotext.read(WEB_UI))
     assert found == dict(
         prompts=('a (red:1.2) cat, on a table\nwith two lines',),
         negative_prompt='blurry, dog',
@@ -37,7 +37,7 @@ def test_the_settings_of_the_web_ui_are_read():
 
 
 def test_a_picture_of_the_web_ui_that_names_no_generator_is_of_a_card():
-    found = parameters.read(infotext.read('a\nSteps: 2, Sampler: Euler a, Seed: 1'))
+    found = png_settings.read(infotext.read('a\nSteps: 2, Sampler: Euler a, Seed: 1'))
     assert found['noise_source'] == 'torch_cuda'
 
 
@@ -66,22 +66,22 @@ def test_a_picture_of_the_web_ui_that_names_no_generator_is_of_a_card():
 )
 def test_what_is_written_is_read_back(fields):
     asked = Request(num_images=2, seed=5, guidance_scale=3.5, **fields)
-    text = parameters.write(asked, 1, (32, 64), 'emoji32', 3.5)
-    found = Request(**parameters.read(infotext.read(text)))
+    text = png_settings.write(asked, 1, (32, 64), 'emoji32', 3.5)
+    found = Request(**png_settings.read(infotext.read(text)))
     assert found == dataclasses.replace(asked, num_images=1, seed=6, width=64, height=32)
 
 
 def test_a_class_is_written_in_place_of_a_prompt():
     asked = Request(labels=(3, 5), num_images=2)
-    text = parameters.write(asked, 3, (32, 64), 'cin', None)
+    text = png_settings.write(asked, 3, (32, 64), 'cin', None)
     assert 'CFG scale' not in text
-    assert parameters.read(infotext.read(text))['labels'] == (5,)
+    assert png_settings.read(infotext.read(text))['labels'] == (5,)
 
 
 def test_values_that_cannot_be_read_are_named():
     with pytest.raises(ValueError, match="Steps of a picture is 'many', which is no int"):
-        parameters.read({'Steps': 'many'})
+        png_settings.read({'Steps': 'many'})
     with pytest.raises(ValueError, match="RNG 'TPU' of a picture is none of"):
-        parameters.read({'RNG': 'TPU'})
+        png_settings.read({'RNG': 'TPU'})
     with pytest.raises(ValueError, match="No sampler 'Oiler'; the nearest are"):
-        parameters.read({'Sampler': 'Oiler'})
+        png_settings.read({'Sampler': 'Oiler'})

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ldm_jax.inference.sizes import Sizes
-from ldm_jax.pipelines.request import Request, check, read_pair, read_prompts
+from ldm_jax.requests.request import Request, check, read_pair, read_prompts
 
 
 @pytest.fixture

@@ -12,16 +12,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from ldm_jax import pictures
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.diffusion import aliases, grids
+from ldm_jax.images import contact_sheet, save_png
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import preview as previews
 from ldm_jax.inference.pipeline import Step, open_pipeline
-from ldm_jax.pipelines import gallery, infotext, parameters, tasks
-from ldm_jax.pipelines.request import PAIRS, Request, check, read_pair, read_prompts
 from ldm_jax.progress import Meter
+from ldm_jax.requests import gallery, infotext, png_settings, tasks
+from ldm_jax.requests.request import PAIRS, Request, check, read_pair, read_prompts
 
 PROMPTED = ('text', 'inpaint', 'edit', 'depth')  # kinds of models that make little without a prompt
 
@@ -40,7 +40,7 @@ def request(
         raise ValueError('There are prompts from --prompt and from --prompts_file: give one of them.')
     fields: dict[str, Any] = dict(num_images=4)
     if from_png is not None:
-        fields = parameters.read(infotext.read_png(from_png))
+        fields = png_settings.read(infotext.read_png(from_png))
     fields |= {name: _plain(name, value) for name, value in given.items()}
     if prompts or prompts_file:
         fields['prompts'] = tuple(prompts or read_prompts(prompts_file))
@@ -99,7 +99,7 @@ def run(
     watch.close()
     seconds = time.monotonic() - start
     guidance = tasks.guidance_scale(pipeline.parts, asked, pipeline.guidance_scale)
-    texts = [parameters.write(asked, i, images.shape[1:3], model, guidance) for i in range(len(images))]
+    texts = [png_settings.write(asked, i, images.shape[1:3], model, guidance) for i in range(len(images))]
     rows = asked.repeated(asked.rows)
     names = [f'{seed}-{row}' for seed, row in zip(asked.seeds, rows, strict=True)]
     scale = scale or (8 if images.shape[-2] <= 64 else 1)
@@ -152,7 +152,7 @@ class _Watch:
             self.meter = Meter(step.total, 'sampling')
         self.meter.advance()
         if self.every and step.done % self.every == 0:
-            pictures.save_png(self.path, pictures.contact_sheet(self._seen(step.x0())[None]))
+            save_png(self.path, contact_sheet(self._seen(step.x0())[None]))
 
     def _seen(self, latents: np.ndarray) -> np.ndarray:
         parts = self.pipeline.parts
