@@ -13,13 +13,13 @@ and of a training run, tools/train.py --config:
 
 stage               spec of ldm_jax/training: its name and fields; with latent_diffusion objective (what
                     diffusion.loss.objective takes), conditioning (kind -> knobs), encode and samples (pictures
-                    while it trains, see training/samples.py)
+                    while it trains, see training/stages/samples.py)
 pretrained          part -> a model that the part is taken from, and stays; or dict(model=..., **changed fields)
 initial             a model that the parts in `models` are trained on from; their settings are its own by default
 optimizer           what training.optimizer.optimizer takes: name, lr, warmup_steps, curve, ...
 discriminator_optimizer  what differs from it for a first stage's discriminator
 run                 fields of training.run.Run; run.ema: the moving averages by name, see training/ema.py; run.parallel:
-                    one device, pmap or a mesh, see training/parallel.py; run.loader: threads, workers, max_corrupt
+                    one device, pmap or a mesh, see training/parallel/backend.py; run.loader: threads, workers, max_corrupt
 data                spec of ldm_jax/data
 export              dtype of the exported parameters
 """

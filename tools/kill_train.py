@@ -158,7 +158,7 @@ def acknowledged(workdir):
 
 def leftovers(workdir):
     """What a kill left half written or half removed."""
-    from ldm_jax.training import checkpoints
+    from ldm_jax.training.saving import checkpoints
 
     folder = workdir / 'checkpoints'
     if not folder.is_dir():
@@ -176,7 +176,7 @@ def existing(paths):
 
 def inspect(workdir):
     """Every listed step and what is wrong with it."""
-    from ldm_jax.training import checkpoints
+    from ldm_jax.training.saving import checkpoints
 
     folder = workdir / 'checkpoints'
     return checkpoints.inspect(folder) if folder.is_dir() else {}
@@ -184,7 +184,8 @@ def inspect(workdir):
 
 def compare(whole, workdir):
     """How many of the last state's checksums and of the lines of metrics.jsonl differ."""
-    from ldm_jax.training import checkpoints, writers
+    from ldm_jax.training.monitoring import writers
+    from ldm_jax.training.saving import checkpoints
 
     records = [checkpoints.read_record(newest(path / 'checkpoints')) for path in (whole, workdir)]
     arrays = [record['arrays'] for record in records]

@@ -23,10 +23,11 @@ from ldm_jax.inference import model as parts_of
 from ldm_jax.inference import programs
 from ldm_jax.inference.settings import TABLE, Sampling
 from ldm_jax.models import vae
-from ldm_jax.training import ema, optimizer, parallel
+from ldm_jax.training import ema, optimizer
 from ldm_jax.training import state as train_state
 from ldm_jax.training import step as train_step
 from ldm_jax.training.conditioning import NEEDS, TEXT_ENCODERS
+from ldm_jax.training.parallel import backend as parallel
 from ldm_jax.types import PyTree
 
 FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
@@ -139,7 +140,7 @@ def stage_of(config: Mapping[str, Any], changed: Mapping[str, Any] | None = None
     fields = {key: build.build(family, config[key]) for key, family in FAMILIES.items() if key in config}
     if 'latent_scale' in config:
         fields['latent_scale'] = config['latent_scale']
-    return build.build('training', {**models, **fields, **config['stage'], 'frozen': frozen})
+    return build.build('training.stages', {**models, **fields, **config['stage'], 'frozen': frozen})
 
 
 def model_specs(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import optax
 
 from ldm_jax.data import pipeline
-from ldm_jax.training import adversarial, ema, step
+from ldm_jax.training import ema, step
 from ldm_jax.training import state as train_state
+from ldm_jax.training.stages import adversarial
 from ldm_jax.types import Array, PyTree
 
 Axes = Mapping[str, tuple[str | None, ...]]  # path of a parameter -> its logical axes, for parallel.RULES

@@ -16,12 +16,14 @@ from ldm_jax.data import pipeline
 from ldm_jax.diffusion import prng
 from ldm_jax.images import contact_sheet
 from ldm_jax.progress import Meter
-from ldm_jax.training import distributed, parallel, profiler, throughput, window, writers
-from ldm_jax.training.checkpoints import Checkpoints
-from ldm_jax.training.feed import Batch, Feed
+from ldm_jax.training.batch_loader import Batch, Feed
 from ldm_jax.training.job import Job
+from ldm_jax.training.monitoring import metric_buffer, profiler, throughput, writers
+from ldm_jax.training.parallel import backend as parallel
+from ldm_jax.training.parallel import distributed
 from ldm_jax.training.preemption import Preempted, Preemption, in_thread
 from ldm_jax.training.run import Run
+from ldm_jax.training.saving.checkpoints import Checkpoints
 from ldm_jax.types import PyTree
 
 
@@ -51,7 +53,7 @@ def train(
 
     Raises:
         Preempted: a signal came; the state has been saved.
-        window.NonFinite: at a step that was not finite, if that is the policy.
+        metric_buffer.NonFinite: at a step that was not finite, if that is the policy.
         checkpoints.Damaged: there are checkpoints and none can be read.
         corrupt.TooManyCorrupt: beyond run.loader.max_corrupt.
         ValueError: the checkpoints are of other arrays or other data, or batch_size does not divide evenly.
@@ -116,7 +118,7 @@ class _Session:
         self._say(
             f'{size:,} numbers in the state, {len(self._examples):,} examples, {self._spread.devices} devices'
         )
-        self._window = window.Window(
+        self._window = metric_buffer.Window(
             self._spread.metrics,
             extra['window'],
             stop=run.nonfinite == 'stop',

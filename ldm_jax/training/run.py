@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ldm_jax.training import ema, profiler, writers
-from ldm_jax.training.parallel import Parallel
+from ldm_jax.training import ema
+from ldm_jax.training.monitoring import profiler, writers
+from ldm_jax.training.parallel.backend import Parallel
 
 NONFINITE = ('skip', 'stop')
 

@@ -9,8 +9,8 @@ import pytest
 import configs
 from ldm_jax import costs, trees
 from ldm_jax.aot import programs, report
-from ldm_jax.training import parallel
 from ldm_jax.training import state as train_state
+from ldm_jax.training.parallel import backend as parallel
 
 TINY = dict(
     stage=dict(

@@ -9,8 +9,9 @@ import optax
 from flax import struct
 
 from ldm_jax.data import pipeline
-from ldm_jax.training import loop, writers
+from ldm_jax.training import loop
 from ldm_jax.training.job import Job
+from ldm_jax.training.monitoring import writers
 
 RNG = np.random.default_rng(0)
 SOURCE = pipeline.InMemory({'x': RNG.standard_normal((30, 3)).astype(np.float32)})

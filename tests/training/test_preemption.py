@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.training import checkpoints, loop, parallel
+from ldm_jax.training import loop
 from ldm_jax.training.job import Job
+from ldm_jax.training.parallel import backend as parallel
 from ldm_jax.training.preemption import EXIT_CODE, Preempted, Preemption, in_thread
+from ldm_jax.training.saving import checkpoints
 from tests.training.runs import JOB, SOURCE, assert_same, init, pictures, run, step
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
