@@ -19,7 +19,7 @@ initial             a model that the parts in `models` are trained on from; thei
 optimizer           what training.optimizer.optimizer takes: name, lr, warmup_steps, curve, ...
 discriminator_optimizer  what differs from it for a first stage's discriminator
 run                 fields of training.run.Run; run.ema: the moving averages by name, see training/ema.py; run.parallel:
-                    one device, pmap or a mesh, see training/parallel/backend.py; run.loader: threads, workers, max_corrupt
+                    one device, pmap or a mesh (training/parallel/backend.py); run.loader: threads, workers, max_corrupt
 data                spec of ldm_jax/data
 export              dtype of the exported parameters
 """

@@ -32,8 +32,8 @@ from ldm_jax import trees
 from ldm_jax.build import unknown
 from ldm_jax.checkpoints.files.safetensors import PARTIAL
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
-from ldm_jax.checkpoints.keymap import unflatten
-from ldm_jax.checkpoints.leaves import Arrays, Cast, Leaves, Only, contiguous, is_float, part_of, windows
+from ldm_jax.checkpoints.layouts.rules import unflatten
+from ldm_jax.checkpoints.lazy_arrays import Arrays, Cast, Leaves, Only, contiguous, is_float, part_of, windows
 from ldm_jax.types import PyTree
 
 SETTINGS, CHECKSUMS, REPORT = 'settings.json', 'checksums.json', 'report.json'

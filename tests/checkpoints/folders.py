@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ldm_jax import build, trees
-from ldm_jax.checkpoints import keymap
+from ldm_jax.checkpoints.layouts import rules
 
 SCHEDULE = dict(name='scaled_linear', beta_start=0.0009, beta_end=0.0125, num_train_steps=1000)
 UNET = dict(
@@ -135,7 +135,7 @@ def shapes(settings):
 def random_params(settings):
     """A combined tree of random parameters."""
     generator = np.random.default_rng(0)
-    return keymap.unflatten(
+    return rules.unflatten(
         {path: generator.standard_normal(leaf.shape, np.float32) for path, leaf in shapes(settings).items()}
     )
 

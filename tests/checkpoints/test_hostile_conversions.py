@@ -12,13 +12,13 @@ import safetensors.numpy
 
 from ldm_jax import trees
 from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints.apply_layout import export_params
 from ldm_jax.checkpoints.convert import convert
-from ldm_jax.checkpoints.files import hostile
+from ldm_jax.checkpoints.files.pickles import hostile
 from ldm_jax.checkpoints.layouts import single_file
-from ldm_jax.checkpoints.leaves import Arrays
-from ldm_jax.checkpoints.transfer import export_params
+from ldm_jax.checkpoints.lazy_arrays import Arrays
 from tests.checkpoints import folders
-from tests.checkpoints.files import forge, test_hostile_pickles
+from tests.checkpoints.files import file_builders, test_hostile_pickles
 
 SETTINGS = {'models': {'first_stage': dict(name='vae', channels=32, channel_mult=[1, 2], num_res_blocks=1)}}
 KEY = 'encoder.conv_in.bias'
@@ -39,10 +39,12 @@ def as_zip(tensors, before=b'', **members):
     entries, storages = {}, {}
     for i, (key, array) in enumerate(tensors.items()):
         strides = [stride // array.itemsize for stride in np.zeros(array.shape, np.float32).strides]
-        entries[key] = forge.tensor(str(i), array.size, 0, array.shape, strides)
+        entries[key] = file_builders.tensor(str(i), array.size, 0, array.shape, strides)
         storages[str(i)] = array.tobytes()
     dropped = before + b'0' if before else b''
-    return forge.torch_zip(forge.program(dropped + forge.dictionary(**entries)), storages, **members)
+    return file_builders.torch_zip(
+        file_builders.program(dropped + file_builders.dictionary(**entries)), storages, **members
+    )
 
 
 def header_of(content):
@@ -56,7 +58,7 @@ def lying(change):
     def make(tensors):
         header, data = header_of(as_safetensors(tensors))
         change(header[KEY])
-        return forge.safetensors(header, data)
+        return file_builders.safetensors(header, data)
 
     return make
 
@@ -66,15 +68,16 @@ def bomb(tensors):
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(
-            'archive/data.pkl', forge.program(b'N0' * (8 << 20) + forge.dictionary(w=forge.tensor()))
+            'archive/data.pkl',
+            file_builders.program(b'N0' * (8 << 20) + file_builders.dictionary(w=file_builders.tensor())),
         )
-        archive.writestr(zipfile.ZipInfo('archive/data/0'), forge.FOUR.tobytes())
+        archive.writestr(zipfile.ZipInfo('archive/data/0'), file_builders.FOUR.tobytes())
     return out.getvalue()
 
 
 def nested(tensors):
     """A zip file in a zip file, the inner one of which is the checkpoint."""
-    return forge.zip_file({'model.ckpt': as_zip(tensors), 'readme.txt': b'unpack me'})
+    return file_builders.zip_file({'model.ckpt': as_zip(tensors), 'readme.txt': b'unpack me'})
 
 
 def changed(key, array):
@@ -106,7 +109,7 @@ FILES = {
     'bomb': (bomb, 'unpacks from'),
     'nested zip': (nested, 'no data.pkl|not .*PyTorch|zip'),
     'bare pickle': (
-        lambda t: forge.program(forge.call('os', 'system', test_hostile_pickles.COMMAND)),
+        lambda t: file_builders.program(file_builders.call('os', 'system', test_hostile_pickles.COMMAND)),
         'a bare pickle',
     ),
 }

@@ -27,7 +27,6 @@ from typing import Any
 import flax.linen as nn
 
 from ldm_jax import build
-from ldm_jax.checkpoints.keymap import Layout, prefixed
 from ldm_jax.checkpoints.layouts import (
     autoencoder,
     bert,
@@ -39,6 +38,7 @@ from ldm_jax.checkpoints.layouts import (
     taesd,
     transformers_clip,
 )
+from ldm_jax.checkpoints.layouts.rules import Layout, prefixed
 from ldm_jax.models import bert as bert_model
 from ldm_jax.models import taesd as taesd_model
 

@@ -8,7 +8,8 @@ import types
 import numpy as np
 import pytest
 
-from ldm_jax.checkpoints.files import allowed, reader
+from ldm_jax.checkpoints.files import reader
+from ldm_jax.checkpoints.files.pickles import allowed
 from ldm_jax.checkpoints.files.reader import BadFile
 
 torch = pytest.importorskip('torch')
@@ -290,18 +291,20 @@ def test_torchscript_says_so(tmp_path):
 
 def test_storages_of_legacy_files_can_be_parts_of_storages(tmp_path):
     """What PyTorch before 0.4 wrote for storages that share memory: a view of the root storage."""
-    from tests.checkpoints.files import forge
+    from tests.checkpoints.files import file_builders
 
-    view = forge.items(forge.text('v'), forge.integer(2), forge.integer(3))
-    pid = forge.items(
-        forge.text('storage'), forge.name('torch', 'FloatStorage'), forge.text('0'), forge.text('cpu'),
-        forge.integer(6), view,
+    view = file_builders.items(file_builders.text('v'), file_builders.integer(2), file_builders.integer(3))
+    pid = file_builders.items(
+        file_builders.text('storage'), file_builders.name('torch', 'FloatStorage'), file_builders.text('0'), file_builders.text('cpu'),
+        file_builders.integer(6), view,
     ) + b'Q'  # fmt: skip
-    part = forge.call(
-        'torch._utils', '_rebuild_tensor', pid, forge.integer(1), forge.items(forge.integer(2)),
-        forge.items(forge.integer(1)),
+    part = file_builders.call(
+        'torch._utils', '_rebuild_tensor', pid, file_builders.integer(1), file_builders.items(file_builders.integer(2)),
+        file_builders.items(file_builders.integer(1)),
     )  # fmt: skip
-    raw = forge.torch_legacy(forge.program(forge.dictionary(w=part)), {'0': np.arange(6)})
+    raw = file_builders.torch_legacy(
+        file_builders.program(file_builders.dictionary(w=part)), {'0': np.arange(6)}
+    )
     (tmp_path / 'a').write_bytes(raw)
     theirs = torch.load(tmp_path / 'a', weights_only=True)['w']
     with reader.open_file(tmp_path / 'a') as file:

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import transfer
+from ldm_jax.checkpoints import apply_layout
 from ldm_jax.checkpoints.layouts import autoencoder
 from ldm_jax.checkpoints.layouts import discriminator as discriminator_layout
 from ldm_jax.checkpoints.layouts import lpips as lpips_layout
@@ -127,7 +127,7 @@ def test_two_updates_of_both_are_those_of_the_original(kind):
             assert {name: float(metrics[name]) for name in expected} == pytest.approx(expected, rel=1e-6)
     ours = {'first_stage': state.params['first_stage'], 'discriminator': state.discriminator.params}
     for part, params in ours.items():
-        found = transfer.export_params(layouts[part], params)
+        found = apply_layout.export_params(layouts[part], params)
         exact = oracles.tensors(nets[part])
         for key, array in found.items():
             np.testing.assert_allclose(array, exact[key], rtol=0, atol=1e-7, err_msg=key)  # LR is 1e-3

@@ -15,9 +15,9 @@ from __future__ import annotations
 import struct
 
 from ldm_jax.checkpoints.files import state_dict
-from ldm_jax.checkpoints.files.allowed import Storage
+from ldm_jax.checkpoints.files.pickles.allowed import Storage
+from ldm_jax.checkpoints.files.pickles.unpickler import MAX_PICKLE, Unpickler
 from ldm_jax.checkpoints.files.tensor_file import MappedFile, TensorFile, quoted
-from ldm_jax.checkpoints.files.unpickler import MAX_PICKLE, Unpickler
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ldm_jax.checkpoints import dimensions
+from ldm_jax.checkpoints.detection import infer_shapes
 from ldm_jax.checkpoints.layouts.single_file import Place
 
 SD_BETAS = (0.00085, 0.012)
@@ -62,7 +62,7 @@ class Facts:
     @property
     def linear(self) -> bool:
         """Whether transformers project by matrices, which Stable Diffusion 2 began with."""
-        return dimensions.is_linear(below(self.specs, self.places['unet'].prefix))
+        return infer_shapes.is_linear(below(self.specs, self.places['unet'].prefix))
 
     @property
     def concat(self) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 import configs
 from ldm_jax import build
-from ldm_jax.checkpoints import diffusers_json
+from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
 from tests.checkpoints import folders
 from tests.checkpoints.published_files import KL_F8, OF_THEIR_TIME, write
 
@@ -62,9 +62,9 @@ def written(folder, name):
 @pytest.mark.parametrize('name', PIPELINES)
 def test_every_published_model_there_and_back(name, tmp_path):
     settings = published(name)
-    lacking = diffusers_json.write_settings(settings, tmp_path)
+    lacking = diffusers_settings.write_settings(settings, tmp_path)
     assert lacking == LACKING.get(name, ())
-    again = diffusers_json.read_settings(tmp_path)
+    again = diffusers_settings.read_settings(tmp_path)
     assert build.parts(again) == build.parts(settings)
     if name == 'taesd':
         settings.pop('image_size')  # AutoencoderTiny does not tell
@@ -93,7 +93,7 @@ def test_every_published_model_there_and_back(name, tmp_path):
 )
 def test_what_diffusers_cannot_express_is_refused_before_anything_is_written(name, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        diffusers_json.write_settings(published(name), tmp_path)
+        diffusers_settings.write_settings(published(name), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -119,7 +119,7 @@ def test_fields_without_a_counterpart_are_named(kind, path, value, message, tmp_
     part, field = path.split('.')
     settings['models'][part][field] = value
     with pytest.raises(ValueError, match=message):
-        diffusers_json.write_settings(settings, tmp_path)
+        diffusers_settings.write_settings(settings, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -128,7 +128,7 @@ def test_settings_that_a_pipeline_needs_are_named(key, tmp_path):
     settings = dict(folders.TINY['StableDiffusionPipeline'])
     del settings[key]
     with pytest.raises(ValueError, match=f"without '{key}' cannot be written"):
-        diffusers_json.write_settings(settings, tmp_path)
+        diffusers_settings.write_settings(settings, tmp_path)
 
 
 def test_more_that_cannot_be_written(tmp_path):
@@ -141,19 +141,19 @@ def test_more_that_cannot_be_written(tmp_path):
         (folders.TINY['StableDiffusionUpscalePipeline'] | dict(latent_scale=0.5), 'always takes 0.08333'),
     ):
         with pytest.raises(ValueError, match=message):
-            diffusers_json.write_settings(changed, tmp_path)
+            diffusers_settings.write_settings(changed, tmp_path)
     unclip = json.loads(json.dumps(folders.TINY['StableUnCLIPImg2ImgPipeline']))
     del unclip['models']['image_normalizer']
     with pytest.raises(ValueError, match='needs an image_normalizer too'):
-        diffusers_json.write_settings(unclip, tmp_path)
+        diffusers_settings.write_settings(unclip, tmp_path)
     with pytest.raises(FileNotFoundError, match='make it first'):
-        diffusers_json.write_settings(base, tmp_path / 'nowhere')
+        diffusers_settings.write_settings(base, tmp_path / 'nowhere')
 
 
 @pytest.mark.parametrize('name', OF_THEIR_TIME)
 def test_files_of_their_time_are_the_published_models(name, tmp_path):
     write(tmp_path, OF_THEIR_TIME[name])
-    settings, expected = diffusers_json.read_settings(tmp_path), published(name)
+    settings, expected = diffusers_settings.read_settings(tmp_path), published(name)
     assert build.parts(settings) == build.parts(expected)
     for key in expected.keys() - {'models'}:
         assert settings[key] == expected[key], key
@@ -163,18 +163,18 @@ def test_files_of_their_time_are_the_published_models(name, tmp_path):
 def test_a_folder_without_an_index_or_of_one_model(tmp_path):
     files = OF_THEIR_TIME['sdxl']
     write(tmp_path, {name: text for name, text in files.items() if name != 'model_index.json'})
-    assert build.parts(diffusers_json.read_settings(tmp_path)) == build.parts(published('sdxl'))
+    assert build.parts(diffusers_settings.read_settings(tmp_path)) == build.parts(published('sdxl'))
     write(tmp_path / 'one', {'config.json': KL_F8})
-    assert diffusers_json.read_settings(tmp_path / 'one') == dict(
+    assert diffusers_settings.read_settings(tmp_path / 'one') == dict(
         models=dict(first_stage=dict(name='vae')), image_size=512
     )
     with pytest.raises(FileNotFoundError, match='neither model_index.json nor config.json'):
-        diffusers_json.read_settings(tmp_path / 'nothing')
+        diffusers_settings.read_settings(tmp_path / 'nothing')
 
 
 def test_specs_say_only_what_differs(tmp_path):
     write(tmp_path, OF_THEIR_TIME['sd15'])
-    assert diffusers_json.read_settings(tmp_path)['models'] == dict(
+    assert diffusers_settings.read_settings(tmp_path)['models'] == dict(
         unet=dict(name='unet', num_heads=8, context_width=768),
         first_stage=dict(name='vae'),
         text_encoder=dict(name='clip_text'),
@@ -183,37 +183,37 @@ def test_specs_say_only_what_differs(tmp_path):
 
 def test_prediction_goes_before_the_scheduler_and_is_needed_without(tmp_path):
     write(tmp_path, OF_THEIR_TIME['sd15'])
-    assert diffusers_json.read_settings(tmp_path, 'v')['parameterization'] == 'v'
+    assert diffusers_settings.read_settings(tmp_path, 'v')['parameterization'] == 'v'
     with pytest.raises(ValueError, match="must be 'eps', 'v' or None; got 'x0'"):
-        diffusers_json.read_settings(tmp_path, 'x0')
+        diffusers_settings.read_settings(tmp_path, 'x0')
     (tmp_path / 'scheduler' / 'scheduler_config.json').unlink()
-    settings = diffusers_json.read_settings(tmp_path)
+    settings = diffusers_settings.read_settings(tmp_path)
     assert settings['parameterization'] == 'eps'
     assert 'schedule' not in settings
     write(tmp_path / '2', dict(OF_THEIR_TIME['sd2_v']))
     (tmp_path / '2' / 'scheduler' / 'scheduler_config.json').unlink()
     with pytest.raises(ValueError, match="Give prediction='eps' or 'v'"):
-        diffusers_json.read_settings(tmp_path / '2')
-    assert diffusers_json.read_settings(tmp_path / '2', 'v')['parameterization'] == 'v'
+        diffusers_settings.read_settings(tmp_path / '2')
+    assert diffusers_settings.read_settings(tmp_path / '2', 'v')['parameterization'] == 'v'
 
 
 def test_latent_scales_that_old_files_leave_out(tmp_path):
     for name, scale in (('sd15', 0.18215), ('x4_upscaler', 0.08333), ('ldm_celeba256', 1.0)):
         write(tmp_path / name, OF_THEIR_TIME[name])
-        assert diffusers_json.read_settings(tmp_path / name)['latent_scale'] == scale
+        assert diffusers_settings.read_settings(tmp_path / name)['latent_scale'] == scale
 
 
 def test_components_that_are_not_ours_are_errors_or_left(tmp_path):
     files = dict(OF_THEIR_TIME['sd15'])
     index = files['model_index.json']
     write(tmp_path, files | {'model_index.json': index | dict(safety_checker=['stable_diffusion', 'X'])})
-    diffusers_json.read_settings(tmp_path)
+    diffusers_settings.read_settings(tmp_path)
     write(tmp_path, {'model_index.json': index | dict(controlnet=['diffusers', 'ControlNetModel'])})
     with pytest.raises(ValueError, match=r"has 'controlnet' \(ControlNetModel\), which is not supported"):
-        diffusers_json.read_settings(tmp_path)
+        diffusers_settings.read_settings(tmp_path)
 
 
 def test_what_is_there_is_replaced(tmp_path):
-    diffusers_json.write_settings(folders.TINY['StableDiffusionPipeline'], tmp_path)
-    diffusers_json.write_settings(folders.TINY['StableDiffusionInpaintPipeline'], tmp_path)
-    assert diffusers_json.read_settings(tmp_path)['models']['unet']['in_channels'] == 9
+    diffusers_settings.write_settings(folders.TINY['StableDiffusionPipeline'], tmp_path)
+    diffusers_settings.write_settings(folders.TINY['StableDiffusionInpaintPipeline'], tmp_path)
+    assert diffusers_settings.read_settings(tmp_path)['models']['unet']['in_channels'] == 9

@@ -8,7 +8,7 @@ import pytest
 
 import configs
 from ldm_jax import build, trees
-from ldm_jax.checkpoints.identify import identify
+from ldm_jax.checkpoints.detection.identify import identify
 from ldm_jax.checkpoints.layouts import autoencoder, single_file
 from ldm_jax.checkpoints.layouts import taesd as taesd_layout
 from ldm_jax.models import taesd, vae, vq

@@ -16,8 +16,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from ldm_jax.checkpoints.files import allowed
-from ldm_jax.checkpoints.files.allowed import (
+from ldm_jax.checkpoints.files.pickles import allowed
+from ldm_jax.checkpoints.files.pickles.allowed import (
     Constructor,
     Inert,
     NumpyDtype,

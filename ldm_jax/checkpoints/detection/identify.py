@@ -1,6 +1,6 @@
 """What a single checkpoint file is: the settings of its model, from keys, shapes and a few small tensors.
 
-Shapes tell most (dimensions.py), the file's own tables and marks some (evidence.py), and the rest is known by
+Shapes tell most (infer_shapes.py), the file's own tables and marks some (metadata.py), and the rest is known by
 family (families.py). Whether Stable Diffusion 2 predicts eps or v none of them tells: that must be said, and is
 an error until it is.
 """
@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax import build
-from ldm_jax.checkpoints import dimensions, evidence
-from ldm_jax.checkpoints.families import (
+from ldm_jax.checkpoints.detection import infer_shapes
+from ldm_jax.checkpoints.detection import metadata as file_metadata
+from ldm_jax.checkpoints.detection.families import (
     BY_WIDTH,
     FAMILIES,
     HEAD_WIDTH,
@@ -46,7 +47,7 @@ def identify(
     *,
     metadata: Mapping[str, str] | None = None,
     scalars: Mapping[str, Any] | None = None,
-    read: evidence.Read | None = None,
+    read: file_metadata.Read | None = None,
     sidecar: Mapping[str, Any] | None = None,
     prediction: str | None = None,
     model: Mapping[str, Any] | None = None,
@@ -80,22 +81,22 @@ def identify(
     places = single_file.places(specs)
     if not places:
         raise ValueError(f'{name} has no key that is known; it begins with {sorted(specs)[:5]}. {EXPECTED}')
-    said = prediction or evidence.prediction(specs, metadata or {}, sidecar)
+    said = prediction or file_metadata.prediction(specs, metadata or {}, sidecar)
     if model is not None:
         return _named(model, specs, places, read, sidecar, said, name)
     try:
         parts = {part: _whole(part, place, specs) for part, place in places.items()}
         if 'unet' not in parts:
             return _plain(_alone(parts, specs))
-        evidence.refuse_unsupported(specs)
+        file_metadata.refuse_unsupported(specs)
         facts = Facts(specs, places, parts)
         family = next(family for family in FAMILIES if family.known_by(facts))
         settings = dict(models=_models(facts, family)) | _texts(parts, family)
-        settings['schedule'] = evidence.schedule(specs, read, sidecar, family.betas)
+        settings['schedule'] = file_metadata.schedule(specs, read, sidecar, family.betas)
         settings['parameterization'] = (
-            said or family.parameterization or evidence.prediction_by_step(scalars or {})
+            said or family.parameterization or file_metadata.prediction_by_step(scalars or {})
         )
-        settings['latent_scale'] = evidence.latent_scale(specs, read, sidecar, family.latent_scale)
+        settings['latent_scale'] = file_metadata.latent_scale(specs, read, sidecar, family.latent_scale)
         settings |= _sizes(parts, family, settings['parameterization'], sidecar)
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from error
@@ -116,17 +117,21 @@ def _fields(part: str, place: Place, specs: Mapping[str, Any]) -> dict[str, Any]
     shapes = below(specs, place.prefix)
     if part == 'first_stage':
         if place.names.startswith('taesd'):
-            return dimensions.tiny_autoencoder(shapes, place.names)
-        return dimensions.autoencoder(shapes, place.names)
+            return infer_shapes.tiny_autoencoder(shapes, place.names)
+        return infer_shapes.autoencoder(shapes, place.names)
     if part.startswith('text_encoder'):
-        return dimensions.bert(shapes) if place.names == 'bert' else dimensions.clip_text(shapes, place.names)
+        return (
+            infer_shapes.bert(shapes)
+            if place.names == 'bert'
+            else infer_shapes.clip_text(shapes, place.names)
+        )
     if part == 'image_encoder':
-        return dimensions.clip_vision(shapes, place.names)
+        return infer_shapes.clip_vision(shapes, place.names)
     return {
-        'unet': dimensions.unet,
-        'class_embedder': dimensions.class_embedder,
-        'rescaler': dimensions.spatial_rescaler,
-        'image_normalizer': dimensions.image_normalizer,
+        'unet': infer_shapes.unet,
+        'class_embedder': infer_shapes.class_embedder,
+        'rescaler': infer_shapes.spatial_rescaler,
+        'image_normalizer': infer_shapes.image_normalizer,
     }[part](shapes)
 
 
@@ -209,7 +214,7 @@ def _sizes(
         downscale = 2 ** (len(stage.get('channel_mult') or stage['num_blocks']) - 1)
     image_size = family.v_image_size if parameterization == 'v' and family.v_image_size else family.image_size
     # Keys do not tell landscapes of 256 pixels from those of 512; the YAML does. Those of SD 2 are not kept up.
-    latent_size = evidence.sidecar_params(sidecar).get('image_size') if family.sidecar_size else None
+    latent_size = file_metadata.sidecar_params(sidecar).get('image_size') if family.sidecar_size else None
     if latent_size:
         return dict(latent_size=latent_size, image_size=latent_size * downscale)
     return dict(latent_size=image_size // downscale, image_size=image_size)
@@ -254,7 +259,7 @@ def _named(
     model: Mapping[str, Any],
     specs: Mapping[str, Any],
     places: Mapping[str, Place],
-    read: evidence.Read | None,
+    read: file_metadata.Read | None,
     sidecar: Mapping[str, Any] | None,
     said: str | None,
     name: str,
@@ -269,7 +274,7 @@ def _named(
     settings['models'] = {part: spec for part, spec in model['models'].items() if part in places}
     if 'unet' in places:
         settings['parameterization'] = said or model['parameterization']
-        settings['latent_scale'] = evidence.latent_scale(specs, read, sidecar, model['latent_scale'])
+        settings['latent_scale'] = file_metadata.latent_scale(specs, read, sidecar, model['latent_scale'])
         if settings['latent_scale'] is None:
             raise ValueError(f'{name}: {NO_SCALE}')
     return _plain(settings)

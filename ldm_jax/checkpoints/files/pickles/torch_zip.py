@@ -10,9 +10,9 @@ Ref: torch/serialization.py, `_save` and `_load`; caffe2/serialize/inline_contai
 from __future__ import annotations
 
 from ldm_jax.checkpoints.files import state_dict, zip_archive
-from ldm_jax.checkpoints.files.allowed import Storage
+from ldm_jax.checkpoints.files.pickles.allowed import Storage
+from ldm_jax.checkpoints.files.pickles.unpickler import MAX_PICKLE, Unpickler
 from ldm_jax.checkpoints.files.tensor_file import MappedFile, TensorFile, quoted
-from ldm_jax.checkpoints.files.unpickler import MAX_PICKLE, Unpickler
 
 
 def read(file: MappedFile) -> TensorFile:

@@ -18,13 +18,16 @@ from typing import Any
 from ldm_jax import trees
 from ldm_jax.build import parts as build_parts
 from ldm_jax.build import unknown
-from ldm_jax.checkpoints import diffusers_json, identify, store
-from ldm_jax.checkpoints.files import hostile, reader
+from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints.apply_layout import Imported
+from ldm_jax.checkpoints.detection import identify
+from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
+from ldm_jax.checkpoints.files import reader
+from ldm_jax.checkpoints.files.pickles import hostile
 from ldm_jax.checkpoints.files.tensor_file import TensorFile
-from ldm_jax.checkpoints.keymap import Layout, listed
 from ldm_jax.checkpoints.layouts import diffusers_folder, single_file
-from ldm_jax.checkpoints.leaves import Leaves, Only, part_of
-from ldm_jax.checkpoints.transfer import Imported
+from ldm_jax.checkpoints.layouts.rules import Layout, listed
+from ldm_jax.checkpoints.lazy_arrays import Leaves, Only, part_of
 
 Settings = dict[str, Any]
 
@@ -189,7 +192,9 @@ def _folder(path: pathlib.Path, tensors: TensorFile, choice: Choice) -> Source:
             f"{path} is a diffusers folder; weights='ema' is for checkpoints of training. Name the folder's averages "
             "by their variant, such as variant='ema', if it has them."
         )
-    settings = dict(choice.model) if choice.model else diffusers_json.read_settings(path, choice.prediction)
+    settings = (
+        dict(choice.model) if choice.model else diffusers_settings.read_settings(path, choice.prediction)
+    )
     layout = diffusers_folder.layout(settings, tensors.specs)
     notes = {} if choice.variant is None else {'variant': choice.variant}
     return _imported('diffusers folder', path, tensors, settings, layout, choice, notes)

@@ -13,8 +13,8 @@ import numpy as np
 
 from ldm_jax import trees
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
-from ldm_jax.checkpoints.keymap import Layout, Rule, listed, unflatten
-from ldm_jax.checkpoints.leaves import Arrays, Leaves, all_finite, contiguous, is_float, windows
+from ldm_jax.checkpoints.layouts.rules import Layout, Rule, listed, unflatten
+from ldm_jax.checkpoints.lazy_arrays import Arrays, Leaves, all_finite, contiguous, is_float, windows
 from ldm_jax.types import PyTree
 
 
