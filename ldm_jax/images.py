@@ -79,7 +79,7 @@ def fit(
     scale = resample if scale is None else scale
     if resize == 'just':
         return scale(pixels, size)
-    covers = width * h <= w * height  # scaled to the height, the picture is wide enough
+    covers = width * h <= w * height  # scaled to the height, the image is wide enough
     by_height = covers == (resize == 'crop')
     scaled = (height, max(w * height // h, 1)) if by_height else (max(h * width // w, 1), width)
     pixels = scale(pixels, scaled)

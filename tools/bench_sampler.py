@@ -67,7 +67,7 @@ if __name__ == '__main__':
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--model', default='sd15', help='a config of text to image')
-    parser.add_argument('--size', type=int, default=512, help='of the pictures, in pixels')
+    parser.add_argument('--size', type=int, default=512, help='of the images, in pixels')
     parser.add_argument('--samplers', default='ddim,dpmpp_2m,euler_ancestral,heun', help='names, by commas')
     parser.add_argument('--runs', type=int, default=3)
     main(parser.parse_args())

@@ -105,7 +105,7 @@ class Training:
         command = [sys.executable, str(ROOT / 'tools' / 'train.py'), '--config', args.config]
         command += ['--workdir', str(workdir), f'--config.run.num_steps={args.num_steps}']
         command += [f'--config.run.save_every={args.save_every}', '--config.run.log_every=7']
-        command += ['--config.run.picture_every=1000', '--config.run.keep_every=25', *args.flags]
+        command += ['--config.run.image_every=1000', '--config.run.keep_every=25', *args.flags]
         environment = os.environ | {
             'JAX_COMPILATION_CACHE_DIR': str(root / 'cache'),
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',

@@ -2,7 +2,7 @@
 
     python tools/train.py --config configs/emoji_vae.py --workdir runs/emoji_vae [--config.run.num_steps=100]
 
-workdir gets checkpoints/, metrics.jsonl, pictures/ and, at the end, report.html and model/ for sampling or the next
+workdir gets checkpoints/, metrics.jsonl, images/ and, at the end, report.html and model/ for sampling or the next
 stage. A run that has ended goes on when it is given more steps.
 
 On several hosts each runs the same command, in a folder that they share, with --distributed; tools/launch/ starts
@@ -21,7 +21,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'What to train: a file of configs/.')
-WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, metrics, pictures and the model go.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, metrics, images and the model go.')
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed', 'JAX_COORDINATOR_ADDRESS' in os.environ, 'This is one of several processes.'
 )

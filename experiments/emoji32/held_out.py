@@ -1,10 +1,10 @@
-"""Asks the model for pictures that it never saw: an emoji it knows, in a style it knows, but not that pair.
+"""Asks the model for images that it never saw: an emoji it knows, in a style it knows, but not that pair.
 
     python experiments/emoji32/held_out.py [--model emoji32] [--data data/emoji64.zip] [--out DIR]
 
-For each held-out pair one picture is sampled and compared, by mean absolute pixel difference, with the real
-pictures of all held-out pairs. Prints how often the nearest one is the pair that was asked for, and how often
-it is among the nearest five; writes real (upper) and sampled (lower) pictures side by side.
+For each held-out pair one image is sampled and compared, by mean absolute pixel difference, with the real
+images of all held-out pairs. Prints how often the nearest one is the pair that was asked for, and how often
+it is among the nearest five; writes real (upper) and sampled (lower) images side by side.
 """
 
 import argparse
@@ -54,7 +54,7 @@ if __name__ == '__main__':
         '--model', default='emoji32', help='a shipped model or a directory that training wrote'
     )
     parser.add_argument('--data', default='data/emoji64.zip', help='the emoji pack')
-    parser.add_argument('--out', default='samples', help='folder for the picture')
+    parser.add_argument('--out', default='samples', help='folder for the image')
     parser.add_argument('--num_steps', type=int, default=30)
     parser.add_argument('--guidance_scale', type=float, default=2.0)
     main(parser.parse_args())

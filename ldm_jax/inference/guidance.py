@@ -1,4 +1,4 @@
-"""How much a picture follows what it is told: the numbers of guidance, and the denoiser that they make."""
+"""How much an image follows what it is told: the numbers of guidance, and the denoiser that they make."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class Guide:
 
     scale: of classifier-free guidance, for one conditioning more than itself.
     weights: of several prompts at once (AND), one for each, all guided by scale.
-    image_scale: of the picture, where picture and text are guided apart (InstructPix2Pix).
+    image_scale: of the image, where image and text are guided apart (InstructPix2Pix).
     rescale: share of the answer that gets the conditional one's standard deviation.
     eta, threshold: of the rule 'projected'.
     perturbed: scale of perturbed-attention guidance.
-    auto: scale of autoguidance: cond of the guide + auto (cond - cond of the guide), where there is no other scale.
+    auto: scale of autoguidance: cond of the weak model + auto (cond - cond of the weak model), where there is no other
+        scale.
     rule: 'linear', 'projected' (APG) or 'zero_star' (CFG-Zero*); see diffusion.guidance.
 
     Raises ValueError for another rule.
@@ -63,20 +64,20 @@ def denoiser(
     *,
     worse: Callable[[Cond], Denoiser] | None = None,
     interval: tuple[Array, Array] | None = None,
-    zero_init: Array | None = None,
+    cfg_zero_share: Array | None = None,
     percentile: Array | None = None,
 ) -> Denoiser:
-    """The denoiser of B pictures.
+    """The denoiser of B images.
 
     Args:
         predict: a conditioning to the network's own denoiser.
-        conds: as many as the guide wants, of B pictures each: unconditional, conditional; with an image scale
-            neither, picture alone, both. Perturbed guidance adds all but the first, their self-attention perturbed.
+        conds: as many as the guide wants, of B images each: unconditional, conditional; with an image scale
+            neither, image alone, both. Perturbed guidance adds all but the first, their self-attention perturbed.
         prediction: what the network predicts, which rescaling and the rule 'zero_star' are stated for.
-        worse: a conditioning to the guide's denoiser, for autoguidance.
+        worse: a conditioning to the weak model's denoiser, for autoguidance.
         interval: the lowest and highest sigma / alpha with guidance, each [].
-        zero_init: [] share of flow matching's time in which guided pictures stand still.
-        percentile: [] of dynamic thresholding, for pictures in [-1, 1] rather than latents.
+        cfg_zero_share: [] share of flow matching's time in which guided images stand still.
+        percentile: [] of dynamic thresholding, for images in [-1, 1] rather than latents.
 
     Raises ValueError for another number of conditionings.
     """
@@ -86,8 +87,8 @@ def denoiser(
     if isinstance(found, guidance.Guided):
         if interval is not None:
             found = guidance.interval(found, _unguided(guide, predict, conds), *interval)
-        if zero_init is not None:
-            found = guidance.zero_init(found, 1 - zero_init)
+        if cfg_zero_share is not None:
+            found = guidance.hold_still(found, 1 - cfg_zero_share)
     return found if percentile is None else guidance.thresholded(found, percentile)
 
 

@@ -1,6 +1,6 @@
 """The networks of a model and what is known of them: everything of a pipeline but its parameters.
 
-Pure functions of the parameters, for pipelines, for training's pictures and for a researcher's own programs.
+Pure functions of the parameters, for pipelines, for training's images and for a researcher's own programs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ldm_jax import build
 from ldm_jax.build import unknown
 from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.denoiser import Network
-from ldm_jax.diffusion.windows import Windows, windowed
+from ldm_jax.diffusion.multidiffusion import Windows, windowed
 from ldm_jax.inference.tiled import FirstStage
 from ldm_jax.models.layers import timestep_embedding
 from ldm_jax.types import Array, Cond, PyTree, Schedule
@@ -35,7 +35,7 @@ class Parts:
     first_stage: nn.Module | FirstStage
     schedule: Schedule
     parameterization: str
-    latent_scale: float
+    scaling_factor: float
     latent_size: int  # side of the latents that it was trained on
     text_encoder: nn.Module | None = None
     has_tokenizer: bool = False  # without one the text encoder reads tokens of something else
@@ -44,10 +44,8 @@ class Parts:
     rescaler: nn.Module | None = None
     image_encoder: nn.Module | None = None
     image_normalizer: nn.Module | None = None
-    guide: nn.Module | None = None  # a worse U-Net to be guided away from
-    windows: Windows | None = (
-        None  # of latents, where pictures are larger than the U-Net is asked for at once
-    )
+    weak_model: nn.Module | None = None  # a worse U-Net to guide away from (autoguidance)
+    windows: Windows | None = None  # of latents, where images are larger than the U-Net is asked for at once
 
     @property
     def downscale(self) -> int:
@@ -56,7 +54,7 @@ class Parts:
 
     @property
     def multiple(self) -> int:
-        """The sides of pictures must be multiples of this: first stage and U-Net halve them so often."""
+        """The sides of images must be multiples of this: first stage and U-Net halve them so often."""
         return self.downscale * self.unet.downscale
 
     @property
@@ -66,18 +64,18 @@ class Parts:
 
     @property
     def num_sizes(self) -> int:
-        """How many numbers on the picture's making are embedded behind the projected text: 6 in SDXL, 5 its refiner."""
+        """How many numbers on the image's making are embedded behind the projected text: 6 in SDXL, 5 its refiner."""
         if self.unet.vector_width is None or self.image_encoder is not None:
             return 0
         return 6 if self.text_encoder_2 is not None else 5
 
     def latents(self, batch: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """The shape [B, h, w, Z] of the latents of pictures of size (H, W)."""
+        """The shape [B, h, w, Z] of the latents of images of size (H, W)."""
         height, width = size
         return batch, height // self.downscale, width // self.downscale, self.unet.out_channels
 
     def network(self, params: Params, part: str = 'unet') -> Network:
-        """The U-Net with its parameters bound, or the `guide`."""
+        """The U-Net with its parameters bound, or the weak model."""
 
         def network(x, t, cond):
             return getattr(self, part).apply({'params': params[part]}, x, t, cond)
@@ -93,7 +91,7 @@ class Parts:
             tokens: [B, L] of each tokenizer.
             keep: [B], 0 where zeros stand for a text.
             sizes: [B, num_sizes] numbers that are embedded behind the projected text, in pixels: original height
-                and width, top and left of the crop, and height and width of the picture; instead of these last
+                and width, top and left of the crop, and height and width of the image; instead of these last
                 two the refiner has an aesthetic score. Ref: Podell et al. 2023, arXiv:2307.01952, section 2.2.
         """
         out = self.text_encoder.apply({'params': params['text_encoder']}, tokens[0])
@@ -116,12 +114,12 @@ class Parts:
     def encode(self, params: Params, images: Array, eps: Array | None = None) -> Array:
         """Images [B, H, W, 3] in [-1, 1] to scaled latents: a sample of the posterior by eps, or its mean."""
         apply = self.first_stage.apply
-        return self.latent_scale * apply({'params': params['first_stage']}, images, eps, method='latents')
+        return self.scaling_factor * apply({'params': params['first_stage']}, images, eps, method='latents')
 
     def decode(self, params: Params, latents: Array) -> Array:
         """Scaled latents [B, h, w, Z] to images [B, H, W, 3], clipped to [-1, 1]."""
         variables = {'params': params['first_stage']}
-        images = self.first_stage.apply(variables, latents / self.latent_scale, method='decode')
+        images = self.first_stage.apply(variables, latents / self.scaling_factor, method='decode')
         return jnp.clip(images.astype(jnp.float32), -1, 1)
 
     def classes(self, params: Params, labels: Array) -> Cond:
@@ -144,35 +142,35 @@ def from_settings(settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
     if unknown := models.keys() - known:
         raise ValueError(f'Pipelines know no parts {sorted(unknown)}; they know {sorted(known)}.')
     needs = {'unet', 'first_stage'} - models.keys() | {'schedule', 'parameterization'} - settings.keys()
-    if needs or settings.get('latent_scale') is None:
+    if needs or settings.get('scaling_factor') is None:
         raise ValueError(
             f'Sampling needs a whole model; this one has {sorted(models)} and lacks '
-            f'{sorted(needs) or ["latent_scale"]}. Convert the parts together.'
+            f'{sorted(needs) or ["scaling_factor"]}. Convert the parts together.'
         )
     parameterization.named(settings['parameterization'])  # raises for a wrong one
     return Parts(
         schedule=build.build('schedules', settings['schedule']),
         parameterization=settings['parameterization'],
-        latent_scale=settings['latent_scale'],
+        scaling_factor=settings['scaling_factor'],
         latent_size=settings['latent_size'],
         has_tokenizer='tokenizer' in settings,
         **{name: build.build('models', dict(spec, dtype=dtype)) for name, spec in models.items()},
     )
 
 
-def guided(parts: Parts, settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
-    """The parts with the U-Net of another model's settings as guide.
+def with_weak_model(parts: Parts, settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
+    """The parts with the U-Net of another model's settings as the weak model of autoguidance.
 
     Raises ValueError for a model of other latents, or that is told something else.
     """
     other = from_settings(settings, dtype)
-    for name in ('schedule', 'parameterization', 'latent_scale', *(f'unet.{field}' for field in TOLD)):
+    for name in ('schedule', 'parameterization', 'scaling_factor', *(f'unet.{field}' for field in TOLD)):
         ours, theirs = (operator.attrgetter(name)(each) for each in (parts, other))
         if ours != theirs:
             raise ValueError(
-                f'A guide is a worse version of the model: {name} is {theirs} of it, not {ours}.'
+                f'A weak model is a worse version of the model: {name} is {theirs} of it, not {ours}.'
             )
-    return dataclasses.replace(parts, guide=other.unet)
+    return dataclasses.replace(parts, weak_model=other.unet)
 
 
 def skipping(parts: Parts, clip_skip: int) -> Parts:
@@ -193,11 +191,11 @@ def skipping(parts: Parts, clip_skip: int) -> Parts:
 
 
 def seamless(parts: Parts, axes: str) -> Parts:
-    """The parts with convolutions that go round on axes 'x', 'y' or 'xy': pictures that continue in themselves.
+    """The parts with convolutions that go round on axes 'x', 'y' or 'xy': images that continue in themselves.
 
     Raises ValueError for other axes.
     """
     if axes not in ('x', 'y', 'xy'):
         raise unknown('axes to go round', axes, ['x', 'y', 'xy'])
-    names = ['unet', 'first_stage'] + ['guide'] * (parts.guide is not None)
+    names = ['unet', 'first_stage'] + ['weak_model'] * (parts.weak_model is not None)
     return dataclasses.replace(parts, **{name: getattr(parts, name).clone(wrap=axes) for name in names})

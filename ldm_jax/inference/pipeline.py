@@ -1,9 +1,9 @@
-"""A model that makes pictures: what every task of this folder is given.
+"""A model that makes images: what every task of this folder is given.
 
 from ldm_jax.inference.pipeline import open_pipeline
 from ldm_jax.pipelines.text_to_image import text_to_image
 
-pictures = text_to_image(open_pipeline('emoji32'), 'a red apple, noto style', seed=1)
+images = text_to_image(open_pipeline('emoji32'), 'a red apple, noto style', seed=1)
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 from ldm_jax.build import build
 from ldm_jax.checkpoints import loading
 from ldm_jax.diffusion import noise, noise_sources
+from ldm_jax.diffusion.multidiffusion import Windows
 from ldm_jax.diffusion.sampling import padded
-from ldm_jax.diffusion.windows import Windows
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference.guidance import Guide
 from ldm_jax.inference.model import Params, Parts
-from ldm_jax.inference.programs import Images, Job, Kept, Programs, pad
+from ldm_jax.inference.programs import Images, Job, KnownRegion, Programs, pad
 from ldm_jax.inference.settings import TABLE, Sampling, per_image
 from ldm_jax.inference.sizes import Sizes, check_size
 from ldm_jax.inference.tiled import FirstStage
@@ -49,7 +49,7 @@ class Pipeline:
     """Networks, parameters, tokenizers and compiled programs of one model.
 
     Attributes:
-        batch_size: pictures that are sampled at a time on all devices together; all of a call by default.
+        batch_size: images that are sampled at a time on all devices together; all of a call by default.
         listener: told after each step. Steps then are separate calls of the same program.
         guidance_scale: that suits the model, where its settings say so; Sampling has its own default.
     """
@@ -63,7 +63,7 @@ class Pipeline:
     guidance_scale: float | None = None
 
     def size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
-        """(H, W) of a picture: what is asked for, or what the model was trained on.
+        """(H, W) of an image: what is asked for, or what the model was trained on.
 
         Raises ValueError, with the nearest size that works, unless its sides are multiples of what the model needs.
         """
@@ -83,9 +83,9 @@ class Pipeline:
         """What the U-Net is told by B texts.
 
         Args:
-            size: (H, W) of the pictures, for models that are told of it.
+            size: (H, W) of the images, for models that are told of it.
             negative: SDXL's base is told zeros, not an empty text, of what is not wanted, as in its training.
-            sizes: what SDXL is told of the pictures' making; that they were not cropped by default.
+            sizes: what SDXL is told of the images' making; that they were not cropped by default.
 
         Raises ValueError for a model without a text encoder or a tokenizer, and for sizes that it is not told.
         """
@@ -113,7 +113,7 @@ class Pipeline:
     def noise(
         self, seeds: Sequence[int], size: tuple[int, int], source: str = 'jax', draw: int = 0
     ) -> np.ndarray:
-        """Standard normal latents [B, h, w, Z] for pictures of size (H, W): the draw-th noise of each seed."""
+        """Standard normal latents [B, h, w, Z] for images of size (H, W): the draw-th noise of each seed."""
         return noise_sources.noise(source, seeds, self.parts.latents(1, size)[1:], draw)
 
     def sample(
@@ -126,7 +126,7 @@ class Pipeline:
         *,
         sampler: Sampler | Solver | None = None,
         guide: Guide | None = None,
-        kept: Kept | None = None,
+        kept: KnownRegion | None = None,
         stop: int | None = None,
     ) -> np.ndarray:
         """Walks x [B, h, w, Z] down the levels, told conds: latents.
@@ -142,8 +142,10 @@ class Pipeline:
         """
         batch = len(x)
         guide = sampling.guide(batch) if guide is None else guide
-        if guide.auto is not None and self.parts.guide is None:
-            raise ValueError('guide_scale is away from a guide: open the pipeline with one, a worse model.')
+        if guide.auto is not None and self.parts.weak_model is None:
+            raise ValueError(
+                'autoguidance_scale is away from a weak model: open the pipeline with one (weak_model).'
+            )
         sampler = sampling.plan(self.parts.schedule)[0] if sampler is None else sampler
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
@@ -163,7 +165,7 @@ class Pipeline:
             num_steps=np.int32(count),
             sampler=None if each else sampler,
             interval=sampling.guidance_interval and tuple(map(np.float32, sampling.guidance_interval)),
-            zero_init=sampling.zero_init and np.float32(sampling.zero_init),
+            cfg_zero_share=sampling.cfg_zero_share and np.float32(sampling.cfg_zero_share),
             percentile=sampling.percentile and np.float32(sampling.percentile),
         )
         made, size = [], self._share(batch)
@@ -192,7 +194,7 @@ class Pipeline:
         return (s * self.programs.latents(after) - r * self.programs.latents(before)) / (s * b - r * a)
 
     def _share(self, batch: int) -> int:
-        """How many pictures are worked on at a time."""
+        """How many images are worked on at a time."""
         return self.programs.shares(min(batch, self.batch_size or batch))
 
     def _batched(self, function: Callable[..., PyTree], *batches: PyTree) -> np.ndarray:
@@ -210,7 +212,7 @@ def open_pipeline(
     *,
     dtype: str = 'float32',
     devices: Sequence[jax.Device] | None = None,
-    guide: str | loading.Loaded | None = None,
+    weak_model: str | loading.Loaded | None = None,
     clip_skip: int = 1,
     seamless: str | None = None,
     window: int | None = None,
@@ -222,25 +224,25 @@ def open_pipeline(
     Args:
         dtype: of the computation; norms, softmax and the sampler's own arithmetic stay float32.
         devices: to spread batches over; all local ones by default.
-        guide: a model whose U-Net is to be guided away from (autoguidance): smaller, or of an earlier step, with the
-            same latents and texts. Named as the model is.
+        weak_model: a model whose U-Net is to be guided away from (autoguidance): smaller, or of an earlier step, with
+            the same latents and texts. Named as the model is.
         clip_skip: the context is the text encoder's last layer but clip_skip - 1, through the final norm, as the web
             UI has it for Stable Diffusion 1 and 2.
-        seamless: axes on which pictures continue in themselves: 'x', 'y' or 'xy'.
-        window: pixels along the sides of what the U-Net sees at once, for larger pictures (MultiDiffusion). Half of
+        seamless: axes on which images continue in themselves: 'x', 'y' or 'xy'.
+        window: pixels along the sides of what the U-Net sees at once, for larger images (MultiDiffusion). Half of
             each overlaps the next one.
         tile: pixels along the sides of the tiles that the first stage works on, for its memory. A quarter overlaps.
         options: fields of Pipeline.
 
-    Raises what `load` raises, and ValueError for a model that cannot be sampled or a guide that does not go with it.
+    Raises what `load` raises, and ValueError for a model that cannot be sampled or a weak model that does not fit it.
     """
     loaded = loading.load(model) if isinstance(model, str) else model
     parts = parts_of.from_settings(loaded.settings, dtype)
     params = loaded.params
-    if guide is not None:
-        worse = loading.load(guide, ['unet']) if isinstance(guide, str) else guide
-        parts = parts_of.guided(parts, worse.settings, dtype)
-        params = params | {'guide': worse.params['unet']}
+    if weak_model is not None:
+        worse = loading.load(weak_model, ['unet']) if isinstance(weak_model, str) else weak_model
+        parts = parts_of.with_weak_model(parts, worse.settings, dtype)
+        params = params | {'weak_model': worse.params['unet']}
     if clip_skip != 1:
         parts = parts_of.skipping(parts, clip_skip)
     if seamless is not None:
@@ -265,11 +267,9 @@ def _latents(parts: Parts, pixels: int, multiple: int) -> int:
 
 
 def seeds_from(seed: int | Sequence[int], batch: int) -> list[int]:
-    """A seed for each picture: seed, seed + 1, ..., or those that are given. Raises ValueError for another count."""
+    """A seed for each image: seed, seed + 1, ..., or those that are given. Raises ValueError for another count."""
     if isinstance(seed, int | np.integer):
         return [int(seed) + i for i in range(batch)]
     if len(seed) != batch:
-        raise ValueError(
-            f'{len(seed)} seeds for {batch} pictures: give one for each, or the first one alone.'
-        )
+        raise ValueError(f'{len(seed)} seeds for {batch} images: give one for each, or the first one alone.')
     return [int(each) for each in seed]

@@ -1,7 +1,7 @@
-"""Small pictures of latents while they are being made: what a denoiser takes for clean, without the first stage.
+"""Small images of latents while they are being made: what a denoiser takes for clean, without the first stage.
 
 Either one multiplication for each pixel (`Linear`), at the size of the latents, or a tiny autoencoder's decoder
-(models.taesd), at the size of the picture: `tiny`. Both are for the latents that the diffusion model has, scaled.
+(models.taesd), at the size of the image: `tiny`. Both are for the latents that the diffusion model has, scaled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flax import struct
 from ldm_jax.models import taesd
 from ldm_jax.types import Array, PyTree
 
-Preview = Callable[[Array], Array]  # latents [B, h, w, Z] -> pictures [B, H, W, 3] in [-1, 1]
+Preview = Callable[[Array], Array]  # latents [B, h, w, Z] -> images [B, H, W, 3] in [-1, 1]
 
 
 @struct.dataclass
@@ -29,7 +29,7 @@ class Linear:
 
 
 # By (channels, scale) of the latents: Stable Diffusion 1 and 2, SDXL, the x4 upscaler. Regressions published with
-# ComfyUI (comfy/latent_formats.py, latent_rgb_factors), for scaled latents and pictures in [-1, 1].
+# ComfyUI (comfy/latent_formats.py, latent_rgb_factors), for scaled latents and images in [-1, 1].
 FACTORS: dict[tuple[int, float], tuple[list[list[float]], list[float]]] = {
     (4, 0.18215): (
         [
@@ -61,38 +61,38 @@ FACTORS: dict[tuple[int, float], tuple[list[list[float]], list[float]]] = {
 }
 
 
-def linear(channels: int, latent_scale: float) -> Linear:
+def linear(channels: int, scaling_factor: float) -> Linear:
     """The published colours of a latent space, which its channels and its scale tell.
 
     Raises ValueError for a space without any; `fit` makes them.
     """
     for (width, scale), (factors, bias) in FACTORS.items():
-        if width == channels and abs(scale - latent_scale) < 1e-3 * scale:
+        if width == channels and abs(scale - scaling_factor) < 1e-3 * scale:
             return Linear(jnp.asarray(factors), jnp.asarray(bias))
     raise ValueError(
-        f'No colours are known of latents with {channels} channels and scale {latent_scale}; have '
-        f'(channels, scale) {list(FACTORS)}. Fit them to pictures and their latents, or use a tiny autoencoder.'
+        f'No colours are known of latents with {channels} channels and scale {scaling_factor}; have '
+        f'(channels, scale) {list(FACTORS)}. Fit them to images and their latents, or use a tiny autoencoder.'
     )
 
 
 def fit(latents: Array, images: Array) -> Linear:
-    """The colours that are nearest, by least squares, to pictures reduced to the size of their latents.
+    """The colours that are nearest, by least squares, to images reduced to the size of their latents.
 
     Args:
-        latents: [B, h, w, Z] of the pictures, scaled.
+        latents: [B, h, w, Z] of the images, scaled.
         images: [B, f h, f w, 3] in [-1, 1].
 
-    Raises ValueError where a picture's sides are not a whole multiple of its latents', or there are fewer latents
+    Raises ValueError where an image's sides are not a whole multiple of its latents', or there are fewer latents
     than unknowns.
     """
     b, h, w, channels = latents.shape
     factor = images.shape[1] // h
     if images.shape != (b, factor * h, factor * w, 3):
         raise ValueError(
-            f'Pictures must be [{b}, f {h}, f {w}, 3] for latents {latents.shape}; got {images.shape}.'
+            f'Images must be [{b}, f {h}, f {w}, 3] for latents {latents.shape}; got {images.shape}.'
         )
     if b * h * w <= channels:
-        raise ValueError(f'{b * h * w} latents do not tell {channels + 1} unknowns; give more pictures.')
+        raise ValueError(f'{b * h * w} latents do not tell {channels + 1} unknowns; give more images.')
     small = images.reshape(b, h, factor, w, factor, 3).mean((2, 4))
     known = jnp.concatenate([latents, jnp.ones((b, h, w, 1), latents.dtype)], -1).reshape(-1, channels + 1)
     solution = jnp.linalg.lstsq(known, small.reshape(-1, 3))[0]
@@ -100,5 +100,5 @@ def fit(latents: Array, images: Array) -> Linear:
 
 
 def tiny(model: taesd.Model, params: PyTree) -> Preview:
-    """A Preview of the picture's size by a tiny autoencoder of the same latent space."""
+    """A Preview of the image's size by a tiny autoencoder of the same latent space."""
     return lambda latents: jnp.clip(model.apply({'params': params}, latents, method='decode'), -1, 1)

@@ -18,8 +18,8 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ldm_jax.diffusion import parameterization
-from ldm_jax.diffusion.blending import KeepX, keep_x0
 from ldm_jax.diffusion.denoiser import denoiser, on_schedule
+from ldm_jax.diffusion.inpainting import MaskedSampler, masked_denoiser
 from ldm_jax.diffusion.prng import PHILOX
 from ldm_jax.diffusion.sampling import walk
 from ldm_jax.inference import guidance as guides
@@ -29,8 +29,8 @@ from ldm_jax.types import Array, Cond, NoiseLevel, PyTree, Sampler, Solver
 
 
 @struct.dataclass
-class Kept:
-    """What inpainting keeps of a picture; see diffusion.blending."""
+class KnownRegion:
+    """What inpainting keeps of an image; see diffusion.blending."""
 
     known: Array  # [B, h, w, Z]
     mask: Array  # [B, h, w, 1], 1 where latents are made anew
@@ -40,13 +40,13 @@ class Kept:
 
 @struct.dataclass
 class Images:
-    """What belongs to each picture: the first axis of every leaf is that of the B pictures."""
+    """What belongs to each image: the first axis of every leaf is that of the B images."""
 
     x: Array  # [B, h, w, Z] at the first level
     keys: Array  # uint32 [B, 2], the data of PRNG keys: of the noise that samplers add
     conds: tuple[Cond, ...]
     guide: Guide
-    kept: Kept | None = None
+    kept: KnownRegion | None = None
     sampler: Sampler | None = None  # with knobs [B], in place of the shared one
 
 
@@ -59,7 +59,7 @@ class Job:
     num_steps: Array  # [] of those that are walked
     sampler: Sampler | Solver
     interval: tuple[Array, Array] | None = None  # of sigma / alpha, where there is guidance
-    zero_init: Array | None = (
+    cfg_zero_share: Array | None = (
         None  # share of flow matching's time without a movement, where there is guidance
     )
     percentile: Array | None = None  # of dynamic thresholding
@@ -89,20 +89,20 @@ def advance(parts: Parts, params: Params, job: Job, carry: PyTree, start: Array,
             predict,
             images.conds,
             prediction,
-            worse=functools.partial(predict, part='guide'),
+            worse=functools.partial(predict, part='weak_model'),
             interval=job.interval,
-            zero_init=job.zero_init,
+            cfg_zero_share=job.cfg_zero_share,
             percentile=job.percentile,
         )
         found = on_schedule(found, parts.schedule)
         keys, kept = jax.random.wrap_key_data(images.keys, impl=PHILOX), images.kept
         if hasattr(sampler, 'solve'):
-            found = found if kept is None else keep_x0(found, kept.known, kept.mask)
+            found = found if kept is None else masked_denoiser(found, kept.known, kept.mask)
             return sampler.solve(found, carry[0], job.levels, job.num_steps, keys), ()
         if kept is not None and kept.by == 'x0':
-            found = keep_x0(found, kept.known, kept.mask)
+            found = masked_denoiser(found, kept.known, kept.mask)
         elif kept is not None:
-            sampler = KeepX(sampler, kept.known, kept.mask, kept.noise)
+            sampler = MaskedSampler(sampler, kept.known, kept.mask, kept.noise)
         return walk(sampler, found, carry, job.levels, keys, start, stop)
 
     return _each(one, job, carry)
@@ -124,7 +124,7 @@ def _each(one: Callable[..., PyTree], job: Job, *carry: PyTree) -> PyTree:
 class Programs:
     """Jitted functions of one model on some devices, with the batch spread over them.
 
-    Each device runs the program of its own share, with nothing to say to the others, so that a picture does not
+    Each device runs the program of its own share, with nothing to say to the others, so that an image does not
     depend on how many there are. Compiled programs are kept for as long as this object.
     """
 
@@ -140,7 +140,7 @@ class Programs:
         return jax.device_put(params, NamedSharding(self._mesh, PartitionSpec()))
 
     def shares(self, batch: int) -> int:
-        """The least multiple of the number of devices that holds so many pictures."""
+        """The least multiple of the number of devices that holds so many images."""
         return -(-batch // len(self.devices)) * len(self.devices)
 
     def begin(self, params: Params, job: Job) -> PyTree:
@@ -159,7 +159,7 @@ class Programs:
         return x.reshape(-1, *x.shape[-3:])
 
     def map(self, function: Callable[..., PyTree], params: Params, *batches: PyTree) -> PyTree:
-        """function(parts, params, *batches) of pictures' arrays [B, ...] to such arrays, spread over the devices.
+        """function(parts, params, *batches) of images' arrays [B, ...] to such arrays, spread over the devices.
 
         function: a plain function of a module, or a method of Parts, by which its program is kept.
         """

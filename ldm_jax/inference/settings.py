@@ -18,7 +18,7 @@ from ldm_jax.types import NoiseLevel, Sampler, Schedule, Solver
 TABLE = 1024  # steps that a compiled program has space for
 STARTS = ('noise', 'total')
 
-Number = float | Sequence[float]  # one for all pictures, or one for each
+Number = float | Sequence[float]  # one for all images, or one for each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Sampling:
 
     Attributes:
         sampler: a name, ours or another tool's ('DPM++ 2M Karras'), or a spec dict(name='ddim', eta=1.0). A knob
-            may be a list with a value for each picture.
+            may be a list with a value for each image.
         grid: the levels, likewise; the sampler's own, or 'trailing', by default.
         num_steps: that the grid is made for.
         guidance_scale: 1 is no guidance; None asks the network once instead of twice, and knows no negative prompt.
         guidance_rule: 'linear', 'projected' (APG) or 'zero_star' (CFG-Zero*).
-        guidance_rescale, apg_eta, apg_threshold, perturbed_scale: see `guide.Guide`; None leaves it out.
-        guide_scale: of autoguidance, away from the pipeline's guide: 1 is none. It adds to a guidance_scale; where that
-            is None it is alone.
+        guidance_rescale, apg_eta, apg_threshold, perturbed_scale: see `guidance.Guide`; None leaves it out.
+        autoguidance_scale: away from the pipeline's weak model: 1 is none. It adds to a guidance_scale; where that is
+            None it is alone.
         guidance_interval: lowest and highest sigma / alpha with guidance; one evaluation less outside.
-        zero_init: share of flow matching's time, from the start, in which guided pictures stand still (CFG-Zero*).
-        percentile: of dynamic thresholding, for first stages that leave pictures in [-1, 1] as they are.
+        cfg_zero_share: share of flow matching's time, from the start, in which guided images stand still (CFG-Zero*).
+        percentile: of dynamic thresholding, for first stages that leave images in [-1, 1] as they are.
         noise_source: of the starting noise: 'jax', 'torch_cpu' or 'torch_cuda' (diffusion.noise_sources).
         start: what starting noise is scaled by: the first level's 'noise', sigma, as k-diffusion and the web UI do
             for its samplers, or its 'total', hypot(alpha, sigma), as diffusers and the original DDIM do.
@@ -55,8 +55,8 @@ class Sampling:
     apg_eta: Number | None = None
     apg_threshold: Number | None = None
     perturbed_scale: Number | None = None
-    guide_scale: Number | None = None
-    zero_init: float | None = None
+    autoguidance_scale: Number | None = None
+    cfg_zero_share: float | None = None
     percentile: float | None = None
     noise_source: str = 'jax'
     start: str = 'noise'
@@ -77,15 +77,15 @@ class Sampling:
             raise ValueError(f'guidance_interval must be 0 <= low < high; got {self.guidance_interval}.')
         if self.percentile is not None and not 0 < self.percentile <= 1:
             raise ValueError(f'percentile must be in (0, 1]; got {self.percentile}.')
-        if self.zero_init is not None and not 0 < self.zero_init < 1:
-            raise ValueError(f'zero_init must be in (0, 1); got {self.zero_init}.')
+        if self.cfg_zero_share is not None and not 0 < self.cfg_zero_share < 1:
+            raise ValueError(f'cfg_zero_share must be in (0, 1); got {self.cfg_zero_share}.')
         if self.apg_threshold is not None and np.min(self.apg_threshold) <= 0:
             raise ValueError(f'apg_threshold must be above 0; got {self.apg_threshold}.')
         if self.guidance_rule != 'projected' and (self.apg_eta, self.apg_threshold) != (None, None):
             raise ValueError("apg_eta and apg_threshold are of the guidance_rule 'projected': give that too.")
-        if self.guide_scale is not None and self.perturbed_scale is not None:
+        if self.autoguidance_scale is not None and self.perturbed_scale is not None:
             raise ValueError(
-                'guide_scale and perturbed_scale each push away from a worse prediction: give one of them.'
+                'autoguidance_scale and perturbed_scale each push away from a worse prediction: give one of them.'
             )
         _built(self.specs()[0])
 
@@ -111,7 +111,7 @@ class Sampling:
         return sampler, table(schedule, grid, self.num_steps) if table else grid(schedule, self.num_steps)
 
     def guide(self, batch: int) -> Guide:
-        """Guidance of so many pictures."""
+        """Guidance of so many images."""
 
         def each(value):
             return None if value is None else per_image(value, batch)
@@ -122,7 +122,7 @@ class Sampling:
             eta=each(self.apg_eta),
             threshold=each(self.apg_threshold),
             perturbed=each(self.perturbed_scale),
-            auto=each(self.guide_scale),
+            auto=each(self.autoguidance_scale),
             rule=self.guidance_rule,
         )
 
@@ -136,8 +136,8 @@ def _built(spec: Mapping[str, Any]) -> Sampler | Solver:
 
 
 def per_image(value: Number, batch: int) -> np.ndarray:
-    """A number, or one for each picture, as float32 [B]. Raises ValueError for another count."""
+    """A number, or one for each image, as float32 [B]. Raises ValueError for another count."""
     values = np.asarray(value, np.float32)
     if values.ndim and values.shape != (batch,):
-        raise ValueError(f'{len(values)} numbers for {batch} pictures: give one for each, or one for all.')
+        raise ValueError(f'{len(values)} numbers for {batch} images: give one for each, or one for all.')
     return np.broadcast_to(values, (batch,))

@@ -1,4 +1,4 @@
-"""What SDXL and its refiner are told of a picture's making beside its text."""
+"""What SDXL and its refiner are told of an image's making beside its text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ GOOD, BAD = 6.0, 2.5  # aesthetic scores of what is wanted and of what is not, f
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """In training these were facts of a picture, and so they steer: a small original blurs it, a crop moves it.
+    """In training these were facts of an image, and so they steer: a small original blurs it, a crop moves it.
 
     Attributes:
-        original: (H, W) before it was scaled for training; by default that of the picture being made.
-        crop: (top, left) of what was cut out of the scaled picture; (0, 0) centres what is shown.
-        target: (H, W) of the cut; by default that of the picture being made. SDXL's base alone is told.
+        original: (H, W) before it was scaled for training; by default that of the image being made.
+        crop: (top, left) of what was cut out of the scaled image; (0, 0) centres what is shown.
+        target: (H, W) of the cut; by default that of the image being made. SDXL's base alone is told.
         aesthetic_score: how good it looks, about 2 to 8; the refiner alone is told. None is 6.0, and 2.5 for what is
             not wanted.
 
@@ -37,7 +37,7 @@ class Sizes:
                 raise ValueError(f'{name} must be {shape}; got {value}.')
 
     def numbers(self, parts: Parts, size: tuple[int, int], negative: bool = False) -> tuple[float, ...]:
-        """The numbers for `Parts.text` of a picture of size (H, W); negative: of what is not wanted."""
+        """The numbers for `Parts.text` of an image of size (H, W); negative: of what is not wanted."""
         score = self.aesthetic_score
         if score is None:
             score = BAD if negative else GOOD

@@ -1,4 +1,4 @@
-"""A first stage that works on tiles, so that its memory is one tile's whatever the size of the picture.
+"""A first stage that works on tiles, so that its memory is one tile's whatever the size of the image.
 
 Tiles differ from the whole where a network looks further than its convolutions: norms and attention see one tile
 alone. The larger the tiles, the nearer.
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.build import unknown
-from ldm_jax.diffusion.windows import Windows
+from ldm_jax.diffusion.multidiffusion import Windows
 from ldm_jax.types import Array, PyTree
 
 BLENDS = ('even', 'diffusers')
@@ -31,7 +31,7 @@ class FirstStage:
     blend: 'even': all tiles are whole, the last of a row ends with it, and each fades linearly into the next; one
         compilation. 'diffusers': tiles begin at equal distances, those past the end are cut, and corners are
         blended twice over, as in AutoencoderKL.tiled_decode and tiled_encode; a compilation for each shape.
-    A model that goes round (`wrap`) makes pictures without a seam in even tiles too.
+    A model that goes round (`wrap`) makes images without a seam in even tiles too.
 
     Raises ValueError for an overlap that leaves no way forward, an unknown blend, or diffusers' one with `wrap`.
     """
@@ -47,7 +47,7 @@ class FirstStage:
             raise unknown('blend of tiles', self.blend, list(BLENDS))
         if self.blend == 'diffusers' and self.model.wrap:
             raise ValueError(
-                f"diffusers' tiles do not go round a picture, and the first stage should (wrap={self.model.wrap!r}). "
+                f"diffusers' tiles do not go round an image, and the first stage should (wrap={self.model.wrap!r}). "
                 "Take blend='even'."
             )
 
@@ -74,10 +74,10 @@ class FirstStage:
         tile, overlap = self.tile * unit, self.overlap * unit
         if max(x.shape[1:3]) <= tile:
             return one(x)
-        jax.eval_shape(one, x)  # its complaints are of the picture, not of a tile
+        jax.eval_shape(one, x)  # its complaints are of the image, not of a tile
         if self.blend == 'diffusers':
             return _cut_at_the_end(one, x, tile, overlap)
-        # Tiles go round a seamless picture; the model does where one tile is all of it.
+        # Tiles go round a seamless image; the model does where one tile is all of it.
         alone = ''.join(axis for axis in self.model.wrap if x.shape['yx'.index(axis) + 1] <= tile)
         model = dataclasses.replace(self.model, wrap=alone)
         windows = Windows(tile, overlap, 'ramp', self.model.wrap)

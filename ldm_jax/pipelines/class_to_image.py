@@ -1,4 +1,4 @@
-"""Classes to pictures: the models of ImageNet.
+"""Classes to images: the models of ImageNet.
 
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.3.1 and appendix D.5.
 """
@@ -59,5 +59,5 @@ def has_null(parts: Parts) -> bool:
 
 
 def num_classes(parts: Parts) -> int:
-    """Classes that there are pictures of."""
+    """Classes that there are images of."""
     return parts.class_embedder.num_classes - has_null(parts)

@@ -1,4 +1,4 @@
-"""A picture made anew after a prompt and a depth map, which keeps the shapes of things.
+"""An image made anew after a prompt and a depth map, which keeps the shapes of things.
 
 The model is the one of Stable Diffusion 2 that is told depth beside the noisy latents.
 """
@@ -33,8 +33,8 @@ def depth_to_image(
     Args:
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1] to begin with, at the size that is wanted.
         depths: [H', W', 1] or [B, H', W', 1] of any size and scale, larger where things are nearer, as MiDaS gives
-            it. It is stretched over the picture.
-        strength: share of the steps that are taken, from the end: at 1 the depth map is what is left of the picture.
+            it. It is stretched over the image.
+        strength: share of the steps that are taken, from the end: at 1 the depth map is what is left of the image.
         prompts, negative_prompts, seed: as in text_to_image.
 
     Raises ValueError for a model of another kind, for a depth map that is flat, not finite or of another count, and
@@ -61,7 +61,7 @@ def latent_depths(depths: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if depths.ndim != 4 or depths.shape[-1] != 1:
         raise ValueError(
-            f'The depth map is {list(depths.shape)}: give one channel, [H, W, 1], or [B, H, W, 1] for B pictures.'
+            f'The depth map is {list(depths.shape)}: give one channel, [H, W, 1], or [B, H, W, 1] for B images.'
         )
     if not np.isfinite(depths).all():
         raise ValueError('The depth map has values that are not finite. Give the far distance a number.')

@@ -1,4 +1,4 @@
-"""Large pictures in two passes: a small one for the composition, made larger, and denoised again for its details.
+"""Large images in two passes: a small one for the composition, made larger, and denoised again for its details.
 
 A network repeats itself at sizes far above those it was trained at; what is already there keeps it from that.
 Known as "hires. fix" in AUTOMATIC1111's web UI.

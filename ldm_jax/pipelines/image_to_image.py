@@ -1,4 +1,4 @@
-"""A picture made anew after a prompt: noised part of the way, then denoised (SDEdit).
+"""An image made anew after a prompt: noised part of the way, then denoised (SDEdit).
 
 Ref: Meng et al. 2021, arXiv:2108.01073.
 """

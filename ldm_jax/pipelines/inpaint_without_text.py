@@ -1,4 +1,4 @@
-"""A masked part of a picture made anew from what is around it: latent diffusion's inpainting_big.
+"""A masked part of an image made anew from what is around it: latent diffusion's inpainting_big.
 
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.5.
 """
@@ -27,7 +27,7 @@ def inpaint_without_text(
     seed: int | Sequence[int] = 0,
     sampling: Sampling = Sampling(guidance_scale=None),  # noqa: B008 (frozen)
 ) -> np.ndarray:
-    """Images [B, H, W, 3] in [-1, 1]: the pictures with the hidden part made anew, and else their own pixels.
+    """Images [B, H, W, 3] in [-1, 1]: the images with the hidden part made anew, and else their own pixels.
 
     Args:
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1].

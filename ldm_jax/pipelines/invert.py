@@ -1,4 +1,4 @@
-"""Pictures back to the noise that would make them, and what another prompt makes of that noise (DDIM inversion).
+"""Images back to the noise that would make them, and what another prompt makes of that noise (DDIM inversion).
 
 Ref: Song et al. 2021, arXiv:2010.02502, section 4.3; Mokady et al. 2023, arXiv:2211.09794, section 3.
 """
@@ -29,10 +29,10 @@ def invert(
     iterations: int = 1,
     sampling: Sampling = DDIM,
 ) -> np.ndarray:
-    """Latents [B, h, w, Z] at the first level of sampling's grid, from which DDIM with no guidance makes the pictures.
+    """Latents [B, h, w, Z] at the first level of sampling's grid, from which DDIM with no guidance makes the images.
 
     Args:
-        prompts: what the pictures show; '' will do.
+        prompts: what the images show; '' will do.
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1].
         iterations: evaluations for each step. With one the way back is DDIM's but for an error of first order;
             with more, each step solves for its own noise.
@@ -62,10 +62,10 @@ def edit_by_inversion(
     iterations: int = 1,
     sampling: Sampling = DDIM,
 ) -> np.ndarray:
-    """Images [B, H, W, 3] in [-1, 1]: the pictures as other prompts would have them, their composition kept.
+    """Images [B, H, W, 3] in [-1, 1]: the images as other prompts would have them, their composition kept.
 
     Args:
-        source_prompts: what the pictures show; prompts: what they should show, one for each.
+        source_prompts: what the images show; prompts: what they should show, one for each.
         images, iterations: as in invert; negative_prompts: as in text_to_image.
         sampling: of both ways; its guidance is that of the way down.
 

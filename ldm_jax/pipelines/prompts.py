@@ -33,7 +33,7 @@ def prompt_conds(
             raise ValueError('Several prompts at once (AND) are guided towards: give a guidance_scale.')
         if guide.auto is not None:
             raise ValueError(
-                'Several prompts at once (AND) do not go with autoguidance: leave guide_scale out.'
+                'Several prompts at once (AND) do not go with autoguidance: leave autoguidance_scale out.'
             )
         guide = guide.replace(weights=tuple(weights for _, weights in told))
     conds = tuple(pipeline.text(column, size, sizes=sizes) for column, _ in told)

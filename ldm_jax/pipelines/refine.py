@@ -1,6 +1,6 @@
 """SDXL's base and refiner as an ensemble of experts: the base takes the noisier levels, the refiner the rest.
 
-Latents are handed over as they are, noisy. A finished picture is refined by image_to_image.
+Latents are handed over as they are, noisy. A finished image is refined by image_to_image.
 Ref: Podell et al. 2023, arXiv:2307.01952, section 2.5; Balaji et al. 2022, arXiv:2211.01324.
 """
 
@@ -85,10 +85,10 @@ def check(base: Pipeline, refiner: Pipeline) -> None:
     """Raises ValueError for models that cannot hand latents over."""
     for each in (base, refiner):
         model_kinds.check(each.parts, 'refine', 'text')
-    for name in ('schedule', 'latent_scale', 'downscale'):
+    for name in ('schedule', 'scaling_factor', 'downscale'):
         ours, theirs = getattr(base.parts, name), getattr(refiner.parts, name)
         if ours != theirs:
             raise ValueError(
                 f'Base and refiner must share their latents: {name} is {ours} of the base and {theirs} of the '
-                "refiner. Refine the base's finished pictures by image_to_image."
+                "refiner. Refine the base's finished images by image_to_image."
             )

@@ -1,4 +1,4 @@
-"""Maps of classes to pictures: latent diffusion's semantic synthesis of landscapes.
+"""Maps of classes to images: latent diffusion's semantic synthesis of landscapes.
 
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.3.2.
 """

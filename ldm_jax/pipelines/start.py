@@ -51,7 +51,7 @@ def last_levels(levels: NoiseLevel, strength: float) -> NoiseLevel:
 def posterior(
     pipeline: Pipeline, images: np.ndarray, seeds: Sequence[int], sampling: Sampling, draw: int = 0
 ) -> np.ndarray:
-    """Latents of pictures, sampled from the first stage's posterior by the draw-th noise of each seed."""
+    """Latents of images, sampled from the first stage's posterior by the draw-th noise of each seed."""
     eps = pipeline.noise(seeds, images.shape[1:3], sampling.noise_source, draw)
     return pipeline.encode(images, eps)
 
@@ -61,5 +61,5 @@ def each_image(images: np.ndarray, batch: int) -> np.ndarray:
     images = np.asarray(images, np.float32)
     images = images[None] if images.ndim == 3 else images
     if len(images) not in (1, batch):
-        raise ValueError(f'{len(images)} pictures for {batch} prompts: give one for each, or one for all.')
+        raise ValueError(f'{len(images)} images for {batch} prompts: give one for each, or one for all.')
     return np.broadcast_to(images, (batch, *images.shape[1:]))

@@ -1,4 +1,4 @@
-"""Small pictures made larger without a text: latent diffusion's bsr_sr, four times.
+"""Small images made larger without a text: latent diffusion's bsr_sr, four times.
 
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.4.
 """

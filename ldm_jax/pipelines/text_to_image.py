@@ -1,4 +1,4 @@
-"""Prompts to pictures: every model that is told a text and nothing else, SDXL and its refiner too."""
+"""Prompts to images: every model that is told a text and nothing else, SDXL and its refiner too."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def text_to_image(
         prompts, negative_prompts: one text, or B; one negative text stands for all. A prompt may have several parts,
             which are guided towards at once: 'a cat :1.2 AND a dog :0.8' (text.prompt).
         size: (H, W); by default the model's own.
-        seed: of the first picture, the next ones having the next numbers; or B of them. A picture depends on its
+        seed: of the first image, the next ones having the next numbers; or B of them. An image depends on its
             own prompt, seed and settings, not on those beside it or on the devices.
         sizes, negative_sizes: what SDXL is told of the making of what is wanted, and of what is not; the same of
             both by default, but for the refiner's aesthetic score.

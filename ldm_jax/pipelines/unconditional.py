@@ -1,4 +1,4 @@
-"""Pictures from noise alone: the models of CelebA-HQ, FFHQ, LSUN bedrooms and churches.
+"""Images from noise alone: the models of CelebA-HQ, FFHQ, LSUN bedrooms and churches.
 
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.2.
 """

@@ -1,6 +1,6 @@
-"""Small pictures made large after a prompt: the x4 upscaler, which is told a noisy small picture and how noisy it is.
+"""Small images made large after a prompt: the x4 upscaler, which is told a noisy small image and how noisy it is.
 
-The small picture is noised by the schedule of the latents, as in the original settings (x4-upscaling.yaml).
+The small image is noised by the schedule of the latents, as in the original settings (x4-upscaling.yaml).
 Ref: Rombach et al. 2022, arXiv:2112.10752; stabilityai/stable-diffusion-x4-upscaler.
 """
 
@@ -39,7 +39,7 @@ def upscale(
     Args:
         prompts: what is seen; '' will do.
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1], small.
-        noise_level: of all pictures or of each, 0 .. 350: more invents more, and hides artefacts of compression.
+        noise_level: of all images or of each, 0 .. 350: more invents more, and hides artefacts of compression.
         negative_prompts, seed: as in text_to_image.
 
     Raises ValueError for another kind of model, a noise level out of range, or sides that the U-Net cannot halve.
@@ -55,7 +55,7 @@ def upscale(
     at = augmentation.levels(parts.schedule, noise_level, len(prompts), highest)
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(parts.schedule)
-    # The small picture's noise is the first that diffusers draws.
+    # The small image's noise is the first that diffusers draws.
     shapes = [images.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
     x = at_start(sampling, levels, x)

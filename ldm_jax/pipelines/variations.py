@@ -1,4 +1,4 @@
-"""Pictures that show what others show, and mixes of several: unCLIP, which is told a picture's CLIP embedding.
+"""Images that show what others show, and mixes of several: unCLIP, which is told an image's CLIP embedding.
 
 The embedding is whitened, noised and brought back; the sinusoids of its noise level stand behind it.
 Ref: Ramesh et al. 2022, arXiv:2204.06125, sections 3.1 and 3.2; stabilityai/stable-diffusion-2-1-unclip.
@@ -28,13 +28,13 @@ from ldm_jax.types import Array, NoiseLevel
 
 SCHEDULE = squared_cosine.Schedule()  # of the embeddings' noise, whatever the latents have
 
-Pictures = np.ndarray | Sequence[np.ndarray]
+Images = np.ndarray | Sequence[np.ndarray]
 
 
 def variations(
     pipeline: Pipeline,
     prompts: str | Sequence[str],
-    images: Pictures,
+    images: Images,
     negative_prompts: str | Sequence[str] = '',
     *,
     weights: Sequence[float] | None = None,
@@ -43,7 +43,7 @@ def variations(
     seed: int | Sequence[int] = 0,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
 ) -> np.ndarray:
-    """Images [B, H, W, 3] in [-1, 1], one for each prompt and picture; one of either goes with all of the others.
+    """Images [B, H, W, 3] in [-1, 1], one for each prompt and image; one of either goes with all of the others.
 
     Args:
         prompts: what to add to what is seen; '' will do.
@@ -67,7 +67,7 @@ def variations(
         weights, count = _shares(weights, count), 1
     batch = max(len(prompts), count)
     if {len(prompts), count} - {1, batch}:
-        raise ValueError(f'{len(prompts)} prompts for {count} pictures: give as many, or one of either.')
+        raise ValueError(f'{len(prompts)} prompts for {count} images: give as many, or one of either.')
     at = augmentation.levels(SCHEDULE, noise_level, batch)
     seeds = pipelines.seeds_from(seed, batch)
     _, levels = sampling.plan(parts.schedule)
@@ -85,13 +85,13 @@ def variations(
     texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     conds = [cond.replace(vector=vector) for cond in texts]
     if guide.scale is not None:
-        # In training a quarter of the pictures had zeros, for their noise level too.
+        # In training a quarter of the images had zeros, for their noise level too.
         conds[0] = conds[0].replace(vector=np.zeros_like(vector))
     return pipeline.decode(pipeline.sample(sampling, x, levels, tuple(conds), seeds, guide=guide))
 
 
-def embed(pipeline: Pipeline, images: Pictures) -> np.ndarray:
-    """Pictures in [-1, 1], one [h, w, 3], an array or a list of them of any sizes, to CLIP embeddings [B, D].
+def embed(pipeline: Pipeline, images: Images) -> np.ndarray:
+    """Images in [-1, 1], one [h, w, 3], an array or a list of them of any sizes, to CLIP embeddings [B, D].
 
     Raises ValueError for a model without an image encoder.
     """
@@ -134,13 +134,13 @@ def _shares(weights: Sequence[float], count: int) -> np.ndarray:
     """Weights [N] that add up to one."""
     weights = np.asarray(weights, np.float64)
     if weights.shape != (count,):
-        raise ValueError(f'{weights.size} weights for {count} pictures: give one for each.')
+        raise ValueError(f'{weights.size} weights for {count} images: give one for each.')
     if not (weights >= 0).all() or weights.sum() <= 0:
         raise ValueError(f'weights must be at least 0, and one of them above; got {weights.tolist()}.')
     return weights / weights.sum()
 
 
-def _embeddings(parts: Parts, images: Pictures) -> np.ndarray | None:
+def _embeddings(parts: Parts, images: Images) -> np.ndarray | None:
     """Embeddings [B, D], where these are such."""
     if not hasattr(images, 'ndim') or images.ndim > 2:
         return None
@@ -150,7 +150,7 @@ def _embeddings(parts: Parts, images: Pictures) -> np.ndarray | None:
     return np.asarray(images, np.float32).reshape(-1, width)
 
 
-def _count(images: Pictures) -> int:
+def _count(images: Images) -> int:
     return 1 if isinstance(images, np.ndarray) and images.ndim == 3 else len(images)
 
 

@@ -32,7 +32,7 @@ def request(
     prompts_file: str | None = None,
     from_png: str | None = None,
 ) -> Request:
-    """The request of flags, checked: fields that are given, then those of a picture, then defaults.
+    """The request of flags, checked: fields that are given, then those of an image, then defaults.
 
     Raises ValueError or FileNotFoundError, as `check`, and ValueError for prompts from two places.
     """
@@ -68,7 +68,7 @@ def run(
     as_json: bool = False,
     **options: Any,
 ) -> list[pathlib.Path]:
-    """Samples, with a bar, and writes pictures into the folder `out`: their paths.
+    """Samples, with a bar, and writes images into the folder `out`: their paths.
 
     Args:
         model, dtype, batch_size: of the pipeline.
@@ -86,13 +86,13 @@ def run(
     task = tasks.task_of(described, asked)  # before any parameters are read
     if asked.prompts is None and model_kinds.kind(described) in PROMPTED:
         raise ValueError(f'{task} wants a prompt: give --prompt, --prompts_file or --from_png.')
-    if asked.guide_model is not None:
-        guide = loading.resolve(asked.guide_model)
-        parts_of.guided(described, store.open_model(guide).settings)
+    if asked.weak_model is not None:
+        weak = loading.resolve(asked.weak_model)
+        parts_of.with_weak_model(described, store.open_model(weak).settings)
     watch = _Watch(folder / 'preview.png', preview, preview_model)
     options |= dict(dtype=dtype, batch_size=batch_size, listener=watch)
     start = time.monotonic()
-    pipeline = open_pipeline(directory, guide=asked.guide_model, clip_skip=asked.clip_skip, **options)
+    pipeline = open_pipeline(directory, weak_model=asked.weak_model, clip_skip=asked.clip_skip, **options)
     watch.pipeline = pipeline
     refiner = open_pipeline(asked.refiner, **options) if asked.refiner else None
     images = tasks.run(pipeline, asked, refiner)
@@ -159,7 +159,7 @@ class _Watch:
         if self.tiny is not None:
             return np.asarray(self.tiny(latents))
         try:
-            return np.asarray(previews.linear(latents.shape[-1], parts.latent_scale)(latents))
+            return np.asarray(previews.linear(latents.shape[-1], parts.scaling_factor)(latents))
         except ValueError:  # a latent space whose colours nobody published
             return self.pipeline.decode(latents)
 

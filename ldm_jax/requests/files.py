@@ -1,4 +1,4 @@
-"""Pictures and masks from files, at the size that a pipeline works at."""
+"""Images and masks from files, at the size that a pipeline works at."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
 def load_image(
     path: str | os.PathLike, size: tuple[int, int] | None = None, resize: str = 'crop'
 ) -> np.ndarray:
-    """A picture as float32 [H, W, 3] in [-1, 1], upright, on white where it is transparent.
+    """An image as float32 [H, W, 3] in [-1, 1], upright, on white where it is transparent.
 
     Args:
         path: any file that Pillow reads; 16-bit grey becomes 8-bit, of an animation the first frame counts.
@@ -55,12 +55,12 @@ def load_image(
 
 
 def load_mask(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
-    """A mask as float32 [H, W, 1] in [0, 1]: 1 where the picture is made anew, which is white in the file.
+    """A mask as float32 [H, W, 1] in [0, 1]: 1 where the image is made anew, which is white in the file.
 
     A file with transparency is a mask by its opacity instead, which is how paint programs save a painted layer.
 
     Args:
-        size: (H, W) of the picture that it belongs to, as it lies in its file; `fit` both alike afterwards.
+        size: (H, W) of the image that it belongs to, as it lies in its file; `fit` both alike afterwards.
 
     Raises FileNotFoundError or ValueError as `read_image`, and ValueError for a mask of another size.
     """
@@ -71,8 +71,8 @@ def load_mask(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
     mask = np.asarray(image.convert('L'), np.float32)[..., None] / 255
     if mask.shape[:2] != tuple(size):
         raise ValueError(
-            f'The mask {path} is {_size(mask.shape)} and the picture {_size(size)} (height x width). '
-            "Save the mask at the picture's size."
+            f'The mask {path} is {_size(mask.shape)} and the image {_size(size)} (height x width). '
+            "Save the mask at the image's size."
         )
     return mask
 

@@ -1,4 +1,4 @@
-"""Pictures into a folder: one file each with what it was made from, and a sheet of several."""
+"""Images into a folder: one file each with what it was made from, and a sheet of several."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def prepare(folder: str | os.PathLike) -> pathlib.Path:
         with tempfile.TemporaryFile(dir=path):
             return path
     except OSError as error:
-        raise ValueError(f'Pictures cannot be written to {os.fspath(folder)!r}: {error.strerror}.') from None
+        raise ValueError(f'Images cannot be written to {os.fspath(folder)!r}: {error.strerror}.') from None
 
 
 def save(

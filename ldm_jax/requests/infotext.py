@@ -1,4 +1,4 @@
-"""What a picture was made from, as the text that A1111's web UI keeps in its PNG files under 'parameters'.
+"""What an image was made from, as the text that A1111's web UI keeps in its PNG files under 'parameters'.
 
     a red apple, (sharp:1.2)
     on a table

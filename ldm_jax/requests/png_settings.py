@@ -1,4 +1,4 @@
-"""A request as the settings that A1111's web UI writes into pictures, and back.
+"""A request as the settings that A1111's web UI writes into images, and back.
 
 Names and values are the web UI's where it has them; what it has not has a name of ours. Names of samplers and grids
 stay as they were given, since `aliases.resolve` reads all tools' names.
@@ -17,7 +17,7 @@ from ldm_jax.requests.request import PAIRS, Request, read_pair
 
 RNG = {'torch_cpu': 'CPU', 'torch_cuda': 'NV', 'jax': 'JAX'}  # the last one is ours
 DEFAULT_RNG = 'GPU'  # of the web UI, which then writes nothing
-OURS = 'ldm_jax'  # before the version of pictures that are our own
+OURS = 'ldm_jax'  # before the version of images that are our own
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -49,9 +49,9 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     'Perturbed attention scale': ('perturbed_scale', float),
     'APG eta': ('apg_eta', float),
     'APG threshold': ('apg_threshold', float),
-    'Guide model': ('guide_model', str),
-    'Guide scale': ('guide_scale', float),
-    'Zero init': ('zero_init', float),
+    'Guide model': ('weak_model', str),
+    'Guide scale': ('autoguidance_scale', float),
+    'Zero init': ('cfg_zero_share', float),
     'Threshold percentile': ('percentile', float),
     'Noise level': ('noise_level', int),
     'Start': ('start', str),
@@ -63,10 +63,10 @@ ALWAYS = ('num_steps', 'sampler', 'seed')
 def write(
     request: Request, index: int, size: tuple[int, int], model: str, guidance_scale: float | None
 ) -> str:
-    """The text of the index-th picture.
+    """The text of the index-th image.
 
     Args:
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
         model: its name.
         guidance_scale: that it was made with.
     """
@@ -126,7 +126,7 @@ def _title(name: str) -> str:
 def _noise_source(rng: str) -> str:
     known = {text: name for name, text in RNG.items()} | {DEFAULT_RNG: 'torch_cuda'}
     if rng not in known:
-        raise ValueError(f'RNG {rng!r} of a picture is none of {sorted(known)}.')
+        raise ValueError(f'RNG {rng!r} of an image is none of {sorted(known)}.')
     return known[rng]
 
 
@@ -134,4 +134,4 @@ def _value(name: str, text: str, convert: Callable[[str], Any]) -> Any:
     try:
         return convert(text)
     except ValueError:
-        raise ValueError(f'{name} of a picture is {text!r}, which is no {convert.__name__}.') from None
+        raise ValueError(f'{name} of an image is {text!r}, which is no {convert.__name__}.') from None

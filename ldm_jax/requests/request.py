@@ -1,4 +1,4 @@
-"""What is asked for on a command line or read from a picture: plain names, numbers and paths, checked early."""
+"""What is asked for on a command line or read from an image: plain names, numbers and paths, checked early."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ LEAST = 8  # no first stage of Stable Diffusion takes sides that are not multipl
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Settings of pictures to be made; None leaves one to the task or the model."""
+    """Settings of images to be made; None leaves one to the task or the model."""
 
     prompts: tuple[str, ...] | None = None
     negative_prompt: str = ''
     num_images: int = 1  # for each prompt
-    seed: int = 0  # of the first picture of each prompt; the next ones have the next numbers
+    seed: int = 0  # of the first image of each prompt; the next ones have the next numbers
     sampler: str = 'dpmpp_2m'
     grid: str | None = None
     num_steps: int = 20
@@ -51,9 +51,9 @@ class Request:
     apg_eta: float | None = None
     apg_threshold: float | None = None
     perturbed_scale: float | None = None
-    guide_model: str | None = None
-    guide_scale: float | None = None
-    zero_init: float | None = None
+    weak_model: str | None = None
+    autoguidance_scale: float | None = None
+    cfg_zero_share: float | None = None
     percentile: float | None = None
     eta: float | None = None
     noise_source: str = 'jax'
@@ -77,7 +77,7 @@ class Request:
     depth: str | None = None
     image_guidance_scale: float | None = None
     noise_level: int | None = None
-    mix: tuple[str, ...] | None = None  # pictures to mix with init_image
+    mix: tuple[str, ...] | None = None  # images to mix with init_image
     mix_weights: tuple[float, ...] | None = None
     hires_scale: float | None = None
     hires_upscaler: str | None = None
@@ -98,16 +98,16 @@ class Request:
 
     @property
     def rows(self) -> Sequence[Any]:
-        """What there are num_images pictures of, each: classes or prompts."""
+        """What there are num_images images of, each: classes or prompts."""
         return (self.prompts or ('',)) if self.labels is None else self.labels
 
     @property
     def seeds(self) -> list[int]:
-        """One for each picture, row by row."""
+        """One for each image, row by row."""
         return [self.seed + i for i in range(self.num_images)] * len(self.rows)
 
     def repeated(self, rows: Sequence[Any]) -> list[Any]:
-        """One of the rows for each picture."""
+        """One of the rows for each image."""
         return [row for row in rows for _ in range(self.num_images)]
 
     def sampling(self, guidance_scale: float | None) -> Sampling:
@@ -124,8 +124,8 @@ class Request:
             apg_eta=self.apg_eta,
             apg_threshold=self.apg_threshold,
             perturbed_scale=self.perturbed_scale,
-            guide_scale=self.guide_scale,
-            zero_init=self.zero_init,
+            autoguidance_scale=self.autoguidance_scale,
+            cfg_zero_share=self.cfg_zero_share,
             percentile=self.percentile,
             noise_source=self.noise_source,
             start=self.start,
@@ -139,17 +139,17 @@ class Request:
         rest = {name: value or wanted[name] for name, value in others.items()}
         return _sizes(**wanted), _sizes(**rest) if any(others.values()) else None
 
-    def picture(self, name: str, size: tuple[int, int] | None) -> np.ndarray:
-        """The picture of a field, at a size where one is wanted: [H, W, 3] in [-1, 1]."""
+    def image(self, name: str, size: tuple[int, int] | None) -> np.ndarray:
+        """The image of a field, at a size where one is wanted: [H, W, 3] in [-1, 1]."""
         return files.load_image(getattr(self, name), size, self.resize)
 
     def masked(self, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-        """Picture and mask [H, W, 1] in [0, 1], fitted alike."""
-        picture = files.load_image(self.init_image)
-        mask = files.load_mask(self.mask, picture.shape[:2])
+        """Image and mask [H, W, 1] in [0, 1], fitted alike."""
+        image = files.load_image(self.init_image)
+        mask = files.load_mask(self.mask, image.shape[:2])
         if size is None:
-            return picture, mask
-        return fit(picture, size, self.resize), fit(mask, size, self.resize)
+            return image, mask
+        return fit(image, size, self.resize), fit(mask, size, self.resize)
 
     def boxes(self) -> list[tuple]:
         """The boxes of the layout's file. Raises ValueError for another form."""
@@ -201,13 +201,13 @@ def check(request: Request) -> None:
             files.read_image(path)
     if request.mix_weights is not None and len(request.mix_weights) != 1 + len(request.mix or ()):
         raise ValueError(
-            f'{len(request.mix_weights)} weights for a mix of {1 + len(request.mix or ())} pictures: give one '
+            f'{len(request.mix_weights)} weights for a mix of {1 + len(request.mix or ())} images: give one '
             'for each, that of init_image first.'
         )
     if request.mask is not None:
         if request.init_image is None:
             raise ValueError(
-                'A mask says which part of a picture is made anew: give the picture too (init_image).'
+                'A mask says which part of an image is made anew: give the image too (init_image).'
             )
         request.masked(None)
     if request.layout is not None:
@@ -222,15 +222,15 @@ def _check_guidance(request: Request) -> None:
         value = getattr(request, field.name)
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f'{field.name} must be a finite number; got {value}.')
-    if (request.guide_model is None) != (request.guide_scale is None):
-        raise ValueError('Autoguidance is away from a guide_model by a guide_scale: give both.')
-    if request.guide_model is None:
+    if (request.weak_model is None) != (request.autoguidance_scale is None):
+        raise ValueError('Autoguidance is away from a weak_model by a autoguidance_scale: give both.')
+    if request.weak_model is None:
         return
     if request.refiner is not None or parts > 1:
         raise ValueError('Autoguidance goes neither with a refiner nor with several prompts at once (AND).')
     if request.negative_prompt and request.guidance_scale is None:
         raise ValueError(
-            'With a guide_model and no guidance_scale there is nothing that a negative_prompt would be told to: '
+            'With a weak_model and no guidance_scale there is nothing that a negative_prompt would be told to: '
             'give a guidance_scale too.'
         )
 

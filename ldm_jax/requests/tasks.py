@@ -89,7 +89,7 @@ def guidance_scale(parts: Parts, request: Request, default: float | None = None)
 
     Autoguidance is alone unless the request says otherwise.
     """
-    if request.guidance_scale is not None or request.guide_model is not None:
+    if request.guidance_scale is not None or request.weak_model is not None:
         return request.guidance_scale
     kind = model_kinds.kind(parts)
     if kind == 'class':
@@ -147,9 +147,9 @@ def _refine(pipeline, request, common):
 
 
 def _image_to_image(pipeline, request, common):
-    picture = request.picture('init_image', _fitting(pipeline, request))
+    image = request.image('init_image', _fitting(pipeline, request))
     options = _options(request, strength='strength') | _sizes(request)
-    return image_to_image(pipeline, _prompts(request), picture, request.negative_prompt, **options, **common)
+    return image_to_image(pipeline, _prompts(request), image, request.negative_prompt, **options, **common)
 
 
 def _inpaint(pipeline, request, common):
@@ -157,41 +157,39 @@ def _inpaint(pipeline, request, common):
         request, strength='strength', blur='mask_blur', content='mask_content', padding='mask_padding'
     )
     if request.mask_padding is None:
-        picture, mask = request.masked(_fitting(pipeline, request))
+        image, mask = request.masked(_fitting(pipeline, request))
     else:
-        picture, mask = request.masked(None)
+        image, mask = request.masked(None)
         options['size'] = request.size
-    return inpaint(pipeline, _prompts(request), picture, mask, request.negative_prompt, **options, **common)
+    return inpaint(pipeline, _prompts(request), image, mask, request.negative_prompt, **options, **common)
 
 
 def _outpaint(pipeline, request, common):
     sides = dict(zip(('left', 'top', 'right', 'bottom'), request.outpaint, strict=True))
     options = _options(request, strength='strength', blur='mask_blur', content='mask_content')
-    picture = request.picture('init_image', request.size)
-    return outpaint(
-        pipeline, _prompts(request), picture, request.negative_prompt, **sides, **options, **common
-    )
+    image = request.image('init_image', request.size)
+    return outpaint(pipeline, _prompts(request), image, request.negative_prompt, **sides, **options, **common)
 
 
 def _depth_to_image(pipeline, request, common):
-    picture = request.picture('init_image', _fitting(pipeline, request))
+    image = request.image('init_image', _fitting(pipeline, request))
     depth = files.load_depth(request.depth)
     options = _options(request, strength='strength')
     return depth_to_image(
-        pipeline, _prompts(request), picture, depth, request.negative_prompt, **options, **common
+        pipeline, _prompts(request), image, depth, request.negative_prompt, **options, **common
     )
 
 
 def _edit(pipeline, request, common):
-    picture = request.picture('init_image', _fitting(pipeline, request))
+    image = request.image('init_image', _fitting(pipeline, request))
     options = _options(request, image_guidance_scale='image_guidance_scale')
-    return edit(pipeline, _prompts(request), picture, request.negative_prompt, **options, **common)
+    return edit(pipeline, _prompts(request), image, request.negative_prompt, **options, **common)
 
 
 def _upscale(pipeline, request, common):
-    picture = request.picture('init_image', request.size)
+    image = request.image('init_image', request.size)
     options = _options(request, noise_level='noise_level')
-    return upscale(pipeline, _prompts(request), picture, request.negative_prompt, **options, **common)
+    return upscale(pipeline, _prompts(request), image, request.negative_prompt, **options, **common)
 
 
 def _variations(pipeline, request, common):
@@ -211,13 +209,13 @@ def _unconditional(pipeline, request, common):
 
 
 def _super_resolution(pipeline, request, common):
-    pictures = np.stack([request.picture('init_image', request.size)] * len(request.seeds))
-    return super_resolution(pipeline, pictures, **common)
+    images = np.stack([request.image('init_image', request.size)] * len(request.seeds))
+    return super_resolution(pipeline, images, **common)
 
 
 def _inpaint_without_text(pipeline, request, common):
-    picture, mask = request.masked(_fitting(pipeline, request))
-    return inpaint_without_text(pipeline, np.stack([picture] * len(request.seeds)), mask, **common)
+    image, mask = request.masked(_fitting(pipeline, request))
+    return inpaint_without_text(pipeline, np.stack([image] * len(request.seeds)), mask, **common)
 
 
 def _semantic_to_image(pipeline, request, common):
@@ -230,7 +228,7 @@ def _layout_to_image(pipeline, request, common):
 
 
 def _fitting(pipeline: Pipeline, request: Request) -> tuple[int, int]:
-    """The size of a picture to begin with: what is asked for, or the picture's own, down to what the model can make."""
+    """The size of an image to begin with: what is asked for, or the image's own, down to what the model can make."""
     if request.size is not None:
         return request.size
     height, width = files.load_image(request.init_image).shape[:2]

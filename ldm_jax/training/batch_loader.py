@@ -20,7 +20,7 @@ from ldm_jax.training.preemption import Preemption, in_thread
 from ldm_jax.training.run import Run
 from ldm_jax.types import PyTree
 
-SHOWN = 16  # examples in pictures
+SHOWN = 16  # examples in images
 
 
 class Batch(NamedTuple):
@@ -66,7 +66,7 @@ class Feed:
         self._used = batch.host
 
     def shown(self) -> PyTree:
-        """Examples for pictures, the same throughout the run and on all hosts: the first of the first batch."""
+        """Examples for images, the same throughout the run and on all hosts: the first of the first batch."""
         size = min(SHOWN, self._run.batch_size)
         batches = self._open(self._run.batch_size, 0, range(size))
         try:

@@ -17,7 +17,7 @@ from ldm_jax.training.loop import Run
 from ldm_jax.training.parallel import distributed
 from ldm_jax.types import PyTree
 
-SHARED = ('tokenizer', 'tokenizer_2', 'latent_scale')  # settings that a trained part brings with it
+SHARED = ('tokenizer', 'tokenizer_2', 'scaling_factor')  # settings that a trained part brings with it
 FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
 
 
@@ -50,8 +50,8 @@ def stage(
         trained = {part: loaded.settings['models'].get(part, {}) | spec for part, spec in trained.items()}
         kept = SHARED if first_stage else loaded.settings.keys() - {'models'}
         settings |= {key: loaded.settings[key] for key in kept if key in loaded.settings}
-    if hasattr(source, 'manifest') and source.manifest['settings'].get('latent_scale') is not None:
-        settings['latent_scale'] = source.manifest['settings']['latent_scale']
+    if hasattr(source, 'manifest') and source.manifest['settings'].get('scaling_factor') is not None:
+        settings['scaling_factor'] = source.manifest['settings']['scaling_factor']
     settings |= {key: config[key] for key in ('schedule', *SHARED) if config.get(key) is not None}
     settings['models'] = models | trained
     fields = parts(settings)
@@ -61,7 +61,7 @@ def stage(
         fields = {part: fields[part] for part in settings['models']} | {'pretrained': frozen | initial}
     if diffusion:
         fields |= {'frozen': frozen, 'initial': initial, 'null': getattr(source, 'null', {})}
-        fields |= {key: settings[key] for key in ('latent_scale', 'latent_size') if key in settings}
+        fields |= {key: settings[key] for key in ('scaling_factor', 'latent_size') if key in settings}
         if 'initial' in config:
             known = {key: settings[key] for key in ('parameterization', 'loss') if key in settings}
             spec['objective'] = known | spec.get('objective', {})

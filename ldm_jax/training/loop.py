@@ -1,4 +1,4 @@
-"""The loop around a training step: data in, metrics and pictures out, checkpoints that resume."""
+"""The loop around a training step: data in, metrics and images out, checkpoints that resume."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def train(
 ) -> PyTree:
     """Trains to run.num_steps, from the newest readable checkpoint of workdir if there is one.
 
-    workdir/checkpoints holds states, workdir/metrics.jsonl a JSON object for each log line, workdir/pictures what
-    job.pictures makes of the same examples each time. A run that was stopped, however and wherever, and started again
+    workdir/checkpoints holds states, workdir/metrics.jsonl a JSON object for each log line, workdir/images what
+    job.images makes of the same examples each time. A run that was stopped, however and wherever, and started again
     goes through the same states as one that was not, and leaves the same metrics.
 
     Args:
@@ -174,7 +174,7 @@ class _Session:
             if self.step % run.log_every == 0 or last:
                 self._log(clock, regular=self.step % run.log_every == 0)
             started = time.monotonic()
-            if self.step % (run.picture_every or run.save_every) == 0 or last:
+            if self.step % (run.image_every or run.save_every) == 0 or last:
                 self._show()
             if self.step % run.save_every == 0 or last:
                 self._save()
@@ -223,13 +223,11 @@ class _Session:
             print(text, flush=True)
 
     def _show(self) -> None:
-        """Pictures, to the files and the writers."""
-        if self._job.pictures is None:
+        """Images, to the files and the writers."""
+        if self._job.images is None:
             return
         state, shown = self._spread.whole(self.state), self._shown
-        made = self._preemption.wait(
-            in_thread(lambda: jax.device_get(self._pictures(state, shown, self._key)))
-        )
+        made = self._preemption.wait(in_thread(lambda: jax.device_get(self._images(state, shown, self._key))))
         for name, rows in made.items():
             self._writer.image(self.step, name, contact_sheet(np.asarray(rows, np.float32)))
 
@@ -238,8 +236,8 @@ class _Session:
         return self._feed.shown()
 
     @functools.cached_property
-    def _pictures(self) -> Any:
-        return jax.jit(self._job.pictures, out_shardings=self._spread.replicated)
+    def _images(self) -> Any:
+        return jax.jit(self._job.images, out_shardings=self._spread.replicated)
 
     def _save(self) -> None:
         self._acknowledge(self._checkpoints.wait())

@@ -34,9 +34,9 @@ def clip_tokenizer(pad_id):
     return dict(name='clip', context_length=77, pad_id=pad_id)
 
 
-def settings(models, parameterization='eps', latent_scale=0.2, **more):
+def settings(models, parameterization='eps', scaling_factor=0.2, **more):
     found = dict(
-        models=models, schedule=SCHEDULE, parameterization=parameterization, latent_scale=latent_scale
+        models=models, schedule=SCHEDULE, parameterization=parameterization, scaling_factor=scaling_factor
     )
     return found | dict(latent_size=8, image_size=16) | more
 
@@ -69,7 +69,7 @@ TINY = {
         depth=[1, 1],
         cross_attention_only=[True, False],
     )
-    | dict(latent_scale=0.08333),
+    | dict(scaling_factor=0.08333),
     'StableUnCLIPImg2ImgPipeline': sd(
         OPEN_CLIP,
         0,
@@ -105,14 +105,14 @@ TINY = {
             unet=dict(UNET, context_width=None, depth=[0, 1], head_width=16, in_channels=3, out_channels=3),
             first_stage=VQ,
         ),
-        latent_scale=1.0,
+        scaling_factor=1.0,
     ),
     'LDMSuperResolutionPipeline': settings(
         dict(
             unet=dict(UNET, context_width=None, depth=[0, 1], head_width=16, in_channels=6, out_channels=3),
             first_stage=VQ,
         ),
-        latent_scale=1.0,
+        scaling_factor=1.0,
     ),
 }
 TINY['StableDiffusionXLInpaintPipeline'] = copy.deepcopy(TINY['StableDiffusionXLPipeline'])

@@ -143,7 +143,7 @@ def test_a_folder_of_ours_loads_as_it_is_with_equal_weights(name, tmp_path):
     )
     assert pipe.unet.config.sample_size == 8
     first_stage = pipe.components.get('vae') or pipe.components['vqvae']
-    assert first_stage.config.scaling_factor == settings['latent_scale']
+    assert first_stage.config.scaling_factor == settings['scaling_factor']
     for ours in ('tokenizer', 'tokenizer_2'):
         theirs = 'tokenizer_2' if 'XLImg2Img' in name else ours
         if settings.get(ours, {}).get('name') == 'clip':
@@ -156,7 +156,7 @@ def test_a_folder_of_ours_loads_as_it_is_with_equal_weights(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', folders.TINY)
-def test_a_folder_of_ours_makes_a_picture(name, tmp_path):
+def test_a_folder_of_ours_makes_an_image(name, tmp_path):
     image_module = pytest.importorskip('PIL.Image')
     folder = tmp_path / 'model'
     folder.mkdir()
@@ -164,12 +164,12 @@ def test_a_folder_of_ours_makes_a_picture(name, tmp_path):
     given = dict(depth_estimator=None, feature_extractor=None) if 'Depth' in name else {}
     pipe = diffusers.DiffusionPipeline.from_pretrained(folder, **given)
     side = 32 if 'LDMSuper' in name else 16
-    picture = image_module.fromarray(np.arange(3 * side**2, dtype=np.uint8).reshape(side, side, 3))
+    image = image_module.fromarray(np.arange(3 * side**2, dtype=np.uint8).reshape(side, side, 3))
     call = dict(num_inference_steps=2, output_type='np')
     if name not in ('LDMPipeline', 'LDMSuperResolutionPipeline'):
         call['prompt'] = ['a red cat']
     if any(word in name for word in ('Inpaint', 'Pix2Pix', 'Depth', 'Upscale', 'Img2Img', 'LDMSuper')):
-        call['image'] = picture
+        call['image'] = image
     if 'Inpaint' in name:
         call |= dict(mask_image=image_module.new('L', (side, side), 255), height=side, width=side)
     if 'XLI' in name or 'Depth' in name:

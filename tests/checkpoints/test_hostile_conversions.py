@@ -18,7 +18,8 @@ from ldm_jax.checkpoints.files.pickles import hostile
 from ldm_jax.checkpoints.layouts import single_file
 from ldm_jax.checkpoints.lazy_arrays import Arrays
 from tests.checkpoints import folders
-from tests.checkpoints.files import file_builders, test_hostile_pickles
+from tests.checkpoints.files import file_builders as files
+from tests.checkpoints.files import test_hostile_pickles
 
 SETTINGS = {'models': {'first_stage': dict(name='vae', channels=32, channel_mult=[1, 2], num_res_blocks=1)}}
 KEY = 'encoder.conv_in.bias'
@@ -39,12 +40,10 @@ def as_zip(tensors, before=b'', **members):
     entries, storages = {}, {}
     for i, (key, array) in enumerate(tensors.items()):
         strides = [stride // array.itemsize for stride in np.zeros(array.shape, np.float32).strides]
-        entries[key] = file_builders.tensor(str(i), array.size, 0, array.shape, strides)
+        entries[key] = files.tensor(str(i), array.size, 0, array.shape, strides)
         storages[str(i)] = array.tobytes()
     dropped = before + b'0' if before else b''
-    return file_builders.torch_zip(
-        file_builders.program(dropped + file_builders.dictionary(**entries)), storages, **members
-    )
+    return files.torch_zip(files.program(dropped + files.dictionary(**entries)), storages, **members)
 
 
 def header_of(content):
@@ -58,7 +57,7 @@ def lying(change):
     def make(tensors):
         header, data = header_of(as_safetensors(tensors))
         change(header[KEY])
-        return file_builders.safetensors(header, data)
+        return files.safetensors(header, data)
 
     return make
 
@@ -69,15 +68,15 @@ def bomb(tensors):
     with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(
             'archive/data.pkl',
-            file_builders.program(b'N0' * (8 << 20) + file_builders.dictionary(w=file_builders.tensor())),
+            files.program(b'N0' * (8 << 20) + files.dictionary(w=files.tensor())),
         )
-        archive.writestr(zipfile.ZipInfo('archive/data/0'), file_builders.FOUR.tobytes())
+        archive.writestr(zipfile.ZipInfo('archive/data/0'), files.FOUR.tobytes())
     return out.getvalue()
 
 
 def nested(tensors):
     """A zip file in a zip file, the inner one of which is the checkpoint."""
-    return file_builders.zip_file({'model.ckpt': as_zip(tensors), 'readme.txt': b'unpack me'})
+    return files.zip_file({'model.ckpt': as_zip(tensors), 'readme.txt': b'unpack me'})
 
 
 def changed(key, array):
@@ -109,7 +108,7 @@ FILES = {
     'bomb': (bomb, 'unpacks from'),
     'nested zip': (nested, 'no data.pkl|not .*PyTorch|zip'),
     'bare pickle': (
-        lambda t: file_builders.program(file_builders.call('os', 'system', test_hostile_pickles.COMMAND)),
+        lambda t: files.program(files.call('os', 'system', test_hostile_pickles.COMMAND)),
         'a bare pickle',
     ),
 }

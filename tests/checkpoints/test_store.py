@@ -17,7 +17,7 @@ PARAMS = {
     'unet': {'conv_in': {'kernel': np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 3, 4)}},
     'first_stage': {'scale': np.float32(3) * np.ones(5, np.float32)},
 }
-SETTINGS = {'unet': {'name': 'unet', 'channel_mult': [1, 2]}, 'latent_scale': 0.5}
+SETTINGS = {'unet': {'name': 'unet', 'channel_mult': [1, 2]}, 'scaling_factor': 0.5}
 
 
 def test_a_model_comes_back_as_it_was(tmp_path):

@@ -35,7 +35,7 @@ def test_errors_say_what_is_wanted_what_there_is_and_what_fits():
     model_kinds.check(found, 'inpaint', 'inpaint', 'text')
     with pytest.raises(
         ValueError,
-        match=r'^edit is for .* told a text and a picture\. This one is told a text: .* text_to_image',
+        match=r'^edit is for .* told a text and an image\. This one is told a text: .* text_to_image',
     ):
         model_kinds.check(found, 'edit', 'edit')
     strange = dataclasses.replace(found, unet=dataclasses.replace(found.unet, in_channels=11))

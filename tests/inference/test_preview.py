@@ -37,12 +37,12 @@ def test_a_space_without_published_colours_is_an_error():
         preview.linear(16, 0.3611)
 
 
-def test_a_fit_finds_the_colours_that_pictures_were_made_with():
+def test_a_fit_finds_the_colours_that_images_were_made_with():
     rng = np.random.default_rng(0)
     factors, bias = rng.uniform(-0.2, 0.2, (5, 3)), rng.uniform(-0.1, 0.1, 3)
     latents = rng.standard_normal((2, 6, 4, 5))
     detail = rng.standard_normal((2, 6, 8, 4, 8, 3))
-    detail -= detail.mean((2, 4), keepdims=True)  # which goes when the picture is reduced
+    detail -= detail.mean((2, 4), keepdims=True)  # which goes when the image is reduced
     images = ((latents @ factors + bias)[:, :, None, :, None] + detail).reshape(2, 48, 32, 3)
     with oracles.float64():
         found = preview.fit(jnp.asarray(latents), jnp.asarray(images))
@@ -57,7 +57,7 @@ def test_a_fit_finds_the_colours_that_pictures_were_made_with():
         ((1, 16, 8, 4), r'got \(1, 16, 8, 4\)'),
     ],
 )
-def test_pictures_that_are_not_those_of_the_latents_are_an_error(images, message):
+def test_images_that_are_not_those_of_the_latents_are_an_error(images, message):
     with pytest.raises(ValueError, match=message):
         preview.fit(jnp.zeros((1, 4, 2, 4)), jnp.zeros(images))
 
@@ -68,14 +68,14 @@ def test_too_few_latents_for_a_fit_are_an_error():
 
 
 @pytest.mark.slow
-def test_a_tiny_autoencoder_s_preview_is_its_picture_clipped():
+def test_a_tiny_autoencoder_s_preview_is_its_image_clipped():
     model = taesd.Model(channels=8, num_blocks=(1, 1))
     z = 3 * jax.random.normal(jax.random.key(0), (1, 4, 6, 4))
 
     @jax.jit
     def run(z):
         params = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)))['params']
-        params = jax.tree.map(lambda a: 3 * a, params)  # for pictures beyond the range
+        params = jax.tree.map(lambda a: 3 * a, params)  # for images beyond the range
         return preview.tiny(model, params)(z), model.apply({'params': params}, z, method='decode')
 
     out, exact = run(z)

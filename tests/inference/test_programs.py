@@ -70,7 +70,7 @@ def test_two_hundred_varied_calls_compile_nothing_after_the_first_of_a_sampler(p
 
 @pytest.mark.slow
 @pytest.mark.parametrize('sampler', ['euler_ancestral', 'dpm_fast'])
-def test_a_picture_is_the_same_alone_in_company_and_on_eight_devices(params, sampler):
+def test_an_image_is_the_same_alone_in_company_and_on_eight_devices(params, sampler):
     sampling = dataclasses.replace(SAMPLING, sampler=sampler)
     prompts = ['a red cat', 'a dog', '', 'three trees']
     together = text_to_image(pairs.ours(SETTINGS, params), prompts, seed=5, sampling=sampling)
@@ -86,7 +86,7 @@ def test_a_picture_is_the_same_alone_in_company_and_on_eight_devices(params, sam
 
 
 @pytest.mark.slow
-def test_knobs_may_differ_from_picture_to_picture(params):
+def test_knobs_may_differ_from_image_to_image(params):
     pipeline = pairs.ours(SETTINGS, params)
     prompts, etas, scales = ['a red cat', 'a dog'], [0.2, 1.0], [2.0, 6.0]
     sampling = Sampling(dict(name='ddim', eta=etas), num_steps=3, guidance_scale=scales)
@@ -95,7 +95,7 @@ def test_knobs_may_differ_from_picture_to_picture(params):
         one = Sampling(dict(name='ddim', eta=etas[i]), num_steps=3, guidance_scale=scales[i])
         alone = text_to_image(pipeline, [prompts[i]] * 2, seed=5 + i, sampling=one)
         np.testing.assert_allclose(together[i], alone[0], atol=1e-5)
-    with pytest.raises(ValueError, match='2 numbers for 3 pictures'):
+    with pytest.raises(ValueError, match='2 numbers for 3 images'):
         text_to_image(pipeline, ['a'] * 3, sampling=sampling)
 
 

@@ -1,4 +1,4 @@
-"""What SDXL is told of a picture's making, against diffusers'."""
+"""What SDXL is told of an image's making, against diffusers'."""
 
 import numpy as np
 import pytest

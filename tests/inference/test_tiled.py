@@ -89,7 +89,7 @@ def test_what_looks_at_each_pixel_alone_does_not_notice_tiles(size, blend):
 def test_even_tiles_are_whole_and_fade_into_each_other():
     class Mean(Pixelwise):
         def apply(self, variables, x, *args, method):
-            assert x.shape[1:3] in ((8, 8), (8, 12))  # the latter to see whether the picture will do
+            assert x.shape[1:3] in ((8, 8), (8, 12))  # the latter to see whether the image will do
             return jnp.broadcast_to(x[:, :1, :1], x.shape)
 
     z = jnp.zeros((1, 8, 12, 1)).at[:, :, 4].set(1.0)  # the first pixel of the second tile
@@ -98,7 +98,7 @@ def test_even_tiles_are_whole_and_fade_into_each_other():
 
 
 @pytest.mark.parametrize(('wrap', 'size', 'shift'), [('x', (4, 12), (0, 3)), ('xy', (12, 4), (3, 1))])
-def test_tiles_of_a_seamless_picture_go_round_it(wrap, size, shift):
+def test_tiles_of_a_seamless_image_go_round_it(wrap, size, shift):
     model = taesd.Model(channels=8, num_blocks=(1, 1), wrap=wrap)
     tiled = FirstStage(model, tile=6, overlap=3)
     z = normal(1, *size, 4)

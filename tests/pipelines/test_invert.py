@@ -1,4 +1,4 @@
-"""Inversion: the noise that is found makes the picture again, and another prompt makes another of it."""
+"""Inversion: the noise that is found makes the image again, and another prompt makes another of it."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def pipeline():
 
 
 @pytest.mark.slow
-def test_the_way_there_and_back_ends_at_the_picture_the_nearer_the_more_it_iterates(pipeline):
+def test_the_way_there_and_back_ends_at_the_image_the_nearer_the_more_it_iterates(pipeline):
     kept = pipeline.decode(pipeline.encode(IMAGES))
     errors = []
     for iterations in (1, 8):

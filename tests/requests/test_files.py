@@ -109,7 +109,7 @@ class TestModes:
         (8, np.rot90(RGB, -1)),
     ],
 )
-def test_pictures_and_masks_are_upright(tmp_path, orientation, stored):
+def test_images_and_masks_are_upright(tmp_path, orientation, stored):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path, np.ascontiguousarray(stored), exif=exif)
@@ -167,8 +167,8 @@ class TestMasks:
         mask = files.load_mask(saved(tmp_path, image), (5, 7))
         np.testing.assert_array_equal(mask[..., 0], GREY.astype(np.float32) / 255)
 
-    def test_another_size_than_the_picture(self, tmp_path):
-        with pytest.raises(ValueError, match=r'a.png is 5 x 7 and the picture 7 x 5 \(height x width\)'):
+    def test_another_size_than_the_image(self, tmp_path):
+        with pytest.raises(ValueError, match=r'a.png is 5 x 7 and the image 7 x 5 \(height x width\)'):
             files.load_mask(saved(tmp_path, GREY), (7, 5))
 
 

@@ -1,4 +1,4 @@
-"""Files of pictures: numbered on, whole or not there, with what they were made from."""
+"""Files of images: numbered on, whole or not there, with what they were made from."""
 
 import numpy as np
 import pytest

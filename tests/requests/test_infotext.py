@@ -167,7 +167,7 @@ def test_too_few_settings():
 class TestFiles:
     pixels = np.zeros((4, 4, 3), np.uint8)
 
-    def test_our_own_pictures(self, tmp_path):
+    def test_our_own_images(self, tmp_path):
         fields = {'Prompt': '猫, a cat', 'Negative prompt': '', 'Steps': '20', 'Sampler': 'DDIM', 'Seed': '1'}
         save_png(tmp_path / 'a.png', self.pixels, {'parameters': infotext.write(fields)})
         assert infotext.read_png(tmp_path / 'a.png') == fields

@@ -1,4 +1,4 @@
-"""Settings in pictures: ours come back as they were, and the web UI's mean here what they mean there."""
+"""Settings in images: ours come back as they were, and the web UI's mean here what they mean there."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def test_the_settings_of_the_web_ui_are_read():
     )
 
 
-def test_a_picture_of_the_web_ui_that_names_no_generator_is_of_a_card():
+def test_an_image_of_the_web_ui_that_names_no_generator_is_of_a_card():
     found = png_settings.read(infotext.read('a\nSteps: 2, Sampler: Euler a, Seed: 1'))
     assert found['noise_source'] == 'torch_cuda'
 
@@ -57,7 +57,9 @@ def test_a_picture_of_the_web_ui_that_names_no_generator_is_of_a_card():
         dict(prompts=('a',), guidance_rescale=0.7, guidance_rule='projected', start='total', noise_level=20),
         dict(prompts=('a',), guidance_interval=(0.28, 5.0), perturbed_scale=3.0),
         dict(prompts=('a :1.2 AND b :-1',), guidance_rule='projected', apg_eta=0.5, apg_threshold=2.5),
-        dict(prompts=('a',), guide_model='x: y', guide_scale=2.0, zero_init=0.04, percentile=0.995),
+        dict(
+            prompts=('a',), weak_model='x: y', autoguidance_scale=2.0, cfg_zero_share=0.04, percentile=0.995
+        ),
         dict(prompts=('a',), original_size=(64, 32), crop_top_left=(0, -3), target_size=(8, 16)),
         dict(prompts=('a',), negative_original_size=(64, 32), negative_crop_top_left=(0, 3)),
         dict(prompts=('a',), negative_target_size=(64, 32)),
@@ -79,9 +81,9 @@ def test_a_class_is_written_in_place_of_a_prompt():
 
 
 def test_values_that_cannot_be_read_are_named():
-    with pytest.raises(ValueError, match="Steps of a picture is 'many', which is no int"):
+    with pytest.raises(ValueError, match="Steps of an image is 'many', which is no int"):
         png_settings.read({'Steps': 'many'})
-    with pytest.raises(ValueError, match="RNG 'TPU' of a picture is none of"):
+    with pytest.raises(ValueError, match="RNG 'TPU' of an image is none of"):
         png_settings.read({'RNG': 'TPU'})
     with pytest.raises(ValueError, match="No sampler 'Oiler'; the nearest are"):
         png_settings.read({'Sampler': 'Oiler'})

@@ -12,12 +12,12 @@ from ldm_jax.requests.request import Request, check, read_pair, read_prompts
 
 @pytest.fixture
 def files(tmp_path):
-    """A picture of 16 x 24, masks of its size and of another, and what only looks like a picture."""
+    """An image of 16 x 24, masks of its size and of another, and what only looks like an image."""
     pixels = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
-    Image.fromarray(pixels).save(tmp_path / 'picture.png')
+    Image.fromarray(pixels).save(tmp_path / 'image.png')
     for name, size in (('mask', (24, 16)), ('other', (16, 16))):
         Image.new('L', size, 255).save(tmp_path / f'{name}.png')
-    (tmp_path / 'broken.png').write_bytes(b'no picture')
+    (tmp_path / 'broken.png').write_bytes(b'no image')
     (tmp_path / 'layout.json').write_text('[[1, 0, 0, "x", 1]]')
     return {path.stem: str(path) for path in tmp_path.iterdir()}
 
@@ -35,23 +35,23 @@ def files(tmp_path):
         (dict(strength=1.5), r'strength must be above 0 and at most 1; got 1\.5'),
         (dict(init_image='nowhere.png'), r"No image at 'nowhere\.png'"),
         (dict(init_image='broken'), 'is not an image that Pillow can read'),
-        (dict(init_image='picture', mask='other'), r'is 16 x 16 and the picture 16 x 24'),
-        (dict(mask='mask'), r'give the picture too \(init_image\)'),
+        (dict(init_image='image', mask='other'), r'is 16 x 16 and the image 16 x 24'),
+        (dict(mask='mask'), r'give the image too \(init_image\)'),
         (dict(resize='stretch'), "No resize 'stretch'; have"),
         (dict(mask_content='noise'), "No masked content 'noise'; have"),
         (dict(noise_source='cuda'), "No noise source 'cuda'; have"),
         (dict(num_images=0), 'num_images must be at least 1; got 0'),
         (dict(prompts=('a', 'b AND ')), "A part of the prompt 'b AND ' is empty"),
-        (dict(prompts=('a AND b',), guide_model='x', guide_scale=2.0), 'several prompts at once'),
-        (dict(guide_model='x'), 'by a guide_scale: give both'),
-        (dict(guide_scale=2.0), 'by a guide_scale: give both'),
-        (dict(guide_model='x', guide_scale=2.0, refiner='y'), 'neither with a refiner'),
-        (dict(guide_model='x', guide_scale=2.0, perturbed_scale=3.0), 'give one of them'),
-        (dict(guide_model='x', guide_scale=2.0, negative_prompt='y'), 'give a guidance_scale too'),
+        (dict(prompts=('a AND b',), weak_model='x', autoguidance_scale=2.0), 'several prompts at once'),
+        (dict(weak_model='x'), 'by a autoguidance_scale: give both'),
+        (dict(autoguidance_scale=2.0), 'by a autoguidance_scale: give both'),
+        (dict(weak_model='x', autoguidance_scale=2.0, refiner='y'), 'neither with a refiner'),
+        (dict(weak_model='x', autoguidance_scale=2.0, perturbed_scale=3.0), 'give one of them'),
+        (dict(weak_model='x', autoguidance_scale=2.0, negative_prompt='y'), 'give a guidance_scale too'),
         (dict(guidance_scale=float('nan')), 'guidance_scale must be a finite number; got nan'),
         (dict(apg_eta=0.5), "of the guidance_rule 'projected'"),
         (dict(apg_threshold=0.0, guidance_rule='projected'), 'apg_threshold must be above 0; got 0.0'),
-        (dict(zero_init=1.0), r'zero_init must be in \(0, 1\); got 1.0'),
+        (dict(cfg_zero_share=1.0), r'cfg_zero_share must be in \(0, 1\); got 1.0'),
         (dict(percentile=1.5), r'percentile must be in \(0, 1\]; got 1.5'),
         (dict(original_size=(0, 64)), r'original must be \(H, W\) of at least one pixel; got \(64, 0\)'),
         (dict(layout='nowhere.json'), "No layout at 'nowhere.json'"),
@@ -67,10 +67,10 @@ def test_a_mistake_is_named_with_the_way_out(files, fields, message):
 
 
 def test_a_request_that_is_right_passes(files):
-    check(Request(('a red cat',), init_image=files['picture'], mask=files['mask'], width=64, strength=0.5))
+    check(Request(('a red cat',), init_image=files['image'], mask=files['mask'], width=64, strength=0.5))
 
 
-def test_pictures_of_a_prompt_have_seeds_that_follow_each_other():
+def test_images_of_a_prompt_have_seeds_that_follow_each_other():
     asked = Request(('a', 'b'), num_images=3, seed=7)
     assert asked.seeds == [7, 8, 9, 7, 8, 9]
     assert asked.repeated(asked.rows) == ['a'] * 3 + ['b'] * 3

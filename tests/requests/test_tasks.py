@@ -70,7 +70,7 @@ def test_models_have_a_guidance_scale_of_their_own_or_of_their_kind():
     assert tasks.guidance_scale(described(TEXT), Request()) == 7.5
     assert tasks.guidance_scale(described(TEXT), Request(), 2.0) == 2.0
     assert tasks.guidance_scale(described(TEXT), Request(guidance_scale=3.0), 2.0) == 3.0
-    assert tasks.guidance_scale(described(TEXT), Request(guide_model='x'), 2.0) is None
+    assert tasks.guidance_scale(described(TEXT), Request(weak_model='x'), 2.0) is None
     assert tasks.guidance_scale(described('LDMPipeline'), Request()) is None
 
 
@@ -109,11 +109,11 @@ def test_a_request_is_the_call_of_its_task(tmp_path):
     )
     np.testing.assert_array_equal(tasks.run(pipeline, asked), expected)
 
-    path = tmp_path / 'picture.png'
+    path = tmp_path / 'image.png'
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (19, 40, 3), np.uint8)).save(path)
     asked = Request(('a red cat',), sampler='ddim', num_steps=3, init_image=str(path), strength=0.7)
     images = tasks.run(pipeline, asked)
     assert images.shape == (1, 16, 40, 3)  # down to what the model can make
-    picture = load_image(path, (16, 40))
-    expected = image_to_image(pipeline, 'a red cat', picture, strength=0.7, sampling=sampling)
+    image = load_image(path, (16, 40))
+    expected = image_to_image(pipeline, 'a red cat', image, strength=0.7, sampling=sampling)
     np.testing.assert_array_equal(images, expected)

@@ -68,11 +68,11 @@ def step(state, batch, key, axis_name=None):
     return State(state.step + 1, params, ema, (first_opt, second_opt), key), metrics
 
 
-def pictures(state, batch, key):
+def images(state, batch, key):
     return {'rows': jnp.zeros((2, len(batch['x']), 4, 4, 3))}
 
 
-JOB = Job(init, step, pictures)
+JOB = Job(init, step, images)
 
 
 def run(workdir, num_steps=20, source=SOURCE, preemption=None, job=JOB, **settings):

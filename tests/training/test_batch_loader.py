@@ -69,7 +69,7 @@ def test_processes_have_rows_of_their_own_and_know_the_whole(monkeypatch):
     assert found == feeds(3).summary()
 
 
-def test_pictures_are_of_the_same_examples_for_all_processes():
+def test_images_are_of_the_same_examples_for_all_processes():
     expected = feeds(0).take().host['x']
     for spread, step in ((SINGLE, 0), (HalfOf(1), 5)):
         np.testing.assert_array_equal(feeds(step, spread).shown()['x'], expected)

@@ -32,7 +32,7 @@ def test_a_model_is_fine_tuned_with_its_own_settings():
     stage, settings = from_config.stage(config(), loading.load)
     shipped = json.loads((ROOT / 'ldm_jax' / 'weights' / SHIPPED / 'settings.json').read_text())
     assert stage.objective == {'parameterization': 'v'}
-    assert (stage.latent_scale, stage.latent_size) == (shipped['latent_scale'], 8)
+    assert (stage.scaling_factor, stage.latent_size) == (shipped['scaling_factor'], 8)
     assert settings['models'] == shipped['models']
     assert stage.frozen.keys() == {'first_stage', 'text_encoder'}
     params = stage.init(jax.random.key(0))
@@ -69,7 +69,7 @@ def test_a_config_says_otherwise():
 class Encoded:
     """Data that were encoded, as data/latents.py has them."""
 
-    manifest = {'settings': {'latent_scale': 0.25}}  # noqa: RUF012
+    manifest = {'settings': {'scaling_factor': 0.25}}  # noqa: RUF012
     null = {'context': np.zeros((8, 4))}  # noqa: RUF012
 
 
@@ -89,10 +89,10 @@ def test_encoded_data_bring_their_scale_and_the_empty_text():
     )
     del spec['initial']
     stage, settings = from_config.stage(spec, loading.load, Encoded())
-    assert stage.latent_scale == settings['latent_scale'] == 0.25
+    assert stage.scaling_factor == settings['scaling_factor'] == 0.25
     assert stage.null is Encoded.null
-    stage, _ = from_config.stage(spec | dict(latent_scale=0.5), loading.load, Encoded())
-    assert stage.latent_scale == 0.5
+    stage, _ = from_config.stage(spec | dict(scaling_factor=0.5), loading.load, Encoded())
+    assert stage.scaling_factor == 0.5
 
 
 def test_a_first_stage_trains_with_an_adversary_whose_rate_begins_with_it():

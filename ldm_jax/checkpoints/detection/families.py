@@ -94,7 +94,7 @@ class Family:
     known_by: Callable[[Facts], Any]
     heads: Mapping[str, int]  # of the U-Net: num_heads or head_width
     parameterization: str | None = 'eps'  # None: there are both
-    latent_scale: float | None = 0.18215  # None: it is in the file
+    scaling_factor: float | None = 0.18215  # None: it is in the file
     betas: tuple[float, float] = SD_BETAS  # where the file has no table of them
     image_size: int = 512
     v_image_size: int | None = None  # where the model that predicts v was trained for another one
@@ -108,7 +108,7 @@ class Family:
 
 HEADS_8, HEADS_1 = dict(num_heads=8), dict(num_heads=1)
 WIDE_64, WIDE_32 = dict(head_width=64), dict(head_width=32)
-LDM = dict(latent_scale=1.0, image_size=256, downscale=4)
+LDM = dict(scaling_factor=1.0, image_size=256, downscale=4)
 
 # The first row that fits. Latent diffusion, Stable Diffusion 1 and SDXL predict eps: nobody has published one of
 # them with v but as a fine-tuned model that says so (a flag key, metadata), and those words go before the table.
@@ -129,7 +129,7 @@ FAMILIES = (
         'sdxl_refiner',  # reads OpenCLIP alone
         lambda f: 'vector_width' in f.unet and (f.kind == 'open_clip' or f.alone_with(1280)),
         WIDE_64,
-        latent_scale=0.13025,
+        scaling_factor=0.13025,
         image_size=1024,
         text=OPEN_CLIP_BIGG,
     ),
@@ -137,7 +137,7 @@ FAMILIES = (
         'sdxl',
         lambda f: 'vector_width' in f.unet,
         WIDE_64,
-        latent_scale=0.13025,
+        scaling_factor=0.13025,
         image_size=1024,
         text=CLIP_L_HIDDEN,
         text_2=OPEN_CLIP_BIGG,
@@ -148,7 +148,7 @@ FAMILIES = (
         lambda f: 'num_classes' in f.unet,
         HEADS_8,
         parameterization='v',
-        latent_scale=0.08333,
+        scaling_factor=0.08333,
         betas=(0.0001, 0.02),
         downscale=4,
         text=OPEN_CLIP_H,
@@ -202,7 +202,7 @@ FAMILIES = (
         'rdm768',  # latents of KL-f16; the original files hold no encoder
         lambda f: f.context and f.unet['out_channels'] == 16,
         WIDE_32,
-        latent_scale=0.22765929,
+        scaling_factor=0.22765929,
         betas=(0.0015, 0.015),
         image_size=768,
         downscale=16,
@@ -224,7 +224,7 @@ FAMILIES = (
         lambda f: f.unet['scale_shift'],
         HEADS_8,
         betas=(0.0015, 0.0155),
-        **LDM | dict(latent_scale=None, downscale=8),
+        **LDM | dict(scaling_factor=None, downscale=8),
     ),
     Family(
         'ldm_inpainting_big',

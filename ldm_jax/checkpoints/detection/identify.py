@@ -96,7 +96,7 @@ def identify(
         settings['parameterization'] = (
             said or family.parameterization or file_metadata.prediction_by_step(scalars or {})
         )
-        settings['latent_scale'] = file_metadata.latent_scale(specs, read, sidecar, family.latent_scale)
+        settings['scaling_factor'] = file_metadata.scaling_factor(specs, read, sidecar, family.scaling_factor)
         settings |= _sizes(parts, family, settings['parameterization'], sidecar)
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from error
@@ -228,7 +228,7 @@ def _answered(settings: Settings, family: Family, name: str) -> Settings:
             "the file does not say. Give prediction='eps' (--prediction eps: the 512 x 512 base models) or "
             "prediction='v' (768 x 768), or put the YAML of the original code beside the file."
         )
-    if settings['latent_scale'] is None:
+    if settings['scaling_factor'] is None:
         raise ValueError(f'{name}: {NO_SCALE}')
     return settings
 
@@ -274,8 +274,10 @@ def _named(
     settings['models'] = {part: spec for part, spec in model['models'].items() if part in places}
     if 'unet' in places:
         settings['parameterization'] = said or model['parameterization']
-        settings['latent_scale'] = file_metadata.latent_scale(specs, read, sidecar, model['latent_scale'])
-        if settings['latent_scale'] is None:
+        settings['scaling_factor'] = file_metadata.scaling_factor(
+            specs, read, sidecar, model['scaling_factor']
+        )
+        if settings['scaling_factor'] is None:
             raise ValueError(f'{name}: {NO_SCALE}')
     return _plain(settings)
 

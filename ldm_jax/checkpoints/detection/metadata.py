@@ -86,7 +86,7 @@ def schedule(
     return dict(name='scaled_linear', beta_start=start, beta_end=end, num_train_steps=int(steps))
 
 
-def latent_scale(
+def scaling_factor(
     specs: Mapping[str, Any], read: Read | None, sidecar: Mapping[str, Any] | None, default: float | None
 ) -> float | None:
     """The factor on latents: of the buffer 'scale_factor', else the YAML's, else the default."""

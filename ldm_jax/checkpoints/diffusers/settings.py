@@ -212,7 +212,7 @@ def _schedule(folder: pathlib.Path, models: Mapping[str, Spec], prediction: str 
 def _sizes(
     models: Mapping[str, Spec], configs: Mapping[str, tuple[str, Mapping[str, Any]]], pipeline: str
 ) -> dict[str, Any]:
-    """latent_scale, latent_size, image_size and context_length, as far as the folder tells."""
+    """scaling_factor, latent_size, image_size and context_length, as far as the folder tells."""
     found: dict[str, Any] = {}
     if 'first_stage' in models:
         class_name, config = configs['first_stage']
@@ -220,9 +220,9 @@ def _sizes(
             default = (
                 pipelines.UPSCALE_FACTOR if pipeline == pipelines.UPSCALE else first_stages.SCALES[class_name]
             )
-            found['latent_scale'] = config.get('scaling_factor', default)
+            found['scaling_factor'] = config.get('scaling_factor', default)
         if pipeline == pipelines.SUPER_RESOLUTION:
-            found['latent_scale'] = 1.0  # the pipeline reads no factor
+            found['scaling_factor'] = 1.0  # the pipeline reads no factor
         if 'unet' not in models and isinstance(config.get('sample_size'), int):
             found['image_size'] = config['sample_size']
     if 'unet' in models:

@@ -107,7 +107,7 @@ IGNORE = {
     'denoiser.*': SCHEDULE,
     'lvlb_weights': 'weights of a loss that is not used',
     'logvar': "the loss's variances",
-    'scale_factor': 'in the settings as latent_scale',
+    'scale_factor': 'in the settings as scaling_factor',
     **dict.fromkeys(('v_pred', 'ztsnr', 'edm_vpred.*'), FLAG),
     'model_ema.*': 'moving averages: decay and count, and weights that were not asked for',
     'first_stage_model.model_ema.*': "moving averages of the first stage's own training",

@@ -1,4 +1,4 @@
-"""What a run did, on one page that needs nothing else: report.html with curves, pictures and the config."""
+"""What a run did, on one page that needs nothing else: report.html with curves, images and the config."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from ldm_jax.training.monitoring import writers
 
 REPORT = 'report.html'
-SHOWN = 6  # pictures of each kind, from the first to the last
+SHOWN = 6  # images of each kind, from the first to the last
 WIDTH, HEIGHT, LEFT, BOTTOM = 420, 220, 60, 24  # of a curve, in pixels
 STYLE = """
 body { font: 14px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; color: #222 }
@@ -26,7 +26,7 @@ pre { background: #f4f4f4; padding: 1em; overflow: auto }
 
 
 def write(workdir: str, config: Mapping[str, Any]) -> pathlib.Path:
-    """Writes workdir/report.html from the metrics and pictures there; it appears whole. Returns its path."""
+    """Writes workdir/report.html from the metrics and images there; it appears whole. Returns its path."""
     root = pathlib.Path(workdir)
     lines = writers.read_metrics(root)
     parts = [
@@ -35,8 +35,8 @@ def write(workdir: str, config: Mapping[str, Any]) -> pathlib.Path:
         _summary(lines),
         '<h2>Curves</h2>',
         *(_curve(name, lines) for name in _names(lines)),
-        '<h2>Pictures</h2>',
-        *_strips(root / writers.PICTURES),
+        '<h2>Images</h2>',
+        *_strips(root / writers.IMAGES),
         f'<h2>Config</h2><pre>{html.escape(json.dumps(dict(config), indent=2))}</pre>',
     ]
     path = root / REPORT
@@ -113,7 +113,7 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _strips(folder: pathlib.Path) -> list[str]:
-    """Of each kind of picture some from the first to the last, side by side."""
+    """Of each kind of image some from the first to the last, side by side."""
     kinds: dict[str, list[pathlib.Path]] = {}
     for path in sorted(folder.glob('*.png')):
         kinds.setdefault(re.sub(r'^\d+_?', '', path.stem), []).append(path)

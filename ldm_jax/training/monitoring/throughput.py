@@ -81,7 +81,7 @@ class Clock:
         self._flops = None if flops is None or self._flops is None else self._flops + flops
 
     def aside(self, seconds: float) -> None:
-        """Time that went into pictures and the start of saves, which is not training."""
+        """Time that went into images and the start of saves, which is not training."""
         self._aside += seconds
 
     def close(self) -> dict[str, float]:

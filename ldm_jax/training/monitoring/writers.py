@@ -1,4 +1,4 @@
-"""Where metrics and pictures go: files of the workdir always, TensorBoard and Weights & Biases when asked for.
+"""Where metrics and images go: files of the workdir always, TensorBoard and Weights & Biases when asked for.
 
 A run that is resumed at step n writes its steps after n once more. The file of JSON lines drops them first, so no
 line is doubled; TensorBoard is told to hide them; Weights & Biases goes on in the run that the workdir names, where
@@ -21,7 +21,7 @@ from ldm_jax.images import save_png, to_uint8
 
 Scalars = Mapping[str, Any]  # name -> float, or a list of them; NaN where there is no value
 
-METRICS, PICTURES = 'metrics.jsonl', 'pictures'
+METRICS, IMAGES = 'metrics.jsonl', 'images'
 
 
 class Writer(Protocol):
@@ -97,7 +97,7 @@ class Nothing:
 
 
 class Files:
-    """metrics.jsonl, a JSON object a line, null where there is no number, and pictures/<step>_<name>.png."""
+    """metrics.jsonl, a JSON object a line, null where there is no number, and images/<step>_<name>.png."""
 
     def __init__(self, root: pathlib.Path, step: int):
         self._root = root
@@ -113,7 +113,7 @@ class Files:
         self._log.flush()
 
     def image(self, step: int, name: str, sheet: np.ndarray) -> None:
-        folder = self._root / PICTURES
+        folder = self._root / IMAGES
         folder.mkdir(exist_ok=True)
         save_png(folder / f'{step:07}_{name}.png', sheet, scale=2)
 

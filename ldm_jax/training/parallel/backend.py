@@ -73,7 +73,7 @@ class Backend(Protocol):
 
     def placed(self, whole: PyTree) -> PyTree: ...  # the inverse of whole
 
-    def whole(self, state: PyTree) -> PyTree: ...  # each array once, as checkpoints and pictures want it
+    def whole(self, state: PyTree) -> PyTree: ...  # each array once, as checkpoints and images want it
 
     def rows(self, batch_size: int) -> list[int]: ...  # of a batch that this process's devices want
 

@@ -11,7 +11,7 @@ import jax
 
 CONFIG = 'config.json'
 # What may change when a run goes on: it trains the same. On other devices that is to rounding.
-FREE = ('run.save_every', 'run.picture_every', 'run.keep', 'run.keep_every', 'run.profile', 'run.writers')
+FREE = ('run.save_every', 'run.image_every', 'run.keep', 'run.keep_every', 'run.profile', 'run.writers')
 FREE += ('run.parallel', 'run.loader', 'stage.samples', 'export')
 
 

@@ -67,7 +67,7 @@ class Stage:
         accuracy = jnp.mean(best == jnp.arange(len(best)))
         return clip.contrastive_loss(image, text, scale), {'accuracy': accuracy, 'scale': scale}
 
-    def picture(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array:
+    def image(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array:
         """Rows of images [5, B, S, S, 3]: each caption's own over the four that the model finds nearest to it."""
         image, text, _ = self._embed(params, batch)
         nearest = jax.lax.top_k(text @ image.T, 4)[1]  # [B, 4]

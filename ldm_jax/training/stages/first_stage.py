@@ -231,12 +231,12 @@ class Stage:
         """Reconstructions [B, H, W, C], as the loss sees them."""
         return self._forward({**self.frozen, **params}, batch['image'], draws, None)[0]
 
-    def picture(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array:
+    def image(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array:
         """Rows of images [2, B, S, S, 3]: inputs over their reconstructions, a KL stage's from the posterior's mean."""
         return jnp.stack([batch['image'], self.reconstruct(params, batch, Draws(eps=None))])
 
     def export(self, params: PyTree, batches: Iterable[PyTree]) -> tuple[dict[str, Any], dict[str, PyTree]]:
-        """(settings, parameters by part); latent_scale is one over the standard deviation of the batches' latents.
+        """(settings, parameters by part); scaling_factor is one over the standard deviation of the batches' latents.
 
         Where the encoder has stayed as it was, so has the scale.
         """
@@ -245,7 +245,7 @@ class Stage:
             return {}, {'first_stage': whole}
         encode = jax.jit(lambda x: self.first_stage.apply({'params': whole}, x, method='latents'))
         latents = np.concatenate([np.asarray(encode(batch['image'])) for batch in batches])
-        return {'latent_scale': float(1 / latents.std())}, {'first_stage': whole}
+        return {'scaling_factor': float(1 / latents.std())}, {'first_stage': whole}
 
     @property
     def _has_codebook(self) -> bool:

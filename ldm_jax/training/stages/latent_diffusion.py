@@ -70,7 +70,7 @@ class Stage:
     objective: Mapping[str, Any]
     latent_size: int
     conditioning: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    latent_scale: float = 1.0
+    scaling_factor: float = 1.0
     encode: str = 'memory'
     first_stage: nn.Module | None = None
     text_encoder: nn.Module | None = None
@@ -184,7 +184,7 @@ class Stage:
         found = {'loss_t': metrics.by_bin(errors, share), 'observed': (draws.noise.t, losses)}
         return jnp.mean(draws.noise.weight * losses), found
 
-    def picture(self, params: PyTree, batch: PyTree, draws: Draws) -> Array:
+    def image(self, params: PyTree, batch: PyTree, draws: Draws) -> Array:
         """Rows of images [6, B, S, S, 3]: originals over what the network makes of them at rising noise."""
         networks = self._networks(params)
         x0 = self._x0(networks, batch, None)
@@ -231,7 +231,7 @@ class Stage:
         """(settings, parameters by part): everything that sampling needs; params as `loss` is given them."""
         settings = {
             'parameterization': self.objective['parameterization'],
-            'latent_scale': self.latent_scale,
+            'scaling_factor': self.scaling_factor,
             'latent_size': self.latent_size,
         }
         return settings, {**self.frozen, **params}
@@ -291,7 +291,7 @@ class Stage:
     # From a batch
 
     def _networks(self, params: PyTree) -> Networks:
-        return Networks(self._modules, params, self._tokenizers, self.latent_scale, self.null)
+        return Networks(self._modules, params, self._tokenizers, self.scaling_factor, self.null)
 
     def _cond(self, networks: Networks, batch: PyTree, draws: Draws) -> Cond:
         given = [
@@ -301,15 +301,15 @@ class Stage:
 
     def _x0(self, networks: Networks, batch: PyTree, posterior: Array | None) -> Array:
         if 'moments' in batch:
-            return self.latent_scale * vae.sample(batch['moments'], posterior)
+            return self.scaling_factor * vae.sample(batch['moments'], posterior)
         if 'latents' in batch:
-            return self.latent_scale * batch['latents']
+            return self.scaling_factor * batch['latents']
         return networks.latents(batch['image'], posterior)
 
     def _decoded(self, networks: Networks, latents: Array) -> Array:
         if self.first_stage is None:
             return latents
-        return networks.apply('first_stage', latents / self.latent_scale, method='decode')
+        return networks.apply('first_stage', latents / self.scaling_factor, method='decode')
 
     def _check(self, row: Mapping[str, Any]) -> None:
         encoders = [part for part in TEXT_ENCODERS if part in self._modules]

@@ -1,4 +1,4 @@
-"""Pictures from noise while a diffusion model trains: always of the same noise, told always the same."""
+"""Images from noise while a diffusion model trains: always of the same noise, told always the same."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
 class Samples:
     """What is sampled: `stage.samples` of a config.
 
-    count: pictures; 0 for none.
+    count: images; 0 for none.
     num_steps: of DDIM.
     guidance_scale: classifier-free, where some conditioning is dropped in training; 1 is no guidance.
     prompts: texts that are told in turn; those of the examples by default.

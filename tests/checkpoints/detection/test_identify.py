@@ -37,7 +37,7 @@ def test_public_files_are_their_configs(name):
     found, config = identified(name), single_files.config(name)
     assert build.parts(found) == build.parts(config)
     assert json.loads(json.dumps(found)) == found
-    scale = {} if config.get('latent_scale', 1) else {'latent_scale': single_files.SCALE}
+    scale = {} if config.get('scaling_factor', 1) else {'scaling_factor': single_files.SCALE}
     assert {key: value for key, value in found.items() if key != 'models'} == without_defaults(config) | scale
 
 
@@ -56,14 +56,14 @@ def test_statistics_of_embeddings_are_a_part_where_they_are_stored(name, width):
 def test_a_u_net_alone_is_of_the_same_family(name):
     """Its family, and so its heads, come from fewer facts then; the schedule is the published one."""
     config, bare = single_files.config(name), 'model.diffusion_model.'
-    if config['latent_scale'] is None:
-        config['latent_scale'] = 0.5
-    sidecar = {'model': {'params': {'scale_factor': config['latent_scale']}}}
+    if config['scaling_factor'] is None:
+        config['scaling_factor'] = 0.5
+    sidecar = {'model': {'params': {'scale_factor': config['scaling_factor']}}}
     for prefix in (bare, ''):
         specs = {prefix + key[len(bare) :]: s for key, s in listings()[name].items() if key.startswith(bare)}
         found = identify(specs, prediction=SAID.get(name), sidecar=sidecar)
         assert build.parts(found) == {'unet': build.parts(config)['unet']}
-        for key in ('schedule', 'parameterization', 'latent_scale'):
+        for key in ('schedule', 'parameterization', 'scaling_factor'):
             assert found[key] == config[key]
         if name not in YAML:
             assert (found['latent_size'], found['image_size']) == (
@@ -177,7 +177,7 @@ def test_the_yaml_s_numbers_count_and_may_not_contradict_the_file():
     sidecar = compvis_yaml(linear_start=0.0012, linear_end=0.021, scale_factor=0.3)
     found = identify(listings()['sd15'], sidecar=sidecar)
     assert found['schedule']['beta_start'] == 0.0012
-    assert found['latent_scale'] == 0.3
+    assert found['scaling_factor'] == 0.3
     with pytest.raises(ValueError, match=r'(?s)betas are those of .*0\.012.*; the YAML .* 0\.021'):
         identify(listings()['sd15'], sidecar=sidecar, read=reading('sd15'))
 
@@ -187,7 +187,7 @@ def test_a_scale_that_only_the_file_can_tell():
     for model in (None, configs.load('ldm_lsun_churches256')):
         with pytest.raises(ValueError, match="buffer 'scale_factor'.*YAML"):
             identify(specs, model=model)
-        assert identify(specs, model=model, sidecar=compvis_yaml(scale_factor=0.3))['latent_scale'] == 0.3
+        assert identify(specs, model=model, sidecar=compvis_yaml(scale_factor=0.3))['scaling_factor'] == 0.3
 
 
 # Parts alone.

@@ -70,7 +70,7 @@ def test_every_published_model_there_and_back(name, tmp_path):
         settings.pop('image_size')  # AutoencoderTiny does not tell
     for key in settings.keys() - {'models'}:
         assert again[key] == settings[key], key
-    assert again.keys() - settings.keys() <= {'latent_scale'}  # of vector quantization: 1
+    assert again.keys() - settings.keys() <= {'scaling_factor'}  # of vector quantization: 1
     index = tmp_path / 'model_index.json'
     assert index.is_file() == bool(PIPELINES[name])
     if PIPELINES[name]:
@@ -123,7 +123,9 @@ def test_fields_without_a_counterpart_are_named(kind, path, value, message, tmp_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('key', ['schedule', 'parameterization', 'latent_scale', 'latent_size', 'tokenizer'])
+@pytest.mark.parametrize(
+    'key', ['schedule', 'parameterization', 'scaling_factor', 'latent_size', 'tokenizer']
+)
 def test_settings_that_a_pipeline_needs_are_named(key, tmp_path):
     settings = dict(folders.TINY['StableDiffusionPipeline'])
     del settings[key]
@@ -137,8 +139,8 @@ def test_more_that_cannot_be_written(tmp_path):
         (base | dict(schedule=dict(name='cosine')), 'schedule.name='),
         (base | dict(parameterization='x0'), "parameterization='x0'"),
         (dict(models=dict(first_stage=dict(name='taesd', mid_norm=True))), 'first_stage.mid_norm=True'),
-        (folders.TINY['LDMSuperResolutionPipeline'] | dict(latent_scale=0.5), 'latent_scale=0.5'),
-        (folders.TINY['StableDiffusionUpscalePipeline'] | dict(latent_scale=0.5), 'always takes 0.08333'),
+        (folders.TINY['LDMSuperResolutionPipeline'] | dict(scaling_factor=0.5), 'scaling_factor=0.5'),
+        (folders.TINY['StableDiffusionUpscalePipeline'] | dict(scaling_factor=0.5), 'always takes 0.08333'),
     ):
         with pytest.raises(ValueError, match=message):
             diffusers_settings.write_settings(changed, tmp_path)
@@ -197,10 +199,10 @@ def test_prediction_goes_before_the_scheduler_and_is_needed_without(tmp_path):
     assert diffusers_settings.read_settings(tmp_path / '2', 'v')['parameterization'] == 'v'
 
 
-def test_latent_scales_that_old_files_leave_out(tmp_path):
+def test_scaling_factors_that_old_files_leave_out(tmp_path):
     for name, scale in (('sd15', 0.18215), ('x4_upscaler', 0.08333), ('ldm_celeba256', 1.0)):
         write(tmp_path / name, OF_THEIR_TIME[name])
-        assert diffusers_settings.read_settings(tmp_path / name)['latent_scale'] == scale
+        assert diffusers_settings.read_settings(tmp_path / name)['scaling_factor'] == scale
 
 
 def test_components_that_are_not_ours_are_errors_or_left(tmp_path):

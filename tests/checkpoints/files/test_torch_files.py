@@ -291,20 +291,18 @@ def test_torchscript_says_so(tmp_path):
 
 def test_storages_of_legacy_files_can_be_parts_of_storages(tmp_path):
     """What PyTorch before 0.4 wrote for storages that share memory: a view of the root storage."""
-    from tests.checkpoints.files import file_builders
+    from tests.checkpoints.files import file_builders as files
 
-    view = file_builders.items(file_builders.text('v'), file_builders.integer(2), file_builders.integer(3))
-    pid = file_builders.items(
-        file_builders.text('storage'), file_builders.name('torch', 'FloatStorage'), file_builders.text('0'), file_builders.text('cpu'),
-        file_builders.integer(6), view,
+    view = files.items(files.text('v'), files.integer(2), files.integer(3))
+    pid = files.items(
+        files.text('storage'), files.name('torch', 'FloatStorage'), files.text('0'), files.text('cpu'),
+        files.integer(6), view,
     ) + b'Q'  # fmt: skip
-    part = file_builders.call(
-        'torch._utils', '_rebuild_tensor', pid, file_builders.integer(1), file_builders.items(file_builders.integer(2)),
-        file_builders.items(file_builders.integer(1)),
+    part = files.call(
+        'torch._utils', '_rebuild_tensor', pid, files.integer(1), files.items(files.integer(2)),
+        files.items(files.integer(1)),
     )  # fmt: skip
-    raw = file_builders.torch_legacy(
-        file_builders.program(file_builders.dictionary(w=part)), {'0': np.arange(6)}
-    )
+    raw = files.torch_legacy(files.program(files.dictionary(w=part)), {'0': np.arange(6)})
     (tmp_path / 'a').write_bytes(raw)
     theirs = torch.load(tmp_path / 'a', weights_only=True)['w']
     with reader.open_file(tmp_path / 'a') as file:

@@ -9,7 +9,7 @@ import numpy as np
 from ldm_jax.training.monitoring import report, writers
 
 
-def test_a_report_holds_curves_pictures_and_config(tmp_path):
+def test_a_report_holds_curves_images_and_config(tmp_path):
     writer = writers.build((), tmp_path, 0, {})
     for step in range(1, 21):
         writer.scalars(step, {'grad_norm': 2.0, 'loss': 10.0 - step / 2, 'loss_by_t': [1.0 * step, np.nan]})
@@ -27,7 +27,7 @@ def test_a_report_holds_curves_pictures_and_config(tmp_path):
 
     images = [base64.b64decode(data) for data in re.findall(r'base64,([^"]+)"', text)]
     assert len(images) == report.SHOWN
-    assert images[-1] == (tmp_path / 'pictures' / '0000020_rows.png').read_bytes()
+    assert images[-1] == (tmp_path / 'images' / '0000020_rows.png').read_bytes()
     assert '&lt;b&gt;&amp;' in text
     assert not re.search(r'(src|href)="(?!data:)', text)  # needs nothing else
 

@@ -33,7 +33,7 @@ def lines(root):
 def test_files(tmp_path):
     fill(writers.build((), tmp_path, 0, {}), [1, 2, 3])
     assert lines(tmp_path)[2] == {'step': 3, 'loss': 1 / 3, 'by_bin': [3.0, None]}
-    with Image.open(tmp_path / 'pictures' / '0000003_rows.png') as image:
+    with Image.open(tmp_path / 'images' / '0000003_rows.png') as image:
         assert image.size == (10, 8)
         assert image.getpixel((9, 7)) == (246, 251, 255)  # doubled; from the last of 60 values up to 1
 

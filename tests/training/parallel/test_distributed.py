@@ -38,7 +38,7 @@ class Launched:
             workdir,
         ]
         command += ['--config', 'tests/training/toy_config.py', f'--config.run.parallel.kind={kind}']
-        command += [f'--config.run.num_steps={STEPS}', f'--config.run.picture_every={STEPS // 2}']
+        command += [f'--config.run.num_steps={STEPS}', f'--config.run.image_every={STEPS // 2}']
         environment = os.environ | {
             'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path]),
             'XLA_FLAGS': '',
@@ -119,7 +119,7 @@ def alone(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('alone')
     command = [sys.executable, 'tools/train.py', '--workdir', workdir]
     command += ['--config', 'tests/training/toy_config.py', f'--config.run.num_steps={STEPS}']
-    command += [f'--config.run.{every}={STEPS // 2}' for every in ('save_every', 'picture_every')]
+    command += [f'--config.run.{every}={STEPS // 2}' for every in ('save_every', 'image_every')]
     environment = os.environ | {'PYTHONPATH': str(ROOT), 'XLA_FLAGS': ''}
     subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, check=True, timeout=PATIENCE)
     return results(workdir)

@@ -27,7 +27,7 @@ def workdir(tmp_path_factory):
     """A run of toy.Stage with snapshots every fifth step of 120."""
     workdir = tmp_path_factory.mktemp('run')
     config = json.loads(toy_config.get_config().to_json())
-    config['run'] |= dict(num_steps=120, save_every=5, keep_every=5, picture_every=120, ema=SPECS)
+    config['run'] |= dict(num_steps=120, save_every=5, keep_every=5, image_every=120, ema=SPECS)
     run = loop.Run(**config['run'])
     stage = toy.Stage()
     loop.train(from_config.work(config, stage, run), stage.prepare(range(64)), workdir, run, config=config)

@@ -48,7 +48,7 @@ def stage(frozen, **fields):
         schedule=scaled_linear.Schedule(),
         objective=dict(parameterization='v'),
         conditioning=dict(text=dict(drop_rate=0.3)),
-        latent_scale=0.7,
+        scaling_factor=0.7,
         latent_size=8,
     )
     return latent_diffusion.Stage(**(settings | fields))
@@ -57,7 +57,7 @@ def stage(frozen, **fields):
 def bare(**fields):
     """Unconditional, on latents that come with the data."""
     nothing = dict(first_stage=None, text_encoder=None, tokenizer=None, conditioning={})
-    return stage({}, **(nothing | dict(unet=unet.Model(**UNET), latent_scale=1.0) | fields))
+    return stage({}, **(nothing | dict(unet=unet.Model(**UNET), scaling_factor=1.0) | fields))
 
 
 def params_of(made):
@@ -176,7 +176,7 @@ def test_a_class_conditional_model_of_vq_latents_learns_its_embedder():
         class_embedder=class_embedder.Model(num_classes=4, width=6),
         conditioning={'class': dict(drop_rate=0.2)},
         schedule=zero_terminal.Schedule(),
-        latent_scale=1.0,
+        scaling_factor=1.0,
     )
     batch = batch_of(made)
     assert batch.keys() == {'latents', 'label'}
@@ -192,7 +192,7 @@ def test_a_class_conditional_model_of_vq_latents_learns_its_embedder():
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
     moved = np.abs(np.asarray(state.params['class_embedder']['embedding']['embedding']) - before).max(axis=1)
     assert (moved > 0).all()  # the class that is none too
-    rows = jax.jit(made.picture)(state.ema_params, batch, made.draw(KEY, batch))
+    rows = jax.jit(made.image)(state.ema_params, batch, made.draw(KEY, batch))
     assert rows.shape == (6, 3, 16, 16, 3)
     assert np.isfinite(rows).all()
     settings, parts = made.export(state.ema_params, [batch])

@@ -1,4 +1,4 @@
-"""Windows of a large picture: where they are, what they weigh, and that a pixel's function does not notice them."""
+"""Windows of a large image: where they are, what they weigh, and that a pixel's function does not notice them."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from ldm_jax.diffusion import guidance, parameterization
 from ldm_jax.diffusion.denoiser import denoiser, on_schedule
-from ldm_jax.diffusion.windows import PROFILES, Windows, windowed
+from ldm_jax.diffusion.multidiffusion import PROFILES, Windows, windowed
 from ldm_jax.schedules.scaled_linear import Schedule
 from ldm_jax.types import Cond
 from tests import oracles
@@ -90,7 +90,7 @@ def test_a_network_that_mixes_pixels_is_averaged_with_equal_weights():
     np.testing.assert_allclose(windowed(mean, windows)(X, jnp.array(0.0), Cond()), total / count, atol=1e-6)
 
 
-def test_windows_that_go_round_move_with_the_picture():
+def test_windows_that_go_round_move_with_the_image():
     windows = Windows(8, 4, 'ramp', 'xy')
     x = X[:, :20, :12]
 
@@ -104,11 +104,11 @@ def test_windows_that_go_round_move_with_the_picture():
 
 @pytest.mark.slow
 def test_guidance_stands_above_windows_and_tells_both_predictions():
-    conds = pointwise_cond(4)  # uncond and cond of two pictures
+    conds = pointwise_cond(4)  # uncond and cond of two images
 
     def guided(network):
         predict = denoiser(network, parameterization.v, conds)
-        rule = guidance.rescaled(guidance.linear(5.0), 0.7)  # which measures whole pictures
+        rule = guidance.rescaled(guidance.linear(5.0), 0.7)  # which measures whole images
         return on_schedule(guidance.guided(guidance.batched(predict), rule), Schedule())
 
     both = guided(windowed(pixelwise, Windows(8, 3, 'gaussian', at_once=2))).both(X, LEVEL)

@@ -1,4 +1,4 @@
-"""Keeping a known part of a picture while the rest is sampled: inpainting by a network that knows nothing of masks.
+"""Keeping a known part of an image while the rest is sampled: inpainting by a network that knows nothing of masks.
 
 mask [B, h, w, 1] is 1 where latents are made anew. Two ways, for the same task:
 
@@ -15,7 +15,7 @@ from ldm_jax.diffusion.process import add_noise
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree, Sampler
 
 
-def keep_x0(denoise: Denoiser, known: Array, mask: Array) -> Denoiser:
+def masked_denoiser(denoise: Denoiser, known: Array, mask: Array) -> Denoiser:
     """The denoiser with its answer outside the mask replaced by the known latents [B, h, w, Z]."""
 
     def blend(x0: Array) -> Array:
@@ -32,7 +32,7 @@ def keep_x0(denoise: Denoiser, known: Array, mask: Array) -> Denoiser:
 
 
 @struct.dataclass
-class KeepX:
+class MaskedSampler:
     """A sampler whose every step ends, outside the mask, on the known latents with the same noise at its level.
 
     Ref: Lugmayr et al. 2022, arXiv:2201.09865, eq. 8, without its resampling; diffusers' inpainting, whose noise

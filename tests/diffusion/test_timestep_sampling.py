@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ldm_jax.diffusion import draws
+from ldm_jax.diffusion import timestep_sampling
 from ldm_jax.schedules import cosine, edm, flow, scaled_linear
 
 N = 1000
@@ -14,7 +14,7 @@ U = (np.arange(20_000) + 0.5) / 20_000  # evenly spread, so that what is drawn i
 
 
 def times(spec, schedule):
-    drawn = draws.named(spec)
+    drawn = timestep_sampling.named(spec)
     t, weight = drawn.draw(jnp.asarray(U, jnp.float32), schedule, drawn.init(schedule))
     np.testing.assert_array_equal(weight, 1)
     return np.asarray(t, np.float64)
@@ -90,11 +90,11 @@ def test_cosine_is_uniform_in_time_on_a_cosine_schedule():
         assert_distributed((t + 1) / N, stats.uniform(0, 1).cdf)
 
 
-@pytest.mark.parametrize('name', draws.QUANTILES)
+@pytest.mark.parametrize('name', timestep_sampling.QUANTILES)
 @pytest.mark.parametrize('schedule', [scaled_linear.Schedule(), edm.Schedule(), flow.Schedule()])
 def test_times_stay_on_the_schedule(name, schedule):
     ends = jnp.array([2.0**-24, 1 - 2.0**-24])
-    t, _ = draws.named(name).draw(ends, schedule, ())
+    t, _ = timestep_sampling.named(name).draw(ends, schedule, ())
     assert ((t >= 0) & (t <= N - 1)).all()
 
 
@@ -111,7 +111,7 @@ def filled(importance, loss_at):
 
 @pytest.mark.slow
 def test_importance_is_uniform_until_all_times_were_met():
-    importance = draws.named(dict(name='importance', history=3))
+    importance = timestep_sampling.named(dict(name='importance', history=3))
     memory = importance.init(SHORT)
     memory = importance.update(memory, jnp.repeat(jnp.arange(8.0), 3)[:-1], jnp.arange(23.0))
     np.testing.assert_allclose(importance.probabilities(memory), 1 / 8)
@@ -121,7 +121,7 @@ def test_importance_is_uniform_until_all_times_were_met():
 
 @pytest.mark.slow
 def test_importance_draws_by_the_second_moment_and_weighs_back():
-    importance = draws.Importance(history=4, uniform_share=0.01)
+    importance = timestep_sampling.Importance(history=4, uniform_share=0.01)
     memory = filled(importance, lambda t: 1 + t**2)
     moment = 1 + np.arange(8.0) ** 2
     p = 0.99 * moment / moment.sum() + 0.01 / 8
@@ -136,7 +136,7 @@ def test_importance_draws_by_the_second_moment_and_weighs_back():
 
 def test_the_history_holds_the_last_losses_of_each_time():
     """Against the loop that Improved DDPM runs."""
-    importance = draws.Importance(history=3)
+    importance = timestep_sampling.Importance(history=3)
     rng = np.random.default_rng(0)
     memory, lists = importance.init(SHORT), [[] for _ in range(8)]
     update = jax.jit(importance.update)

@@ -1,4 +1,4 @@
-"""A picture too large for a network as overlapping windows of the size that it knows, and their weighted average.
+"""An image too large for a network as overlapping windows of the size that it knows, and their weighted average.
 
 Weights are a product of one function of the row and one of the column, divided by their sum over the windows, so
 that a function of each pixel alone gives what it gives without windows.
@@ -46,7 +46,7 @@ class Windows:
     size: rows and columns of a window; a side that is shorter has one window of its length. Where they do not
         divide the side, the last window ends with it and overlaps more.
     profile: of PROFILES, how much the parts of a window count.
-    wrap: 'x', 'y' or 'xy', axes on which windows go round the picture's side (a panorama of 360 degrees: 'x').
+    wrap: 'x', 'y' or 'xy', axes on which windows go round the image's side (a panorama of 360 degrees: 'x').
     at_once: how many windows are evaluated in one batch; memory grows with it.
 
     Raises ValueError for an overlap that leaves no way forward, or an unknown profile or axis.
@@ -81,7 +81,7 @@ class Windows:
     def weights(self, length: int, axis: str = '', out: int | None = None) -> np.ndarray:
         """[windows, out]: of each along an axis; over all windows those of a row or column add up to one.
 
-        out: rows of a window in the result; by default as many as in the picture.
+        out: rows of a window in the result; by default as many as in the image.
         """
         window = min(self.size, length)
         out = window if out is None else out
@@ -93,12 +93,12 @@ class Windows:
         return profile / total[places]
 
     def average(self, function: Callable[[PyTree], Array], x: PyTree) -> Array:
-        """What a function of windows makes of the whole picture, [B, H', W', D].
+        """What a function of windows makes of the whole image, [B, H', W', D].
 
         Args:
             function: windows, leaves [N, B, h, w, C] with N = at_once -> [N, B, h', w', D]; each window must
                 come out alike, a whole number of times larger or smaller.
-            x: picture or pictures, leaves [B, H, W, C]. Compiled once, whatever the number of windows.
+            x: image or images, leaves [B, H, W, C]. Compiled once, whatever the number of windows.
 
         Raises ValueError where windows of the result would begin between its pixels.
         """
@@ -154,8 +154,8 @@ def windowed(network: Network, windows: Windows) -> Network:
     """A network for latents of any size from one for windows of them: MultiDiffusion.
 
     Each window sees its part of Cond.concat, and the whole of the other parts. On an axis with several windows let
-    these go round the picture (Windows.wrap), not the network, which would go round each of them.
-    The network's own predictions are averaged, below any guidance, so that rules which measure a picture measure
+    these go round the image (Windows.wrap), not the network, which would go round each of them.
+    The network's own predictions are averaged, below any guidance, so that rules which measure an image measure
     all of it, and CFG++ samplers have their second prediction. Where predictions are turned into a step linearly,
     as all deterministic samplers here do, that is to average the windows' steps.
     Ref: Bar-Tal et al. 2023, arXiv:2302.08113.

@@ -10,9 +10,9 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import PartitionSpec as P
 
 from ldm_jax import build
-from ldm_jax.diffusion.evaluations import again, once, parts_again
 from ldm_jax.diffusion.guidance import Guided
 from ldm_jax.diffusion.sampling import sample
+from ldm_jax.diffusion.trace_once import again, once, parts_again
 from ldm_jax.schedules.scaled_linear import Schedule
 from ldm_jax.types import NoiseLevel
 from tests.oracles import keys

@@ -1,4 +1,4 @@
-"""Small pictures for the sources to find, told apart by their colour, and broken ones."""
+"""Small images for the sources to find, told apart by their colour, and broken ones."""
 
 import io
 
@@ -10,18 +10,18 @@ def colour(i):
     return (40 * i % 256, 90 * i % 256, 255 - 30 * i % 256)
 
 
-def picture(i, size=(12, 8), kind='PNG'):
+def image(i, size=(12, 8), kind='PNG'):
     """The bytes of a file of one colour; size is (width, height)."""
     file = io.BytesIO()
     Image.new('RGB', size, colour(i)).save(file, kind)
     return file.getvalue()
 
 
-BROKEN = picture(0)[:40]
+BROKEN = image(0)[:40]
 
 
 def assert_shows(image, i, shape=(8, 12, 3)):
-    """An image is picture(i), whole unless another shape is named."""
+    """An image is image(i), whole unless another shape is named."""
     assert image.shape == shape
     assert image.dtype == np.uint8
     assert (image == colour(i)).all()
