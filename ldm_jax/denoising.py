@@ -7,12 +7,13 @@ flax.linen.Module with one field and `__call__(x, t, cond)`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.types import Cond, CondWidths
+from ldm_jax.types import Array, Cond, CondWidths, PyTree
 
 CONTEXT_LENGTH = 77  # tokens of an example context
 SIZE = 64  # side of example latents
@@ -26,6 +27,15 @@ def conditioned_on(network: nn.Module) -> CondWidths:
 def downscale(network: nn.Module) -> int:
     """What the sides of latents must be multiples of for a network; 1 by default."""
     return getattr(network, 'downscale', 1)
+
+
+def bound(network: nn.Module, params: PyTree) -> Callable[[Array, Array, Cond], Array]:
+    """(x [B, h, w, C], t [] or [B], cond) -> like x, by a network that takes t [B]."""
+
+    def call(x: Array, t: Array, cond: Cond) -> Array:
+        return network.apply({'params': params}, x, jnp.broadcast_to(t, x.shape[:1]), cond)
+
+    return call
 
 
 def inputs(network: nn.Module, batch: int = 1, size: int | None = None) -> tuple:

@@ -50,7 +50,11 @@ class Model(nn.Module):
         for i in range(self.depth):
             normed = layers.layer_norm(name=f'norm_{i}_attention', dtype=self.dtype)(tokens)
             attention = Attention(
-                self.num_heads, self.width // self.num_heads, self.width, dtype=self.dtype, name=f'attention_{i}'
+                self.num_heads,
+                self.width // self.num_heads,
+                self.width,
+                dtype=self.dtype,
+                name=f'attention_{i}',
             )
             tokens = tokens + attention(normed)
             normed = layers.layer_norm(name=f'norm_{i}_mlp', dtype=self.dtype)(tokens)

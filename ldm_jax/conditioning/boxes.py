@@ -41,7 +41,9 @@ class Conditioning:
         context = _context(networks, batch['boxes'])
         if self.drop_rate == 0:
             return Cond(context=context)
-        return Cond(context=jnp.where(per_example(drop, context), _context(networks, _none(networks)), context))
+        return Cond(
+            context=jnp.where(per_example(drop, context), _context(networks, _none(networks)), context)
+        )
 
     def sample(self, networks: Networks, given: Mapping[str, Array]) -> tuple[Cond, Cond]:
         """Given: 'boxes' [B, L] of `tokens`."""

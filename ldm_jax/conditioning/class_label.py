@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from ldm_jax import denoising
 from ldm_jax.conditioning.networks import Networks
 from ldm_jax.types import Array, Cond, PyTree
 
@@ -50,7 +51,7 @@ def _rows(networks: Networks) -> int:
     """How many classes there are, with the one for none."""
     if 'class_embedder' in networks.modules:
         return networks.modules['class_embedder'].num_classes
-    return networks.modules['unet'].conditioned_on.label
+    return denoising.conditioned_on(networks.module('unet')).label
 
 
 def _cond(networks: Networks, label: Array) -> Cond:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import jax.numpy as jnp
 
+from ldm_jax import denoising
 from ldm_jax.build import build, unknown
 from ldm_jax.conditioning.networks import Networks
 from ldm_jax.types import Array, Cond, PyTree
@@ -68,7 +69,10 @@ def kinds(spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Kind]:
 def written(found: Mapping[str, Kind]) -> dict[str, dict[str, Any]]:
     """The spec of kinds of conditioning, with every field, as plain data: what a model's settings hold."""
     return {
-        name: {'name': _module_name(kind), **{f.name: getattr(kind, f.name) for f in dataclasses.fields(kind)}}
+        name: {
+            'name': _module_name(kind),
+            **{f.name: getattr(kind, f.name) for f in dataclasses.fields(kind)},
+        }
         for name, kind in found.items()
     }
 
@@ -91,6 +95,29 @@ def merge(conds: Iterable[Cond]) -> Cond:
         return jnp.concatenate(given, axis=-1) if len(given) > 1 else given[0] if given else None
 
     return Cond(**{part: side_by_side(part) for part in PARTS})
+
+
+def check_network(found: Mapping[str, Kind], networks: Networks) -> None:
+    """Raises ValueError unless the kinds fill the parts of Cond that the denoising network is conditioned on.
+
+    networks: with the modules; parameters may be absent.
+    """
+    network = networks.module('unet')
+    denoising.check_fields(network)
+    for name, kind in found.items():
+        if missing := [part for part in kind.requires if part not in networks.modules]:
+            raise ValueError(
+                f'Conditioning on {name!r} needs {missing} among the models; have {sorted(networks.modules)}.'
+            )
+    widths = denoising.conditioned_on(network)
+    wanted = {part for part in PARTS if getattr(widths, part) is not None}
+    filled = {part for kind in found.values() for part in kind.parts(networks)}
+    if wanted != filled:
+        raise ValueError(
+            f'The network is conditioned on {sorted(wanted) or "nothing"} (parts of Cond), and conditioning '
+            f'{sorted(found) or "that is empty"} fills {sorted(filled) or "nothing"}: change the fields of models.unet '
+            'or stage.conditioning.'
+        )
 
 
 def check_given(found: Mapping[str, Kind], given: Mapping[str, Mapping[str, Array]]) -> None:

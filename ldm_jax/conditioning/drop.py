@@ -14,7 +14,7 @@ def unless(drop: Array, array: Array) -> Array:
 
 
 def pair(drop_rate: float, **parts: Array) -> tuple[Cond, Cond]:
-    """(unconditional, conditional) of parts of a Cond: zeros if training left them out at times, else the same twice."""
+    """(unconditional, conditional) of parts of a Cond: zeros if training left them out, else twice the same."""
     cond = Cond(**parts)
     if drop_rate == 0:
         return cond, cond

@@ -13,7 +13,7 @@ from ldm_jax.conditioning.networks import TEXT_ENCODERS, Networks, encode_image,
 from ldm_jax.types import Array, PyTree, Tokenizer
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Encoder:
     """A first stage and text encoders; either may be absent. Parameters are an argument, and the caller jits.
 

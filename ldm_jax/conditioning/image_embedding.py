@@ -43,7 +43,9 @@ class Conditioning:
         embedding = _embedding(networks, batch)
         level_keys, noise_keys = noise.split(keys, 2)
         level = jax.vmap(lambda key: jax.random.randint(key, (), 0, SCHEDULE.num_train_steps))(level_keys)
-        return Cond(vector=unless(drop, _vector(networks, embedding, noise.normal(noise_keys, embedding), level)))
+        return Cond(
+            vector=unless(drop, _vector(networks, embedding, noise.normal(noise_keys, embedding), level))
+        )
 
     def sample(self, networks: Networks, given: Mapping[str, Array]) -> tuple[Cond, Cond]:
         """Given: as `train`, and 'noise' [B, D] and 'level' [B] integers; no noise at level 0 by default."""

@@ -62,10 +62,14 @@ class Conditioning:
 
     def _channels(self, networks: Networks, image: Array, mask: Array, eps: Array | None = None) -> Array:
         image, hidden, factor = to_float(image), mask >= 0.5, networks.downscale
-        small = hidden[:, ::factor, ::factor].astype(image.dtype)  # the nearest pixel, as these models are trained
+        small = hidden[:, ::factor, ::factor].astype(
+            image.dtype
+        )  # the nearest pixel, as these models are trained
         if self.form == 'stable_diffusion':
             return jnp.concatenate([small, networks.latents(jnp.where(hidden, 0.0, image), eps)], axis=-1)
-        return jnp.concatenate([networks.latents(jnp.where(hidden, -1.0, image), eps), 2 * small - 1], axis=-1)
+        return jnp.concatenate(
+            [networks.latents(jnp.where(hidden, -1.0, image), eps), 2 * small - 1], axis=-1
+        )
 
 
 def masks(keys: Array, size: tuple[int, int], full_rate: float) -> Array:

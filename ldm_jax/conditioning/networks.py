@@ -53,9 +53,16 @@ class Networks:
         eps: [B, h, w, Z] for a sample of a KL autoencoder's posterior, whose mean is taken by default.
         """
         image = to_float(image)
+        if 'first_stage' in self.modules:
+            image = self.apply('first_stage', image, eps, method='latents')
+        return self.scaling_factor * image
+
+    def images(self, latents: Array) -> Array:
+        """Scaled latents [B, h, w, Z] to images [B, H, W, C], nominally in [-1, 1] (not clipped)."""
+        latents = latents / self.scaling_factor
         if 'first_stage' not in self.modules:
-            return image
-        return self.scaling_factor * self.apply('first_stage', image, eps, method='latents')
+            return latents
+        return self.apply('first_stage', latents, method='decode')
 
     @property
     def downscale(self) -> int:
@@ -77,9 +84,7 @@ def encode_text(networks: Networks, tokens: Mapping[str, Array]) -> dict[str, Ar
     'pooled' is left out where the last encoder has no projection.
     """
     outputs = [
-        networks.apply(part, tokens[name])
-        for part, name in TEXT_ENCODERS.items()
-        if part in networks.modules
+        networks.apply(part, tokens[name]) for part, name in TEXT_ENCODERS.items() if part in networks.modules
     ]
     contexts = [getattr(output, 'context', output) for output in outputs]  # BERT returns the context itself
     pooled = getattr(outputs[-1], 'projected', None)

@@ -40,7 +40,7 @@ class Conditioning:
         return Cond(vector=unless(drop, self._embedded(batch['size'])))
 
     def sample(self, networks: Networks, given: Mapping[str, Array]) -> tuple[Cond, Cond]:
-        """Given: 'size' [B, count], and 'negative_size' of what guidance leads away from; zeros or `size` by default."""
+        """Given: 'size' [B, count], and 'negative_size' for what guidance leads away from (zeros or `size`)."""
         vector = self._embedded(given['size'])
         if 'negative_size' in given:
             return Cond(vector=self._embedded(given['negative_size'])), Cond(vector=vector)

@@ -50,7 +50,9 @@ class Conditioning:
         context, vector = self._encoded(networks, batch)
         no_context, no_vector = self._null(networks, context, vector, embedded='context' in batch)
         context = jnp.where(per_example(drop, context), no_context, context)
-        return Cond(context=context, vector=jnp.where(drop[:, None], no_vector, vector) if self.pooled else None)
+        return Cond(
+            context=context, vector=jnp.where(drop[:, None], no_vector, vector) if self.pooled else None
+        )
 
     def sample(self, networks: Networks, given: Mapping[str, Array]) -> tuple[Cond, Cond]:
         """Given: as `train`, and likewise named 'negative_tokens', ... what guidance leads away from.
@@ -98,7 +100,8 @@ class Conditioning:
             return self._encoded(networks, found)
         if self.null == 'empty' and networks.tokenizers:
             return self._encoded(
-                networks, {name: jnp.asarray(tokenizer('')) for name, tokenizer in networks.tokenizers.items()}
+                networks,
+                {name: jnp.asarray(tokenizer('')) for name, tokenizer in networks.tokenizers.items()},
             )
         # Of a drop rate above 0 a stage has checked that the empty text is to be had.
         return jnp.zeros_like(context[:1]), None if vector is None else jnp.zeros_like(vector[:1])

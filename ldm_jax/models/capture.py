@@ -7,9 +7,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from ldm_jax.models.attention import PROBABILITIES
 from ldm_jax.types import Array, PyTree
-
-COLLECTION = 'attention_probabilities'
 
 
 def attention_probabilities(
@@ -24,7 +23,7 @@ def attention_probabilities(
     Args:
         inputs, options: of model.apply beside the variables.
     """
-    out, kept = model.apply({'params': params}, *inputs, mutable=[COLLECTION], **options)
-    leaves = jax.tree_util.tree_flatten_with_path(kept.get(COLLECTION, {}))[0]
+    out, kept = model.apply({'params': params}, *inputs, mutable=[PROBABILITIES], **options)
+    leaves = jax.tree_util.tree_flatten_with_path(kept.get(PROBABILITIES, {}))[0]
     paths = [[key.key for key in path if hasattr(key, 'key')] for path, _ in leaves]
     return out, {'/'.join(path[:-1]): leaf for path, (_, leaf) in zip(paths, leaves, strict=True)}

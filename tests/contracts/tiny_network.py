@@ -32,5 +32,7 @@ class Model(nn.Module):
         if self.vector is not None:
             of_images.append(nn.Dense(8, name='vector_in')(cond.vector))
         if self.label is not None:
-            of_images.append(nn.Embed(self.label, 8, nn.initializers.normal(1.0), name='label_in')(cond.label))
+            of_images.append(
+                nn.Embed(self.label, 8, nn.initializers.normal(1.0), name='label_in')(cond.label)
+            )
         return nn.Dense(self.out_channels, name='out')(jnp.tanh(h + sum(of_images)[:, None, None]))

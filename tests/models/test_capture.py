@@ -34,7 +34,10 @@ def test_probabilities_are_a_softmax_of_the_scores(backend, causal):
     x, context = normal(B, L, WIDTH), normal(B, L if causal else M, WIDTH)
     params = params_of(model, x, context)
     out, found = attention_probabilities(model, params, x, context)
-    q, k, v = ((a @ params[name]['kernel']).reshape(B, -1, 2, 4) for name, a in zip('qkv', (x, context, context)))
+    q, k, v = (
+        (a @ params[name]['kernel']).reshape(B, -1, 2, 4)
+        for name, a in zip('qkv', (x, context, context), strict=True)
+    )
     scores = np.einsum('blnk,bmnk->bnlm', q, k) / 2
     if causal:
         scores = np.where(np.tril(np.ones((L, L), bool)), scores, -np.inf)
@@ -63,7 +66,9 @@ def test_every_attention_of_a_u_net_is_there_by_its_path(remat):
     )  # fmt: skip
     x, context = normal(B, 4, 4, 4), normal(B, M, 6)
     params = params_of(model, x, np.zeros(B), Cond(context=context))
-    out, found = jax.jit(lambda p: attention_probabilities(model, p, x, jnp.ones(B), Cond(context=context)))(params)
+    out, found = jax.jit(lambda p: attention_probabilities(model, p, x, jnp.ones(B), Cond(context=context)))(
+        params
+    )
     blocks = ['down_0_attn_0', 'mid_attn', 'up_0_attn_0', 'up_0_attn_1']
     assert found.keys() == {f'{block}/block_0/attn{i}' for block in blocks for i in (1, 2)}
     for path, probabilities in found.items():
@@ -82,5 +87,7 @@ def test_a_network_of_one_s_own_and_what_is_not_asked_for():
     _, found = attention_probabilities(model, params, x, jnp.ones(B), cond)
     assert found.keys() == {'attention_0', 'attention_1'}
     assert found['attention_0'].shape == (B, 2, 1 + M + 16, 1 + M + 16)
-    assert isinstance(jax.eval_shape(model.apply, {'params': params}, x, jnp.ones(B), cond), jax.ShapeDtypeStruct)
+    assert isinstance(
+        jax.eval_shape(model.apply, {'params': params}, x, jnp.ones(B), cond), jax.ShapeDtypeStruct
+    )
     assert trees.count(params) > 0
