@@ -1,7 +1,7 @@
 """Files and folders that appear under their names only when they are whole.
 
 They are written beside their target under another name, which ends in PARTIAL, and renamed. What a killed process
-leaves behind has that ending; the next one to write there removes it where nobody else can be writing.
+leaves behind has that ending, and is overwritten by the next one where only one can be writing.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str], sync: bool = False) -> Iterator[pathlib.Path]:
+def atomic_write(
+    path: str | os.PathLike[str], *, alone: bool = False, sync: bool = False
+) -> Iterator[pathlib.Path]:
     """A path at which to write a file; it becomes the target when the block ends without an error.
 
     Args:
-        path: of the target; an older file there is replaced. Several processes may write it: the last one wins.
+        path: of the target; an older file there is replaced. Of several that write it, the last one wins.
+        alone: nobody else is writing it, so that what a killed writer left is overwritten.
         sync: wait until the disk has it, so that the name does not outlive a power cut without the content.
 
     Raises OSError naming the target when the disk is full; nothing stays of what was written.
     """
     target = pathlib.Path(path)
-    partial = target.with_name(f'{target.name}.{os.getpid()}.{threading.get_ident()}{PARTIAL}')
+    mine = '' if alone else f'.{os.getpid()}.{threading.get_ident()}'
+    partial = target.with_name(target.name + mine + PARTIAL)
     try:
         with naming_full_disk(target):
             yield partial
@@ -43,9 +47,9 @@ def atomic_write(path: str | os.PathLike[str], sync: bool = False) -> Iterator[p
         flush(target.parent)
 
 
-def write(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Writes text (as UTF-8) or bytes as one file that appears whole. Raises as `atomic_write`."""
-    with atomic_write(path) as partial:
+def write(path: str | os.PathLike[str], content: str | bytes, *, alone: bool = False) -> None:
+    """Writes text (as UTF-8) or bytes as one file that appears whole; the rest is as in `atomic_write`."""
+    with atomic_write(path, alone=alone) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

@@ -23,11 +23,22 @@ def test_a_file_appears_when_the_block_ends(tmp_path):
 def test_an_error_leaves_what_was_there(tmp_path, older):
     if older:
         atomic.write(tmp_path / 'a.txt', 'old')
-    with pytest.raises(KeyError), atomic.atomic_write(tmp_path / 'a.txt', sync=True) as partial:
-        partial.write_text('half')
-        raise KeyError
+
+    def stopped():
+        with atomic.atomic_write(tmp_path / 'a.txt', sync=True) as partial:
+            partial.write_text('half')
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        stopped()
     assert os.listdir(tmp_path) == ['a.txt'] * older
     assert not older or (tmp_path / 'a.txt').read_text() == 'old'
+
+
+def test_what_a_killed_writer_left_is_overwritten_by_one_that_is_alone(tmp_path):
+    (tmp_path / f'a{atomic.PARTIAL}').write_text('left by a kill')
+    atomic.write(tmp_path / 'a', 'new', alone=True)
+    assert os.listdir(tmp_path) == ['a']
 
 
 def test_text_and_bytes(tmp_path):
@@ -53,7 +64,7 @@ def test_a_folder_replaces_an_older_one_or_leaves_it(tmp_path):
         with atomic.atomic_folder(tmp_path / 'f') as partial:
             (partial / content).write_text(content)
     assert os.listdir(tmp_path / 'f') == ['two']
-    with pytest.raises(KeyError), atomic.atomic_folder(tmp_path / 'f') as partial:
+    with pytest.raises(KeyError), atomic.atomic_folder(tmp_path / 'f'):
         raise KeyError
     assert os.listdir(tmp_path / 'f') == ['two']
     assert os.listdir(tmp_path) == ['f']

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = {
-    'types': 0, 'trees': 0, 'build': 0, 'images': 0, 'progress': 0, 'cache': 0,
+    'types': 0, 'trees': 0, 'build': 0, 'images': 0, 'progress': 0, 'cache': 0, 'atomic': 0,
     'schedules': 1, 'diffusion': 1, 'samplers': 1, 'models': 1, 'costs': 1, 'text': 1, 'data': 1,
     'checkpoints': 2, 'adapters': 2, 'conditioning': 2,
     'training': 3, 'inference': 3,

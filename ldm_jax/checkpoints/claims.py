@@ -15,14 +15,12 @@ import sys
 import time
 from collections.abc import Iterator
 
-from ldm_jax.atomic import PARTIAL
-
 CLAIM = '.ldm_jax-claim'  # behind the name of the destination
 
 
 @contextlib.contextmanager
 def claimed(destination: str | os.PathLike[str]) -> Iterator[None]:
-    """Holds a destination while the block runs, and removes what killed writers left of it.
+    """Holds a destination while the block runs.
 
     Raises FileExistsError, saying who, when somebody else holds it.
     """
@@ -33,9 +31,6 @@ def claimed(destination: str | os.PathLike[str]) -> Iterator[None]:
     try:
         me = f'process {os.getpid()} on {socket.gethostname()} ({" ".join(sys.argv)[:80]}), since {time.strftime("%T")}'
         os.pwrite(descriptor, me.encode(), 0)
-        for leftover in target.parent.glob(f'{_literal(target.name)}.*{PARTIAL}'):
-            if leftover.is_file():
-                leftover.unlink(missing_ok=True)
         yield
     finally:
         place.unlink(missing_ok=True)  # still locked: whoever opened it before will see that it is gone
@@ -68,8 +63,3 @@ def _locked(place: pathlib.Path, target: pathlib.Path) -> int:
         except FileNotFoundError:
             pass  # its holder has just finished
         os.close(descriptor)
-
-
-def _literal(name: str) -> str:
-    """A pattern of a name alone."""
-    return ''.join(f'[{c}]' if c in '*?[' else c for c in name)

@@ -24,7 +24,12 @@ from ldm_jax.build import unknown
 
 Spec = dict[str, Any]
 
-PUBLISHED = ('scaled_linear', 0.00085, 0.012, 1000)  # Stable Diffusion's, which programs take where a file is silent
+PUBLISHED = (
+    'scaled_linear',
+    0.00085,
+    0.012,
+    1000,
+)  # Stable Diffusion's, which programs take where a file is silent
 OFFSET, MAX_BETA = 0.008, 0.999  # of the squared cosine in both of the other programs
 
 

@@ -64,7 +64,9 @@ def files_of(path):
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # Orbax drops reads that fail
-@pytest.mark.parametrize('count', [pytest.param(2, id='few'), pytest.param(40, marks=pytest.mark.slow, id='many')])
+@pytest.mark.parametrize(
+    'count', [pytest.param(2, id='few'), pytest.param(40, marks=pytest.mark.slow, id='many')]
+)
 def test_bits_of_every_file(tmp_path, count):
     write(tmp_path / 'model')
     whole = load(tmp_path / 'model')

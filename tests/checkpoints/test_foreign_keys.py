@@ -13,7 +13,10 @@ ONE = np.ones((2, 3), np.float32)
 TEXT = 'cond_stage_model.transformer.'
 GROUPS = {
     'embedding_manager.': (['string_to_param_dict.*', 'initial_embeddings.*'], 'textual inversion'),
-    'safety_checker.': (['vision_model.embeddings.class_embedding', 'concept_embeds'], 'classifier of what to hide'),
+    'safety_checker.': (
+        ['vision_model.embeddings.class_embedding', 'concept_embeds'],
+        'classifier of what to hide',
+    ),
     f'{TEXT}': (['embeddings.token_embedding.weight', 'encoder.layers.0.mlp.fc1.bias'], 'old names'),
     'te.': (['text_model.final_layer_norm.weight'], 'once more'),
     'text_encoder.': (['text_model.final_layer_norm.weight'], 'once more'),

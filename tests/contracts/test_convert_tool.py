@@ -30,7 +30,9 @@ INPUTS = {
     'thesis': lambda path: [path.mkdir(), (path / 'text.tex').write_text('years of work')],
     'mine.safetensors': lambda path: path.write_bytes(b'years of work'),
     'folder': lambda path: folder(path, {}),
-    'a pipeline of others': lambda path: folder(path, {'model_index.json': {'transformer': ['diffusers', 'Flux']}}),
+    'a pipeline of others': lambda path: folder(
+        path, {'model_index.json': {'transformer': ['diffusers', 'Flux']}}
+    ),
     'no json': lambda path: folder(path, {'model_index.json': '{'}),
     'a list': lambda path: folder(path, {'model_index.json': []}),
     'settings alone': lambda path: folder(path, {'settings.json': {}}),
@@ -71,7 +73,10 @@ WRONG = [
     (['emoji32', 'out', '--variant', 'fp16'], ['model directory', 'variant']),
     (['emoji32', 'out', '--ignore', 'x.*'], ['model directory', 'ignore']),
     (['emoji32', 'out', '--text_encoder', 'nowhere'], ['nowhere']),
-    (['emoji32', 'out', '--parts', 'unet', '--to', 'diffusers', '--vae', 'strangers.safetensors'], ['strangers']),
+    (
+        ['emoji32', 'out', '--parts', 'unet', '--to', 'diffusers', '--vae', 'strangers.safetensors'],
+        ['strangers'],
+    ),
     (['emoji32'], ['DESTINATION']),
     ([], ['SOURCE']),
     (['emoji32', 'out', '--colour', 'red'], ['--colour']),

@@ -101,7 +101,9 @@ def test_edm_is_preconditioned_as_in_diffusers(name, parameterization):
         x, f = torch.tensor([0.7]), torch.tensor([-0.3])
         clean = theirs.precondition_outputs(x, f, torch.tensor(float(sigma)))
         assert float(s.c_skip[i] * 0.7 + s.c_out[i] * -0.3) == pytest.approx(float(clean), rel=1e-5)
-        assert float(s.c_in[i]) == pytest.approx(float(theirs.precondition_inputs(torch.tensor(1.0), sigma)), rel=1e-5)
+        assert float(s.c_in[i]) == pytest.approx(
+            float(theirs.precondition_inputs(torch.tensor(1.0), sigma)), rel=1e-5
+        )
         assert float(s.c_noise[i]) == pytest.approx(float(theirs.precondition_noise(float(sigma))), rel=1e-5)
 
 

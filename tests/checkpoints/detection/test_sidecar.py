@@ -1,6 +1,5 @@
 """The YAML beside a checkpoint: numbers are read as numbers, anything else is one error with file, field and value."""
 
-
 import pytest
 
 from ldm_jax.checkpoints import open_checkpoint
