@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax.checkpoints import keymap
-from ldm_jax.checkpoints.layouts import diffusers_unet
+from ldm_jax.checkpoints.layouts import diffusers_unet, rules
 from ldm_jax.models import layers
 from ldm_jax.models.resnet import Downsample, ResBlock, Upsample
 from tests import oracles
@@ -77,8 +76,8 @@ def test_zero_init_starts_as_the_identity():
 
 
 def test_upsample():
-    rules = keymap.conv('net.conv', 'module/conv')
-    oracles.assert_parity(Upsample(), resnet.Upsample2D(8, use_conv=True), rules, X)
+    found = rules.conv('net.conv', 'module/conv')
+    oracles.assert_parity(Upsample(), resnet.Upsample2D(8, use_conv=True), found, X)
 
 
 @pytest.mark.parametrize('padding', [(1, 1), (0, 1)])
@@ -91,8 +90,8 @@ def test_downsample(padding):
         def forward(self, x):
             return self.conv(torch.nn.functional.pad(x, 2 * padding))
 
-    rules = keymap.conv('net.conv', 'module/conv')
-    oracles.assert_parity(Downsample(padding), Reference(), rules, X)
+    found = rules.conv('net.conv', 'module/conv')
+    oracles.assert_parity(Downsample(padding), Reference(), found, X)
 
 
 def test_upsample_nearest_repeats_each_pixel():
