@@ -22,7 +22,7 @@ BERT = dict(name='bert', vocab_size=64, context_length=8, width=8, num_layers=1,
 
 def _settings(models, **more):
     found = dict(models=models, schedule=SCHEDULE, parameterization='eps', latent_size=8, image_size=16)
-    return found | dict(latent_scale=0.5) | more
+    return found | dict(scaling_factor=0.5) | more
 
 
 def _text(more=None, text=TEXT, **unet):
@@ -35,7 +35,7 @@ def _pixels(in_channels=3, context_width=None, **models):
     return _settings(dict(unet=unet, first_stage=VQ, **models))
 
 
-# Kind of model, as in `kinds.KINDS` -> settings; 'sizes' is a text model that is conditioned on sizes too, as SDXL.
+# Kind of model, as in `model_kinds.KINDS` -> settings; 'sizes' is a text model conditioned on sizes, as SDXL.
 SETTINGS = {
     'text': _text(),
     'sizes': _text(

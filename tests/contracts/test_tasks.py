@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.pipelines import infotext
-from ldm_jax.pipelines.tasks import TASKS
+from ldm_jax.requests import infotext
+from ldm_jax.requests.tasks import TASKS
 from tests import tiny_models
 
 TOOL = pathlib.Path(__file__).parent.parent.parent / 'tools' / 'sample.py'
