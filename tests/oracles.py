@@ -101,15 +101,15 @@ def assert_come_back(layout, params, state):
     assert all(np.array_equal(exported[key], state[key]) for key in state)
 
 
-def assert_parity(module, net, rules, *inputs):
+def assert_parity(module, net, pairs, *inputs):
     """The output is a torch module's with the same weights, in both dtypes; the layout loses none of them.
 
-    rules: from 'net' to 'module'. inputs: [B, H, W, C], which torch is given as [B, C, H, W], or others.
+    pairs: rules from 'net' to 'module'. inputs: [B, H, W, C], which torch is given as [B, C, H, W], or others.
     """
     import torch
 
     randomize(net)
-    layout = rules.Layout(tuple(rules))
+    layout = rules.Layout(tuple(pairs))
     state = {f'net.{key}': array for key, array in tensors(net).items()}
     shapes = nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs)['params'])
     params = apply_layout.import_params(layout, state, {'module': shapes})

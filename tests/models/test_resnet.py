@@ -40,8 +40,8 @@ def test_res_block(features, resample, scale_shift):
         up=resample == 'up',
         down=resample == 'down',
     )
-    rules = diffusers_unet.res_block('net', 'module', has_skip=features != 8)
-    oracles.assert_parity(module, net, rules, X, TEMB)
+    found = diffusers_unet.res_block('net', 'module', has_skip=features != 8)
+    oracles.assert_parity(module, net, found, X, TEMB)
 
 
 def test_res_block_without_time():
@@ -53,19 +53,19 @@ def test_res_block_without_time():
         def forward(self, x):
             return self.block(x, None)
 
-    rules = [
+    found = [
         rule
         for rule in diffusers_unet.res_block('net.block', 'module')
         if not rule.torch[0].startswith('net.block.time_emb_proj')
     ]
-    oracles.assert_parity(ResBlock(8, epsilon=1e-6, num_groups=4), Untimed(), rules, X)
+    oracles.assert_parity(ResBlock(8, epsilon=1e-6, num_groups=4), Untimed(), found, X)
 
 
 def test_epsilon_is_that_of_both_norms():
     # Inputs of variance 1e-6, where epsilon decides.
     net = resnet.ResnetBlock2D(in_channels=8, temb_channels=12, groups=4, eps=1e-2)
-    rules = diffusers_unet.res_block('net', 'module')
-    oracles.assert_parity(ResBlock(8, epsilon=1e-2, num_groups=4), net, rules, 1e-3 * X, TEMB)
+    found = diffusers_unet.res_block('net', 'module')
+    oracles.assert_parity(ResBlock(8, epsilon=1e-2, num_groups=4), net, found, 1e-3 * X, TEMB)
 
 
 def test_zero_init_starts_as_the_identity():

@@ -34,12 +34,12 @@ def worse():
 
 @pytest.fixture(scope='module')
 def pipelines(worse):
-    """The model, the worse one, and the model with that as guide."""
+    """The model, the worse one, and the model with that as weak model."""
     return pairs.ours(SETTINGS, PARAMS), pairs.ours(worse.settings, worse.params), guided_by(worse)
 
 
-def guided_by(guide):
-    return pairs.ours(SETTINGS, PARAMS, guide=guide)
+def guided_by(weak_model):
+    return pairs.ours(SETTINGS, PARAMS, weak_model=weak_model)
 
 
 def latents(pipeline, **changes):
@@ -60,7 +60,7 @@ def test_autoguidance_is_away_from_the_guide(pipelines):
         close(latents(pipelines[2], autoguidance_scale=scale), bad + scale * (good - bad))
     both = latents(pipelines[2], autoguidance_scale=2.5, guidance_scale=3.0)
     close(both, latents(pipelines[0], guidance_scale=3.0) + 1.5 * (good - bad))
-    # Where there is no guidance the guide is not asked either.
+    # Where there is no guidance the weak model is not asked either.
     close(latents(pipelines[2], autoguidance_scale=2.5, guidance_interval=(0.0, 0.1)), good)
     close(latents(pipelines[2]), good)
 

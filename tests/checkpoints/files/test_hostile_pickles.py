@@ -332,8 +332,8 @@ def test_other_files_say_what_they_are(case):
 
 
 def test_a_pickle_that_unpacks_to_far_more_is_refused():
-    files = {'a/data.pkl': program(b'N0' * (4 << 20) + dictionary(w=tensor()))}
-    content = files.zip_file(files, zipfile.ZIP_DEFLATED)
+    members = {'a/data.pkl': program(b'N0' * (4 << 20) + dictionary(w=tensor()))}
+    content = files.zip_file(members, zipfile.ZIP_DEFLATED)
     with pytest.raises(BadFile, match='unpacks from'):
         opened(content)
 

@@ -59,8 +59,8 @@ for head_major in (True, False):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_rules_are_bijections(kind):
-    rules, torch_shapes, flax_shapes = KINDS[kind]
-    layout = rules.Layout(tuple(rules))
+    found, torch_shapes, flax_shapes = KINDS[kind]
+    layout = rules.Layout(tuple(found))
     tensors = {key: normal(*shape, seed=i) for i, (key, shape) in enumerate(torch_shapes.items())}
     shapes = rules.unflatten({path: np.empty(shape) for path, shape in flax_shapes.items()})
 
@@ -159,7 +159,7 @@ def test_a_misshaped_tensor_is_named_with_both_shapes():
 
 
 @pytest.mark.parametrize(
-    ('rules', 'tensor'),
+    ('found', 'tensor'),
     [
         (rules.dense('there', 'here', bias=False), normal(5, 4, 1, 1)),
         (rules.dense('there', 'here', bias=False, window=2), normal(5, 4)),
@@ -168,9 +168,9 @@ def test_a_misshaped_tensor_is_named_with_both_shapes():
         (rules.fused_qkv('there.weight', 'qkv', 2, head_major=True), normal(16, 4)),
     ],
 )
-def test_a_tensor_of_another_kind_is_named(rules, tensor):
+def test_a_tensor_of_another_kind_is_named(found, tensor):
     with pytest.raises(ValueError, match=r'there\.weight'):
-        apply_layout.import_params(rules.Layout(tuple(rules)), {'there.weight': tensor}, {})
+        apply_layout.import_params(rules.Layout(tuple(found)), {'there.weight': tensor}, {})
 
 
 def test_paths_that_the_model_has_not_or_the_layout_has_not_are_named():
@@ -188,9 +188,9 @@ def test_export_needs_the_parameters_of_the_layout():
         apply_layout.export_params(LAYOUT, {'new': params['new']})
 
 
-@pytest.mark.parametrize('rules', [('a', 'x', 'a', 'y'), ('a', 'x', 'b', 'x')])
-def test_a_name_that_comes_twice_is_refused(rules):
-    first, here, second, there = rules
+@pytest.mark.parametrize('names', [('a', 'x', 'a', 'y'), ('a', 'x', 'b', 'x')])
+def test_a_name_that_comes_twice_is_refused(names):
+    first, here, second, there = names
     with pytest.raises(ValueError, match=r'the same (torch|flax) side: [ax]'):
         rules.Layout((*rules.tensor(first, here), *rules.tensor(second, there)))
 
