@@ -91,8 +91,8 @@ def load_depth(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Args:
         source: a file of grey values, of 8 or 16 bits, 32-bit integers or floats; or an array [H, W] or [H, W, 1].
 
-    Raises FileNotFoundError or ValueError as `image_files.read_image`, and ValueError for colours or values that are
-    not finite.
+    Raises FileNotFoundError or ValueError as `image_files.read_image`, and ValueError for colours, values that are
+    not finite, or a flat map.
     """
     _check_any(source)
     if isinstance(source, np.ndarray):
@@ -101,6 +101,10 @@ def load_depth(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         depth = np.asarray(_grey(read_image(source, max_pixels), source, 'depth map'), np.float32)[..., None]
     if not np.isfinite(depth).all():
         raise ValueError(f'The depth map {named(source)} has values that are not finite.')
+    if depth.min() == depth.max():
+        raise ValueError(
+            f'The depth map {named(source)} is {depth.min():g} everywhere: it has no depth to keep.'
+        )
     return depth
 
 
@@ -110,8 +114,8 @@ def load_labels(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Args:
         source: a file whose grey values or palette indices are classes, of 8 or 16 bits or more; or integers [H, W].
 
-    Raises FileNotFoundError or ValueError as `image_files.read_image`, and ValueError for colours, or a format that
-    changes values.
+    Raises FileNotFoundError or ValueError as `image_files.read_image`, and ValueError for colours, negative numbers,
+    or a format that changes values.
     """
     _check_any(source)
     if isinstance(source, np.ndarray):
@@ -129,6 +133,10 @@ def load_labels(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         labels = np.asarray(image if image.mode == 'P' else _grey(image, source, 'label map'))
         if np.issubdtype(labels.dtype, np.floating):
             raise ValueError(f'The label map {named(source)} holds floats; classes are integers.')
+    if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
+        raise ValueError(
+            f'The label map {named(source)} holds {labels.min()} to {labels.max()}; classes are numbered from 0 on.'
+        )
     return labels.astype(np.int32)
 
 
