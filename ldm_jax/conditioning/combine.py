@@ -70,14 +70,15 @@ def written(found: Mapping[str, Kind]) -> dict[str, dict[str, Any]]:
     """The spec of kinds of conditioning, with every field, as plain data: what a model's settings hold."""
     return {
         name: {
-            'name': _module_name(kind),
+            'name': module_name(kind),
             **{f.name: getattr(kind, f.name) for f in dataclasses.fields(kind)},
         }
         for name, kind in found.items()
     }
 
 
-def _module_name(kind: Kind) -> str:
+def module_name(kind: Kind) -> str:
+    """The module of a kind: of this folder, or its dotted path."""
     return type(kind).__module__.removeprefix('ldm_jax.conditioning.')
 
 
