@@ -21,11 +21,12 @@ from ldm_jax.checkpoints import loading
 from ldm_jax.diffusion import noise, noise_sources
 from ldm_jax.diffusion.multidiffusion import Windows
 from ldm_jax.diffusion.sampling import padded
+from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model as parts_of
-from ldm_jax.inference.guidance import Guide
+from ldm_jax.inference import model_kinds
 from ldm_jax.inference.model import Params, Parts
 from ldm_jax.inference.programs import Images, Job, KnownRegion, Programs, pad
-from ldm_jax.inference.settings import TABLE, Sampling, per_image
+from ldm_jax.inference.settings import TABLE, Guidance, Sampling
 from ldm_jax.inference.sizes import Sizes, check_size
 from ldm_jax.inference.tiled import FirstStage
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
@@ -51,7 +52,7 @@ class Pipeline:
     Attributes:
         batch_size: images that are sampled at a time on all devices together; all of a call by default.
         listener: told after each step. Steps then are separate calls of the same program.
-        guidance_scale: that suits the model, where its settings say so; Sampling has its own default.
+        guidance_scale: that suits the model, where its settings say so.
     """
 
     parts: Parts
@@ -71,6 +72,11 @@ class Pipeline:
         size = (side, side) if size is None else tuple(size)
         check_size(size, self.parts.multiple)
         return size
+
+    def guidance(self, sampling: Sampling, batch: int) -> Guidance:
+        """The numbers of guidance for B images, with the scale that suits the model where sampling leaves it open."""
+        own = model_kinds.own_scale(self.parts, self.guidance_scale)
+        return guided.arrays(sampling.guidance, batch, own)
 
     def text(
         self,
@@ -125,7 +131,7 @@ class Pipeline:
         seeds: Sequence[int],
         *,
         sampler: Sampler | Solver | None = None,
-        guide: Guide | None = None,
+        guidance: Guidance | None = None,
         kept: KnownRegion | None = None,
         stop: int | None = None,
     ) -> np.ndarray:
@@ -133,28 +139,30 @@ class Pipeline:
 
         Args:
             sampling: whose sampler and guidance these are; levels are its own, or a part of them.
-            conds: as many as the guidance wants, the unconditional one first.
+            conds: as many as the guidance needs, the unconditional one first.
             seeds: [B], of the noise that samplers add.
-            sampler, guide: in place of sampling's.
+            sampler: in place of sampling's.
+            guidance: numbers of B images, as `guidance` gives them; sampling's by default.
             kept: what inpainting keeps.
             stop: the level to stop at, the last one by default. To samplers that remember, a run that stops is not
                 one that ends.
         """
         batch = len(x)
-        guide = sampling.guide(batch) if guide is None else guide
-        if guide.auto is not None and self.parts.weak_model is None:
+        guidance = self.guidance(sampling, batch) if guidance is None else guidance
+        if guidance.autoguidance_scale is not None and self.parts.weak_model is None:
             raise ValueError(
                 'autoguidance_scale is away from a weak model: open the pipeline with one (weak_model).'
             )
         sampler = sampling.plan(self.parts.schedule)[0] if sampler is None else sampler
+        own, shared = guided.split(guidance)
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
             x=np.asarray(x, np.float32),
             keys=np.asarray(jax.random.key_data(noise.streams(seeds)[1])),
             conds=conds,
-            guide=guide,
+            guidance=own,
             kept=kept,
-            sampler=None if not each else jax.tree.map(lambda a: per_image(a, batch), sampler),
+            sampler=None if not each else jax.tree.map(lambda a: guided.per_image(a, batch), sampler),
         )
         if stop is not None and hasattr(sampler, 'solve'):  # which knows of the ends alone
             levels = jax.tree.map(lambda a: a[: stop + 1], levels)
@@ -164,9 +172,7 @@ class Pipeline:
             levels=padded(levels, TABLE),
             num_steps=np.int32(count),
             sampler=None if each else sampler,
-            interval=sampling.guidance_interval and tuple(map(np.float32, sampling.guidance_interval)),
-            cfg_zero_share=sampling.cfg_zero_share and np.float32(sampling.cfg_zero_share),
-            percentile=sampling.percentile and np.float32(sampling.percentile),
+            guidance=shared,
         )
         made, size = [], self._share(batch)
         for first in range(0, batch, size):
