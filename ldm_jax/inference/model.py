@@ -82,6 +82,11 @@ class Parts:
         return any(kind.drop_rate > 0 or ('tokens',) in kind.batch for _, kind in self.conditioning)
 
     @property
+    def num_sizes(self) -> int:
+        """How many facts of an image's making the model is conditioned on: 6 in SDXL, 5 in its refiner, else 0."""
+        return self.kinds['sizes'].count if 'sizes' in self.kinds else 0
+
+    @property
     def downscale(self) -> int:
         """Pixels for each latent along a side."""
         return 1 if self.first_stage is None else self.first_stage.downscale
@@ -188,9 +193,13 @@ def skipping(parts: Parts, clip_skip: int) -> Parts:
 
     Raises ValueError for a model without such encoders, or for more layers than they have.
     """
-    names = [name for name in ('text_encoder', 'text_encoder_2') if hasattr(getattr(parts, name), 'output_layer')]
+    names = [
+        name for name in ('text_encoder', 'text_encoder_2') if hasattr(getattr(parts, name), 'output_layer')
+    ]
     if not names or 'text' not in parts.kinds:
-        raise ValueError('clip_skip is for models that read texts by CLIP, which this one does not: leave it at 1.')
+        raise ValueError(
+            'clip_skip is for models that read texts by CLIP, which this one does not: leave it at 1.'
+        )
     encoders = {name: getattr(parts, name) for name in names}
     most = min(encoder.num_layers + 1 + encoder.output_layer for encoder in encoders.values())
     if not 1 <= clip_skip <= most:
@@ -214,6 +223,8 @@ def seamless(parts: Parts, axes: str) -> Parts:
     for name, network in found.items():
         if network is not None:
             if not hasattr(network, 'wrap'):
-                raise ValueError(f'The {name} of this model cannot go round (it has no field wrap): leave seamless out.')
+                raise ValueError(
+                    f'The {name} of this model cannot go round (it has no field wrap): leave seamless out.'
+                )
             changed[name] = network.clone(wrap=axes)
     return dataclasses.replace(parts, **changed)

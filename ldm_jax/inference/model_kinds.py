@@ -47,6 +47,8 @@ BY_CONDITIONING = {
     frozenset({'label_map'}): 'semantic',
     frozenset({'boxes'}): 'layout',
 }
+GUIDANCE_SCALE = 7.5  # of texts
+OTHER_GUIDANCE_SCALE = 3.0
 IMAGENET = 1000  # classes; a foreign model with one more has that one for none
 MAX_NOISE_LEVEL = 350  # of the x4 upscaler in training
 
@@ -54,6 +56,16 @@ MAX_NOISE_LEVEL = 350  # of the x4 upscaler in training
 def kind(parts: Parts) -> str:
     """The kind of model, a key of KINDS."""
     return BY_CONDITIONING.get(frozenset(parts.conditioning_kinds) - {'sizes'}, 'other')
+
+
+def own_scale(parts: Parts, declared: float | None = None) -> float | None:
+    """The guidance scale that suits a model: what its settings declare, or its kind's.
+
+    None where training left nothing out, so that there is nothing to guide away from.
+    """
+    if not any(kind.drop_rate > 0 for _, kind in parts.conditioning):
+        return None
+    return declared or (GUIDANCE_SCALE if 'text' in parts.kinds else OTHER_GUIDANCE_SCALE)
 
 
 def check(parts: Parts, task: str, *wanted: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,15 +18,19 @@ import numpy as np
 
 from ldm_jax.build import build
 from ldm_jax.checkpoints import loading
+from ldm_jax.conditioning import combine
+from ldm_jax.conditioning.combine import Conditions
+from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion import noise, noise_sources
 from ldm_jax.diffusion.multidiffusion import Windows
 from ldm_jax.diffusion.sampling import padded
+from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model as parts_of
-from ldm_jax.inference.guidance import Guide
+from ldm_jax.inference import model_kinds
 from ldm_jax.inference.model import Params, Parts
 from ldm_jax.inference.programs import Images, Job, KnownRegion, Programs, pad
-from ldm_jax.inference.settings import TABLE, Sampling, per_image
-from ldm_jax.inference.sizes import Sizes, check_size
+from ldm_jax.inference.settings import TABLE, Guidance, Sampling
+from ldm_jax.inference.sizes import check_size
 from ldm_jax.inference.tiled import FirstStage
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
 
@@ -51,7 +55,7 @@ class Pipeline:
     Attributes:
         batch_size: images that are sampled at a time on all devices together; all of a call by default.
         listener: told after each step. Steps then are separate calls of the same program.
-        guidance_scale: that suits the model, where its settings say so; Sampling has its own default.
+        guidance_scale: that suits the model, where its settings say so.
     """
 
     parts: Parts
@@ -72,35 +76,45 @@ class Pipeline:
         check_size(size, self.parts.multiple)
         return size
 
-    def text(
-        self,
-        prompts: Sequence[str],
-        size: tuple[int, int],
-        *,
-        negative: bool = False,
-        sizes: Sizes | None = None,
-    ) -> Cond:
-        """What the U-Net is told by B texts.
+    def guidance(self, sampling: Sampling, batch: int) -> Guidance:
+        """The numbers of guidance for B images, with the scale that suits the model where sampling leaves it open."""
+        own = model_kinds.own_scale(self.parts, self.guidance_scale)
+        return guided.arrays(sampling.guidance, batch, own)
+
+    def conditions(self, given: Mapping[str, Mapping[str, np.ndarray]], *, guided: bool = True) -> Conditions:
+        """(unconditional, conditional) of B images for each kind of conditioning in `given`.
 
         Args:
-            size: (H, W) of the images, for models that are told of it.
-            negative: SDXL's base is told zeros, not an empty text, of what is not wanted, as in its training.
-            sizes: what SDXL is told of the images' making; that they were not cropped by default.
+            given: name of a kind -> the arrays [B, ...] that its `sample` takes (ldm_jax/conditioning).
+            guided: False makes the conditional ones alone.
 
-        Raises ValueError for a model without a text encoder or a tokenizer, and for sizes that it is not told.
+        Raises ValueError for a kind that the model does not have, and where something is missing.
+        """
+        combine.check_given(self.parts.kinds, given)
+        given = {name: dict(arrays) for name, arrays in given.items()}
+        for name, arrays in given.items():
+            if guided and 'tokens' in arrays and 'negative_tokens' not in arrays:
+                given[name] = arrays | self.tokens([''] * len(arrays['tokens']), 'negative_')
+        if not given:
+            return {}
+        if guided:
+            return self._batched(Parts.conditions, given)
+        return {name: (None, cond) for name, cond in self._batched(Parts.conditional, given).items()}
+
+    def tokens(self, texts: Sequence[str], prefix: str = '') -> dict[str, np.ndarray]:
+        """Texts as conditioning.text takes them: 'tokens' [B, L], and 'tokens_2' for a second text encoder.
+
+        prefix: before the names: 'negative_' for what guidance leads away from.
+
+        Raises ValueError for a model without a text encoder or a tokenizer.
         """
         if self.parts.text_encoder is None or not self.tokenizers:
-            raise ValueError('This model reads no texts: it has no text encoder with a tokenizer.')
-        if sizes is not None and not self.parts.num_sizes:
-            raise ValueError(f'This model is told no sizes: leave {sizes} out. SDXL and its refiner are.')
-        tokens = tuple(tokenizer(list(prompts)) for tokenizer in self.tokenizers)
-        zeros = negative and self.parts.text_encoder_2 is not None
-        keep = np.array([not zeros or bool(prompt.strip()) for prompt in prompts], np.float32)
-        if not self.parts.num_sizes:
-            return self.programs.map(Parts.text, self.params, tokens, keep)
-        numbers = np.asarray((sizes or Sizes()).numbers(self.parts, size, negative), np.float32)
-        numbers = np.broadcast_to(numbers, (len(keep), len(numbers)))
-        return self.programs.map(Parts.text, self.params, tokens, keep, numbers)
+            raise ValueError(
+                'This model has no text encoder with a tokenizer, so that it reads no texts. Where it was trained on '
+                'texts, take that part from the model that they were encoded with.'
+            )
+        names = [prefix + name for name in TEXT_ENCODERS.values()]
+        return {name: tokenizer(list(texts)) for name, tokenizer in zip(names, self.tokenizers, strict=False)}
 
     def encode(self, images: np.ndarray, eps: np.ndarray | None = None) -> np.ndarray:
         """Images [B, H, W, 3] in [-1, 1] to latents [B, h, w, Z]: the posterior's samples by eps, or its means."""
@@ -125,7 +139,7 @@ class Pipeline:
         seeds: Sequence[int],
         *,
         sampler: Sampler | Solver | None = None,
-        guide: Guide | None = None,
+        guidance: Guidance | None = None,
         kept: KnownRegion | None = None,
         stop: int | None = None,
     ) -> np.ndarray:
@@ -133,28 +147,30 @@ class Pipeline:
 
         Args:
             sampling: whose sampler and guidance these are; levels are its own, or a part of them.
-            conds: as many as the guidance wants, the unconditional one first.
+            conds: as many as the guidance needs, the unconditional one first.
             seeds: [B], of the noise that samplers add.
-            sampler, guide: in place of sampling's.
+            sampler: in place of sampling's.
+            guidance: numbers of B images, as `guidance` gives them; sampling's by default.
             kept: what inpainting keeps.
             stop: the level to stop at, the last one by default. To samplers that remember, a run that stops is not
                 one that ends.
         """
         batch = len(x)
-        guide = sampling.guide(batch) if guide is None else guide
-        if guide.auto is not None and self.parts.weak_model is None:
+        guidance = self.guidance(sampling, batch) if guidance is None else guidance
+        if guidance.autoguidance_scale is not None and self.parts.weak_model is None:
             raise ValueError(
                 'autoguidance_scale is away from a weak model: open the pipeline with one (weak_model).'
             )
         sampler = sampling.plan(self.parts.schedule)[0] if sampler is None else sampler
+        own, shared = guided.split(guidance)
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
             x=np.asarray(x, np.float32),
             keys=np.asarray(jax.random.key_data(noise.streams(seeds)[1])),
             conds=conds,
-            guide=guide,
+            guidance=own,
             kept=kept,
-            sampler=None if not each else jax.tree.map(lambda a: per_image(a, batch), sampler),
+            sampler=None if not each else jax.tree.map(lambda a: guided.per_image(a, batch), sampler),
         )
         if stop is not None and hasattr(sampler, 'solve'):  # which knows of the ends alone
             levels = jax.tree.map(lambda a: a[: stop + 1], levels)
@@ -164,9 +180,7 @@ class Pipeline:
             levels=padded(levels, TABLE),
             num_steps=np.int32(count),
             sampler=None if each else sampler,
-            interval=sampling.guidance_interval and tuple(map(np.float32, sampling.guidance_interval)),
-            cfg_zero_share=sampling.cfg_zero_share and np.float32(sampling.cfg_zero_share),
-            percentile=sampling.percentile and np.float32(sampling.percentile),
+            guidance=shared,
         )
         made, size = [], self._share(batch)
         for first in range(0, batch, size):
@@ -197,14 +211,14 @@ class Pipeline:
         """How many images are worked on at a time."""
         return self.programs.shares(min(batch, self.batch_size or batch))
 
-    def _batched(self, function: Callable[..., PyTree], *batches: PyTree) -> np.ndarray:
-        batch = len(batches[0])
+    def _batched(self, function: Callable[..., PyTree], *batches: PyTree) -> PyTree:
+        batch = len(jax.tree.leaves(batches)[0])
         size = self._share(batch)
         made = []
         for first in range(0, batch, size):
             share = jax.tree.map(lambda a: pad(a[first : first + size], size), batches)  # noqa: B023
             made.append(self.programs.map(function, self.params, *share))
-        return np.concatenate(made)[:batch]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:batch], *made)
 
 
 def open_pipeline(

@@ -1,4 +1,4 @@
-"""Classes to images: the models of ImageNet.
+"""Classes to images.
 
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.3.1 and appendix D.5.
 """
@@ -10,13 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax.inference import model_kinds
-from ldm_jax.inference import pipeline as pipelines
-from ldm_jax.inference.model import Parts
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
-from ldm_jax.pipelines.start import starting_noise
-
-IMAGENET = 1000  # classes; a model that knows one more has that one for none
+from ldm_jax.inference.settings import SAMPLING, Sampling
+from ldm_jax.pipelines.from_conditioning import from_conditioning
 
 
 def class_to_image(
@@ -25,39 +21,17 @@ def class_to_image(
     *,
     size: tuple[int, int] | None = None,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(guidance_scale=3.0),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each class; the other arguments are those of text_to_image.
 
-    Raises ValueError for a model of another kind, a class that it does not know, and a guidance scale where the
-    model has no class for none (cin256, the first ImageNet model): give None there.
+    Raises ValueError for a model of another kind, an unknown class, and a guidance scale where the model has no class
+    for none (cin256, the first ImageNet model): give None there.
     """
     model_kinds.check(pipeline.parts, 'class_to_image', 'class')
     labels = np.atleast_1d(np.asarray(labels, np.int32))
-    known = num_classes(pipeline.parts)
+    ((name, kind),) = pipeline.parts.conditioning
+    known = kind.num_classes(pipeline.parts.networks({}))
     if labels.min() < 0 or labels.max() >= known:
         raise ValueError(f'Classes are 0 to {known - 1}; got {labels.tolist()}.')
-    told = [labels]
-    if sampling.guidance_scale is not None:
-        if not has_null(pipeline.parts):
-            raise ValueError(
-                f'This model has no class for none, so there is nothing to guide away from: leave guidance_scale '
-                f'{sampling.guidance_scale} out (None).'
-            )
-        told = [np.full_like(labels, known), labels]
-    size = pipeline.size(size)
-    seeds = pipelines.seeds_from(seed, len(labels))
-    _, levels = sampling.plan(pipeline.parts.schedule)
-    x = starting_noise(pipeline, sampling, levels, seeds, size)
-    conds = tuple(pipeline.programs.map(Parts.classes, pipeline.params, each) for each in told)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
-
-
-def has_null(parts: Parts) -> bool:
-    """Whether the last class means none."""
-    return parts.class_embedder.num_classes == IMAGENET + 1
-
-
-def num_classes(parts: Parts) -> int:
-    """Classes that there are images of."""
-    return parts.class_embedder.num_classes - has_null(parts)
+    return from_conditioning(pipeline, {name: {'label': labels}}, size=size, seed=seed, sampling=sampling)
