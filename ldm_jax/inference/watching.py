@@ -1,7 +1,7 @@
 """Progress of the runs within a call, for whoever calls: a bar, previews, a way to stop.
 
-    with watched(listener):
-        text_to_image(pipeline, 'a red apple')
+with watched(listener):
+    text_to_image(pipeline, 'a red apple')
 """
 
 from __future__ import annotations

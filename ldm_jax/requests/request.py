@@ -29,39 +29,48 @@ class Request:
         name='prompt', many='+',
     )  # fmt: skip
     negative_prompt: str = knob('', str, 'what not to show')
-    num_images: int = knob(
-        1, int, 'for each prompt; 4 by default, 1 with --from_png', least=1
-    )
+    num_images: int = knob(1, int, 'for each prompt; 4 by default, 1 with --from_png', least=1)
     seed: int = knob(
         0, int, 'of the first image of a prompt, the next ones having the next numbers; -1 draws one',
         png='Seed', within=f'[-1, {LARGEST_SEED}]',
     )  # fmt: skip
     sampling: Sampling = group(Sampling)
     weak_model: str | None = knob(
-        None, str, 'autoguidance: a worse version of the model, smaller or of an earlier step', png='Guide model'
+        None,
+        str,
+        'autoguidance: a worse version of the model, smaller or of an earlier step',
+        png='Guide model',
     )
     width: int | None = knob(None, int, "the model's own by default", least=1)
     height: int | None = knob(None, int, "the model's own by default", least=1)
     original_size: Pair | None = knob(
-        None, help='SDXL: size of the image before it was scaled, as training had it', png='Original size', **SIZE
+        None,
+        help='SDXL: size of the image before it was scaled, as training had it',
+        png='Original size',
+        **SIZE,
     )
     crop_top_left: Pair | None = knob(
         None, help='SDXL: pixels that were cropped; 0,0 by default', png='Crop top left', **POINT
     )
     target_size: Pair | None = knob(None, help='SDXL: size that the image has now', png='Target size', **SIZE)
     negative_original_size: Pair | None = knob(
-        None, help='SDXL: the same for the negative prompt; as above by default', png='Negative original size', **SIZE
+        None,
+        help='SDXL: the same for the negative prompt; as above by default',
+        png='Negative original size',
+        **SIZE,
     )
     negative_crop_top_left: Pair | None = knob(
         None, help='SDXL: likewise', png='Negative crop top left', **POINT
     )
-    negative_target_size: Pair | None = knob(
-        None, help='SDXL: likewise', png='Negative target size', **SIZE
-    )
+    negative_target_size: Pair | None = knob(None, help='SDXL: likewise', png='Negative target size', **SIZE)
     init_image: Image = knob(None, str, 'an image to begin with, to edit, to upscale or to vary', image=True)
     mask: Image = knob(None, str, 'white where the image is made anew', image=True)
     strength: float | None = knob(
-        None, float, 'share of the steps that are taken over a given image', png='Denoising strength', within='(0, 1]'
+        None,
+        float,
+        'share of the steps that are taken over a given image',
+        png='Denoising strength',
+        within='(0, 1]',
     )
     mask_blur: float | None = knob(None, float, "in pixels, of the mask's edge", png='Mask blur', least=0)
     mask_content: str | None = knob(
@@ -69,7 +78,11 @@ class Request:
         png='Masked content',
     )  # fmt: skip
     mask_padding: int | None = knob(
-        None, int, 'work on the masked part alone, with so many pixels around it', png='Masked area padding', least=0
+        None,
+        int,
+        'work on the masked part alone, with so many pixels around it',
+        png='Masked area padding',
+        least=0,
     )
     resize: str = knob(
         'crop', str, 'of images to another size: crop, just (stretch) or fill', among='ldm_jax.images.RESIZES'
@@ -87,7 +100,9 @@ class Request:
     mix_weights: tuple[float, ...] | None = knob(
         None, float, 'of --init_image and of each of --mix; equal by default', many='+', least=0
     )
-    hires_scale: float | None = knob(None, float, 'a second pass, so many times larger', png='Hires upscale', least=1)
+    hires_scale: float | None = knob(
+        None, float, 'a second pass, so many times larger', png='Hires upscale', least=1
+    )
     hires_upscaler: str | None = knob(
         None, str, "'latent_bilinear', 'lanczos', ..., or the web UI's name", png='Hires upscaler'
     )
@@ -102,7 +117,9 @@ class Request:
     )  # fmt: skip
     labels: tuple[int, ...] | None = knob(None, int, 'classes, for a model of classes', many='+', least=0)
     label_map: Image = knob(None, str, 'an image whose values are classes', image=True)
-    layout: Any = knob(None, str, 'a JSON file [[class, left, top, right, bottom], ...], or such rows', image=True)
+    layout: Any = knob(
+        None, str, 'a JSON file [[class, left, top, right, bottom], ...], or such rows', image=True
+    )
     clip_skip: int = knob(1, int, "2 takes the text encoder's last layer but one", png='Clip skip', least=1)
 
     @property

@@ -1,6 +1,5 @@
 """Several prompts at once (AND), from the text to the latents."""
 
-
 import jax
 import numpy as np
 import pytest

@@ -47,7 +47,9 @@ def test_without_guidance_the_network_is_told_both():
     pipeline = pairs.model('StableDiffusionInstructPix2PixPipeline')
 
     def made(**options):
-        return edit(pipeline, PROMPTS, IMAGES, seed=3, sampling=Sampling('ddim', guidance=Guidance(**options), **DDIM))
+        return edit(
+            pipeline, PROMPTS, IMAGES, seed=3, sampling=Sampling('ddim', guidance=Guidance(**options), **DDIM)
+        )
 
     alone = made(scale=None)
     outside = made(scale=4.0, interval=(1e6, 2e6))

@@ -10,8 +10,12 @@ from tests.pipelines import pairs
 
 KIND = 'StableDiffusionPipeline'
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu')
-SECOND = Sampling('ddim', 'leading', num_steps=5, guidance=Guidance(2.0), start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
+SECOND = Sampling(
+    'ddim', 'leading', num_steps=5, guidance=Guidance(2.0), start='total', noise_source='torch_cpu'
+)
 
 
 @pytest.mark.slow

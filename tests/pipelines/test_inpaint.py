@@ -10,7 +10,9 @@ from ldm_jax.pipelines.inpaint import inpaint
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 16, 32, 3)).astype(np.float32)
 MASKS = np.zeros((2, 16, 32, 1), np.float32)
 MASKS[0, 3:11, 5:21] = 1  # not along the latents' borders

@@ -21,7 +21,9 @@ from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 UNET = dict(folders.UNET, context_width=None, depth=[0, 1], head_width=16, out_channels=3)
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance=Guidance(None), start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(None), start='total', noise_source='torch_cpu'
+)
 PLAIN = Sampling('ddim', num_steps=2, guidance=Guidance(None))
 
 

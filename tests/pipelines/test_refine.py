@@ -21,7 +21,9 @@ from tests.pipelines import pairs
 
 BASE, REFINER = 'StableDiffusionXLPipeline', 'StableDiffusionXLImg2ImgPipeline'
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=5, guidance=Guidance(3.0), start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=5, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 
 
 @pytest.mark.slow

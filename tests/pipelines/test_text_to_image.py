@@ -1,6 +1,5 @@
 """Text to image against diffusers' with the same weights and noise, and what its arguments mean."""
 
-
 import numpy as np
 import pytest
 
@@ -11,7 +10,9 @@ from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,9 @@ from tests.pipelines import pairs
 
 KIND = 'StableDiffusionUpscalePipeline'
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 SMALL = np.random.default_rng(0).uniform(-1, 1, (2, 8, 16, 3)).astype(np.float32)
 
 

@@ -11,7 +11,9 @@ from tests.pipelines import pairs
 
 KIND = 'StableUnCLIPImg2ImgPipeline'
 PROMPTS, NEGATIVE = ['a red cat', ''], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 CALL = dict(
     prompt=PROMPTS,
     negative_prompt=[NEGATIVE] * 2,
