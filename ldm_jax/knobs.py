@@ -180,7 +180,7 @@ def _check(name: str, described: Knob, value: Any) -> None:
         raise ValueError(f'{name} must be {_expected(described)}; got {value}.')
     for each in _values(value):
         if not _is(each, described.kind):
-            raise ValueError(f'{name} must be {KINDS[described.kind]}; got {each!r}.')
+            raise ValueError(f'{name} must be {KINDS[described.kind]}; got {each!r:.80}.')
         if isinstance(each, str):
             if described.among and each not in (words := described.words()):
                 raise unknown(name.replace('_', ' '), each, words)

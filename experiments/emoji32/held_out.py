@@ -18,7 +18,7 @@ def main(args):
 
     from ldm_jax.data.image_folder import Source
     from ldm_jax.images import contact_sheet, save_png, to_float
-    from ldm_jax.inference.pipeline import open_pipeline
+    from ldm_jax.inference.opening import open_pipeline
     from ldm_jax.inference.settings import Guidance, Sampling
     from ldm_jax.pipelines.text_to_image import text_to_image
 

@@ -20,7 +20,7 @@ from ldm_jax.conditioning.networks import Networks
 from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.denoiser import Network
 from ldm_jax.diffusion.multidiffusion import Windows, windowed
-from ldm_jax.inference import model_kinds
+from ldm_jax.inference import infer_conditioning
 from ldm_jax.inference.tiled import FirstStage
 from ldm_jax.types import Array, Cond, PyTree, Schedule
 
@@ -146,13 +146,14 @@ def from_settings(settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
     if needs or settings.get('scaling_factor') is None:
         raise ValueError(
             f'Sampling needs a whole model; this one has {sorted(specs)} and lacks '
-            f'{sorted(needs) or ["scaling_factor"]}. Convert the parts together.'
+            f'{sorted(needs) or ["scaling_factor"]}. Convert the parts together; --vae MODEL takes a first stage from '
+            'another one.'
         )
     parameterization.named(settings['parameterization'])  # raises for a wrong one
     models = {name: build.build('models', dict(spec, dtype=dtype)) for name, spec in specs.items()}
     spec = settings.get('conditioning')
     if spec is None:
-        spec = model_kinds.inferred(models, 'tokenizer' in settings)
+        spec = infer_conditioning.from_networks(models, 'tokenizer' in settings)
     kinds = combine.kinds(spec)
     combine.check_network(kinds, Networks(models, {}))
     return Parts(

@@ -57,9 +57,12 @@ def check_guidable(pipeline: Pipeline, sampling: Sampling) -> None:
     """Raises ValueError for a guidance scale where there is nothing to guide away from."""
     scale = sampling.guidance.scale
     if scale is not None and not isinstance(scale, str) and not pipeline.parts.guidable:
+        kinds = list(pipeline.parts.kinds)
+        always = (
+            f'was trained with {" and ".join(kinds)} throughout' if kinds else 'is conditioned on nothing'
+        )
         raise ValueError(
-            f'In the training of this model {" and ".join(pipeline.parts.kinds) or "nothing"} was never left out, so '
-            f'there is nothing to guide away from: leave the guidance scale {scale} out (None).'
+            f'This model {always}, so there is nothing to guide away from: leave the guidance scale {scale} out (None).'
         )
 
 

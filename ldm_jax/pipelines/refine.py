@@ -56,9 +56,9 @@ def refine(
         for each in (pipeline, refiner)
     ]
     x = starting_noise(pipeline, sampling, levels, seeds, size)
-    x = pipeline.sample(sampling, x, levels, told[0][0], seeds, guide=told[0][1], stop=first)
+    x = pipeline.sample(sampling, x, levels, told[0][0], seeds, guidance=told[0][1], stop=first)
     rest = jax.tree.map(lambda a: a[first:], levels)
-    return refiner.decode(refiner.sample(sampling, x, rest, told[1][0], seeds, guide=told[1][1]))
+    return refiner.decode(refiner.sample(sampling, x, rest, told[1][0], seeds, guidance=told[1][1]))
 
 
 def handover(schedule: Schedule, levels: NoiseLevel, share: float) -> int:

@@ -21,7 +21,7 @@ from ldm_jax.conditioning import boxes
 from ldm_jax.conditioning.combine import PARTS, kinds
 from ldm_jax.conditioning.networks import Networks
 from ldm_jax.data import pipeline as examples_of
-from ldm_jax.inference.pipeline import open_pipeline
+from ldm_jax.inference.opening import open_pipeline
 from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.class_to_image import class_to_image
 from ldm_jax.pipelines.from_conditioning import from_conditioning

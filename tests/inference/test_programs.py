@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.inference.settings import Guidance, Sampling
+from ldm_jax.inference.watching import watched
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
@@ -102,12 +103,14 @@ def test_knobs_may_differ_from_image_to_image(params):
 @pytest.mark.slow
 def test_a_listener_sees_each_step_and_where_it_is_heading_and_changes_nothing(params):
     seen = []
-    watched = pairs.ours(SETTINGS, params, batch_size=1, listener=seen.append)
+    pipeline = pairs.ours(SETTINGS, params, batch_size=1)
     sampling = Sampling('ddim', num_steps=3, guidance=Guidance(3.0))
-    images = text_to_image(watched, ['a red cat', 'a dog'], seed=5, sampling=sampling)
+    with watched(seen.append):
+        images = text_to_image(pipeline, ['a red cat', 'a dog'], seed=5, sampling=sampling)
     assert [(step.done, step.total) for step in seen] == [(i, 6) for i in range(1, 7)]
-    last = watched.decode(seen[-1].x0())
+    last = seen[-1].decode(seen[-1].x0())
     np.testing.assert_allclose(last[0], images[1], atol=1e-5)
     assert np.isfinite(seen[0].x0()).all()
     plain = text_to_image(pairs.ours(SETTINGS, params), ['a red cat', 'a dog'], seed=5, sampling=sampling)
+    assert len(seen) == 6  # a listener belongs to its call
     np.testing.assert_allclose(images, plain, atol=1e-5)
