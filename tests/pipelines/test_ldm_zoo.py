@@ -153,7 +153,8 @@ def test_a_class_is_told_as_its_embedding_and_guidance_leads_away_from_no_class(
         np.testing.assert_allclose(images, decoded(pipeline, latents), atol=1e-5)
     with pytest.raises(ValueError, match='Classes are 0 to 999; got \\[1000\\]'):
         class_to_image(pipeline, 1000)
-    without = told(zoo(3, class_embedder=dict(embedder, num_classes=1000)), 'context')
+    settings['models']['class_embedder'] = dict(embedder, num_classes=1000)
+    without = told(settings, 'context')
     with pytest.raises(ValueError, match='nothing to guide away from'):
         class_to_image(without, 3, sampling=Sampling(guidance=Guidance(3.0)))
 
