@@ -244,7 +244,7 @@ def sample(
     run = programs.Programs(parts, tuple(devices))
 
     def walked(params, images):
-        whole_job = job.replace(images=images)
+        whole_job = dataclasses.replace(job, images=images)
         return run.advance(params, whole_job, run.begin(params, whole_job), 0, num_steps)
 
     lowered = jax.jit(walked).lower(params, images)

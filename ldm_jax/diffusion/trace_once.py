@@ -12,6 +12,7 @@ A replay is arithmetic on a few arrays of x's shape, which is little beside an e
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -42,7 +43,7 @@ def parts_again(
     """
     x0, eps = otherwise
     x0 = again(denoise, wanted, x, level, x0)
-    level = level.replace(sigma=jnp.where(wanted, level.sigma, 1))
+    level = dataclasses.replace(level, sigma=jnp.where(wanted, level.sigma, 1))
     return x0, jnp.where(wanted, eps_of(x, x0, level), eps)
 
 
@@ -82,7 +83,9 @@ def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser, x: Array) -> PyT
         answers, _ = carry
         asked: list[Question] = []
         result = step(_stand_in(denoise, answers, asked))
-        asked = [question.replace(otherwise=(question.otherwise * 2)[:width]) for question in asked]
+        asked = [
+            dataclasses.replace(question, otherwise=(question.otherwise * 2)[:width]) for question in asked
+        ]
         question = jax.tree.map(lambda *each: jnp.stack(each)[jnp.minimum(j, count - 1)], *asked)
         answer = jax.lax.cond(
             question.wanted & (j < count),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -97,7 +98,9 @@ def _branches(guide: Guide, predict: Callable[[Cond], Denoiser], conds: Sequence
     if guide.perturbed is not None:
         count = len(conds)
         conds = [*conds, *conds[1:]]
-        conds = [cond.replace(perturbed=_flags(cond, i >= count)) for i, cond in enumerate(conds)]
+        conds = [
+            dataclasses.replace(cond, perturbed=_flags(cond, i >= count)) for i, cond in enumerate(conds)
+        ]
     branches = guidance.batched(predict(guidance.pair(*conds)), len(conds))
     return branches if guide.weights is None else guidance.composed(branches, guide.weights)
 
@@ -106,7 +109,7 @@ def _unguided(guide: Guide, predict: Callable[[Cond], Denoiser], conds: Sequence
     """What is guided, alone: the last conditioning, which is told all, or several prompts as one."""
     if guide.weights is None:
         return predict(conds[-1])
-    branches = _branches(guide.replace(perturbed=None), predict, conds)
+    branches = _branches(dataclasses.replace(guide, perturbed=None), predict, conds)
     return lambda x, level: branches(x, level)[1]
 
 

@@ -188,7 +188,7 @@ class Stage:
         """Rows of images [6, B, S, S, 3]: originals over what the network makes of them at rising noise."""
         networks = self._networks(params)
         x0 = self._x0(networks, batch, None)
-        shown = draws.replace(drop=jax.tree.map(jnp.zeros_like, draws.drop))
+        shown = dataclasses.replace(draws, drop=jax.tree.map(jnp.zeros_like, draws.drop))
         cond = self._cond(networks, batch, shown)
         denoise = denoiser(functools.partial(networks.apply, 'unet'), self._objective.parameterization, cond)
 
@@ -214,7 +214,7 @@ class Stage:
                 kind: jnp.full_like(draws.drop[kind], dropped and rate > 0)
                 for kind, rate in self._drop_rates.items()
             }
-            return self._cond(networks, batch, draws.replace(drop=drop))
+            return self._cond(networks, batch, dataclasses.replace(draws, drop=drop))
 
         latents = self._samples.latents(
             functools.partial(networks.apply, 'unet'),
