@@ -28,6 +28,7 @@ from ldm_jax.training import state as train_state
 from ldm_jax.training import step as train_step
 from ldm_jax.training.conditioning import NEEDS, TEXT_ENCODERS
 from ldm_jax.training.parallel import backend as parallel
+from ldm_jax.training.parallel.sharded import Sharded
 from ldm_jax.types import PyTree
 
 FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
@@ -86,6 +87,7 @@ def train(config: Mapping[str, Any], devices: Sequence[jax.Device], batch: int |
         return train_state.create(stage.init(key), tx, decays, stage.memory(), frozen)
 
     backend = parallel.backend(spread, batch_size, stage.axes(), devices)
+    assert isinstance(backend, Sharded)
     key = jax.eval_shape(lambda: prng.key(0))
     state = backend.like(init, key)
     shapes = examples(stage, batch_size)

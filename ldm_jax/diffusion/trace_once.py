@@ -77,7 +77,7 @@ def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser, x: Array) -> PyT
         return step(denoise)
 
     count, width = len(asked), max(len(question.otherwise) for question in asked)
-    ask = denoise.both if width == 2 else lambda x, level: (denoise(x, level),)
+    ask: Callable = denoise.both if width == 2 else lambda x, level: (denoise(x, level),)  # type: ignore[attr-defined]
 
     def round_(carry, j):
         answers, _ = carry
@@ -115,7 +115,7 @@ def _stand_in(denoise, answers, asked):
         if answers and get_opaque_trace_state() != outside:
             raise ValueError(
                 f'A step that evaluates the network in {len(answers)} places does so within a lax.cond, a loop or '
-                'another transformation. Call it outside: diffusion.evaluations.again evaluates under a condition.'
+                'another transformation. Call it outside: diffusion.trace_once.again evaluates under a condition.'
             )
         asked.append(Question(x, level, jnp.asarray(wanted), otherwise))
         return answers[len(asked) - 1] if answers else (x, x)
@@ -123,7 +123,7 @@ def _stand_in(denoise, answers, asked):
     def stand_in(x, level):
         return ask(x, level, True, (x,))[0]
 
-    stand_in.again = lambda wanted, x, level, otherwise: ask(x, level, wanted, (otherwise,))[0]
+    stand_in.again = lambda wanted, x, level, otherwise: ask(x, level, wanted, (otherwise,))[0]  # type: ignore[attr-defined]
     if hasattr(denoise, 'both'):  # of guided denoisers
-        stand_in.both = lambda x, level: ask(x, level, True, (x, x))
+        stand_in.both = lambda x, level: ask(x, level, True, (x, x))  # type: ignore[attr-defined]
     return stand_in

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from ldm_jax.build import unknown
@@ -35,7 +36,7 @@ class Guide:
     """
 
     scale: Array | None = None
-    weights: tuple[Array, ...] | None = None
+    weights: tuple[Array | np.ndarray, ...] | None = None
     image_scale: Array | None = None
     rescale: Array | None = None
     eta: Array | None = None
@@ -126,12 +127,16 @@ def _guided(
 ) -> Denoiser:
     if guide.scale is None:
         cond = predict(conds[0])
-        return cond if guide.auto is None else guidance.autoguidance(cond, worse(conds[0]), guide.auto)
+        return (
+            cond
+            if guide.auto is None or worse is None
+            else guidance.autoguidance(cond, worse(conds[0]), guide.auto)
+        )
     branches = _branches(guide, predict, conds)
     if guide.image_scale is not None:
         return guidance.image_and_text(branches, guide.image_scale, guide.scale)
     rule = _rule(guide)
-    if guide.auto is not None:
+    if guide.auto is not None and worse is not None:
         return guidance.perturbed(guidance.joined(branches, worse(conds[-1])), rule, guide.auto - 1)
     if guide.perturbed is not None:
         return guidance.perturbed(branches, rule, guide.perturbed)

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from ldm_jax.build import build
 from ldm_jax.types import Array, PyTree, Tokenizer
@@ -30,7 +31,7 @@ class Encoder:
         """The parts whose parameters are needed."""
         return ['first_stage'] * (self.first_stage is not None) + [part for part, _, _ in self.text_encoders]
 
-    def tokens(self, texts: Sequence[str]) -> dict[str, Array]:
+    def tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Texts to ids [B, L] by part."""
         return {part: tokenizer(list(map(str, texts))) for part, _, tokenizer in self.text_encoders}
 
@@ -51,7 +52,7 @@ class Encoder:
         if self.first_stage is not None and image is not None:
             encoded = self.first_stage.apply({'params': params['first_stage']}, image, method='encode')
             found['moments' if encoded.shape[-1] == 2 * self.first_stage.z_channels else 'latents'] = encoded
-        outputs = [
+        outputs: list[Any] = [
             encoder.apply({'params': params[part]}, tokens[part]) for part, encoder, _ in self.text_encoders
         ]
         if outputs:

@@ -26,7 +26,7 @@ def train_step(
     key: Array,
     *,
     draw: Callable[..., PyTree],
-    loss: Callable[[PyTree, PyTree, PyTree], tuple[Array, Metrics]],
+    loss: Callable[..., tuple[Array, Metrics]],
     tx: optax.GradientTransformation,
     decays: Mapping[str, ema.Decay],
     remember: Callable[[PyTree, PyTree], PyTree] | None = None,
