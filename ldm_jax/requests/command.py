@@ -106,7 +106,9 @@ def run(
     paths = gallery.save(folder, images, texts, names, scale)
     if len(images) > 1:
         sheet = images.reshape(len(asked.rows), asked.num_images, *images.shape[1:])
-        paths.append(gallery.save_sheet(folder, sheet, texts[0], scale))
+        titles = [str(row) if asked.labels is None else f'class {row}' for row in asked.rows]
+        seeds = asked.seeds[: asked.num_images]
+        paths.append(gallery.save_sheet(folder, sheet, titles, seeds, texts[0], scale))
     if as_json:
         made = [
             dict(path=str(path), seed=seed, parameters=text)
