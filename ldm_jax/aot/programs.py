@@ -205,6 +205,7 @@ def examples(stage: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         'source': lambda: array(size, size, 3),
         'map': lambda: array(size, size, dtype=jnp.int32),
     }
+    kind: Any
     for name, kind in combine.kinds(stage.conditioning).items():
         if name == 'text' and in_step:
             keys = [key for part, key in TEXT_ENCODERS.items() if part in networks(stage)]

@@ -21,6 +21,7 @@ from ldm_jax.diffusion.denoiser import Network, denoiser
 from ldm_jax.diffusion.process import add_noise
 from ldm_jax.training.monitoring import metrics
 from ldm_jax.training.stages import latent_examples, samples
+from ldm_jax.training.stages.samples import Samples
 from ldm_jax.training.stages.warm_start import fitted
 from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
 
@@ -253,7 +254,7 @@ class Stage:
         return combine.kinds(self.conditioning)
 
     @functools.cached_property
-    def _samples(self) -> samples.Samples:
+    def _samples(self) -> Samples:
         return samples.named(self.samples)
 
     @property
@@ -272,7 +273,7 @@ class Stage:
     def _tokenizers(self) -> dict[str, Tokenizer]:
         found = {'tokens': self.tokenizer, 'tokens_2': self.tokenizer_2}
         used = [TEXT_ENCODERS[part] for part in TEXT_ENCODERS if part in self._modules]
-        return {key: found[key] for key in used if found[key] is not None}
+        return {key: tokenizer for key in used if (tokenizer := found[key]) is not None}
 
     def _initial(self, part: str, key: Array) -> PyTree:
         size = self.latent_size if part == 'unet' else None
