@@ -4,7 +4,7 @@ models              part -> spec of ldm_jax/models; what build.parts builds
 schedule            spec of the noise schedule of a diffusion model
 parameterization    'eps' or 'v': what the U-Net predicts
 loss                'l2' or 'l1': what it was trained with
-latent_scale        factor on the first stage's latents; None where the checkpoint holds it
+scaling_factor        factor on the first stage's latents; None where the checkpoint holds it
 latent_size         side of the latents at image_size, pixels; the network takes other sizes too
 tokenizer           spec of the text encoder's tokenizer (tokenizer_2: of text_encoder_2)
 context_length      tokens that the U-Net attends to, where they are not 77
@@ -12,14 +12,14 @@ context_length      tokens that the U-Net attends to, where they are not 77
 and of a training run, tools/train.py --config:
 
 stage               spec of ldm_jax/training: its name and fields; with latent_diffusion objective (what
-                    diffusion.loss.objective takes), conditioning (kind -> knobs), encode and samples (pictures
-                    while it trains, see training/samples.py)
+                    diffusion.loss.objective takes), conditioning (kind -> knobs), encode and samples (images
+                    while it trains, see training/stages/samples.py)
 pretrained          part -> a model that the part is taken from, and stays; or dict(model=..., **changed fields)
 initial             a model that the parts in `models` are trained on from; their settings are its own by default
 optimizer           what training.optimizer.optimizer takes: name, lr, warmup_steps, curve, ...
 discriminator_optimizer  what differs from it for a first stage's discriminator
 run                 fields of training.run.Run; run.ema: the moving averages by name, see training/ema.py; run.parallel:
-                    one device, pmap or a mesh, see training/parallel.py; run.loader: threads, workers, max_corrupt
+                    one device, pmap or a mesh (training/parallel/backend.py); run.loader: threads, workers, max_corrupt
 data                spec of ldm_jax/data
 export              dtype of the exported parameters
 """

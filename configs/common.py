@@ -70,7 +70,7 @@ def unconditional_vq_f4() -> Spec:
         schedule=scaled_linear(0.0015, 0.0195),
         parameterization='eps',
         loss='l2',
-        latent_scale=1.0,
+        scaling_factor=1.0,
         latent_size=64,
         image_size=256,
     )
@@ -99,7 +99,7 @@ def semantic_synthesis(image_size: int) -> Spec:
         schedule=scaled_linear(0.0015, 0.0205),
         parameterization='eps',
         loss='l1',
-        latent_scale=1.0,
+        scaling_factor=1.0,
         latent_size=image_size // 4,
         image_size=image_size,
     )
@@ -200,7 +200,7 @@ def scaled_linear(beta_start: float, beta_end: float) -> Spec:
 
 
 def emoji(**select: Any) -> Spec:
-    """The emoji pack's training pictures at 32 x 32, captioned 'red apple, noto style'; select narrows them.
+    """The emoji pack's training images at 32 x 32, captioned 'red apple, noto style'; select narrows them.
 
     --config.data.path says where the pack is: a zip file or folder with a metadata.jsonl, whose rows have
     file_name, caption, style, group and split.
@@ -225,7 +225,7 @@ def run(num_steps: int, batch_size: int, **fields: Any) -> Spec:
             ema=dict(main=dict(name='constant', decay=0.999)),
             log_every=50,
             save_every=1000,
-            picture_every=config_dict.placeholder(int),  # as save_every
+            image_every=config_dict.placeholder(int),  # as save_every
             keep=2,
             keep_every=config_dict.placeholder(int),  # none stay for good
             nonfinite='skip',

@@ -1,4 +1,4 @@
-"""The text encoder of the emoji model: a small CLIP pair over 32 x 32 pictures and their captions.
+"""The text encoder of the emoji model: a small CLIP pair over 32 x 32 images and their captions.
 
 python tools/train.py --config configs/emoji_clip.py --workdir runs/emoji_clip
 """

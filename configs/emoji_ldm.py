@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-# Sampled while it trains; the last two are emoji whose picture in that style is held out.
+# Sampled while it trains; the last two are emoji whose image in that style is held out.
 PROMPTS = (
     'red apple, noto style',
     'carrot, twemoji style',

@@ -1,4 +1,4 @@
-"""The first stage of the emoji model: a small KL autoencoder for 32 x 32 pictures, f = 4.
+"""The first stage of the emoji model: a small KL autoencoder for 32 x 32 images, f = 4.
 
 python tools/train.py --config configs/emoji_vae.py --workdir runs/emoji_vae
 """

@@ -1,7 +1,7 @@
 """InstructPix2Pix: an instruction and an image to the edited 512 x 512 image.
 
 unet 859,532,484, first_stage 83,653,863, text_encoder 123,060,480 parameters.
-Channels behind the latents: those of the image 4, not scaled by latent_scale. Trained at 256 x 256.
+Channels behind the latents: those of the image 4, not scaled by scaling_factor. Trained at 256 x 256.
 Ref: Brooks et al. 2023, arXiv:2211.09800; timbrooks/instruct-pix2pix.
 """
 
@@ -22,7 +22,7 @@ def get_config(arg: str = '') -> ConfigDict:
             schedule=common.scaled_linear(0.00085, 0.012),
             parameterization='eps',
             loss='l2',
-            latent_scale=0.18215,
+            scaling_factor=0.18215,
             latent_size=64,
             image_size=512,
         )

@@ -31,7 +31,7 @@ def get_config(arg: str = '') -> ConfigDict:
             schedule=common.scaled_linear(0.0015, 0.0195),
             parameterization='eps',
             loss='l2',
-            latent_scale=1.0,
+            scaling_factor=1.0,
             latent_size=64,
             image_size=256,
         )

@@ -29,7 +29,7 @@ def get_config(arg: str = '') -> ConfigDict:
             schedule=common.scaled_linear(0.0015, 0.0205),
             parameterization='eps',
             loss='l1',
-            latent_scale=1.0,
+            scaling_factor=1.0,
             latent_size=64,
             image_size=256,
         )

@@ -1,7 +1,7 @@
 """Latent diffusion of LSUN churches at 256 x 256, unconditional.
 
 unet 294,966,916, first_stage 83,653,863 parameters. Published FID 4.02 with 400 DDIM steps, eta 0.
-latent_scale is a buffer of the checkpoint: one over the standard deviation of a training batch.
+scaling_factor is a buffer of the checkpoint: one over the standard deviation of a training batch.
 Ref: Rombach et al. 2022, arXiv:2112.10752; CompVis models/ldm/lsun_churches256.
 """
 
@@ -29,7 +29,7 @@ def get_config(arg: str = '') -> ConfigDict:
             schedule=common.scaled_linear(0.0015, 0.0155),
             parameterization='eps',
             loss='l1',
-            latent_scale=None,
+            scaling_factor=None,
             latent_size=32,
             image_size=256,
         )

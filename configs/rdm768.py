@@ -33,7 +33,7 @@ def get_config(arg: str = '') -> ConfigDict:
             schedule=common.scaled_linear(0.0015, 0.015),
             parameterization='eps',
             loss='l2',
-            latent_scale=0.22765929,
+            scaling_factor=0.22765929,
             latent_size=48,
             image_size=768,
         )

@@ -20,7 +20,7 @@ def get_config(arg: str = '') -> ConfigDict:
             schedule=common.scaled_linear(0.00085, 0.012),
             parameterization='v',
             loss='l2',
-            latent_scale=0.18215,
+            scaling_factor=0.18215,
             latent_size=96,
             image_size=768,
         )

@@ -24,7 +24,7 @@ def get_config(arg: str = '') -> ConfigDict:
             schedule=common.scaled_linear(0.00085, 0.012),
             parameterization='eps',
             loss='l2',
-            latent_scale=0.13025,
+            scaling_factor=0.13025,
             latent_size=128,
             image_size=1024,
         )

@@ -4,7 +4,7 @@
     python tools/train.py --config configs/train_sd15.py --workdir gs://bucket/sd15
     python tools/aot.py --config configs/train_sd15.py --topology v5e-256 --batch 8
 
-Pictures and texts are encoded before. 2048 pictures an update, AdamW, 1e-4 after 10,000 steps of warm-up, a tenth of
+Images and texts are encoded before. 2048 images an update, AdamW, 1e-4 after 10,000 steps of warm-up, a tenth of
 the texts left out, an average of decay 0.9999; compute in bfloat16 on float32 parameters, blocks computed again for the
 gradient. Parameters, averages and moments are cut over 16 chips, and copies of that share the batch of larger slices.
 Ref: Rombach et al. 2022, arXiv:2112.10752; the model card of stable-diffusion-v1-5 ("Training").
@@ -33,7 +33,7 @@ def get_config(arg: str = '') -> ConfigDict:
             ),
             tokenizer=common.clip_tokenizer(pad_id=49407),
             schedule=common.scaled_linear(0.00085, 0.012),
-            latent_scale=0.18215,
+            scaling_factor=0.18215,
             data=dict(name='latents', path='data/encoded'),
             optimizer=dict(name='adamw', lr=1e-4, weight_decay=0.01, warmup_steps=10_000, curve='constant'),
             run=common.pod_run(num_steps=595_000, batch_size=2048),

@@ -4,7 +4,7 @@
     python tools/train.py --config configs/train_sdxl.py --workdir gs://bucket/sdxl
     python tools/aot.py --config configs/train_sdxl.py --topology v5p-128 --batch 4
 
-Pictures and texts are encoded before, by both text encoders. 2048 pictures an update, offset noise of 0.05; the paper
+Images and texts are encoded before, by both text encoders. 2048 images an update, offset noise of 0.05; the paper
 does not give the rest, which is as for Stable Diffusion 1. Compute in bfloat16 on float32 parameters, blocks computed
 again for the gradient. Parameters, averages and moments are cut over 16 chips, and copies of that share the batch of
 larger slices. Ref: Podell et al. 2023, arXiv:2307.01952, section 2.5.
@@ -38,7 +38,7 @@ def get_config(arg: str = '') -> ConfigDict:
             tokenizer=common.clip_tokenizer(pad_id=49407),
             tokenizer_2=common.clip_tokenizer(pad_id=0),
             schedule=common.scaled_linear(0.00085, 0.012),
-            latent_scale=0.13025,
+            scaling_factor=0.13025,
             data=dict(name='latents', path='data/encoded'),
             optimizer=dict(name='adamw', lr=1e-4, weight_decay=0.01, warmup_steps=10_000, curve='constant'),
             run=common.pod_run(num_steps=200_000, batch_size=2048),

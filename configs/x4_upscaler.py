@@ -33,7 +33,7 @@ def get_config(arg: str = '') -> ConfigDict:
             schedule=common.scaled_linear(0.0001, 0.02),
             parameterization='v',
             loss='l2',
-            latent_scale=0.08333,
+            scaling_factor=0.08333,
             latent_size=128,
             image_size=512,
         )

@@ -21,7 +21,7 @@ CLASSES = {
     'models': 'Model',
     'text': 'Tokenizer',
     'data': 'Source',
-    'training': 'Stage',
+    'training.stages': 'Stage',
 }
 
 
@@ -36,7 +36,7 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
     """The object that a spec describes: its 'name' picks the module, the rest are the fields.
 
     Args:
-        family: a key of CLASSES: 'schedules', 'samplers', 'models', 'text', 'data' or 'training'.
+        family: a key of CLASSES: 'schedules', 'samplers', 'models', 'text', 'data' or 'training.stages'.
         spec: a mapping with 'name'. Lists become tuples, and a 'dtype' string a dtype, so that
             the object stays hashable. A field that is a spec itself is built, of the same family.
 

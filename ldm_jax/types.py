@@ -37,7 +37,7 @@ class Cond:
     concat: Array | None = (
         None  # [B, h, w, C] channels put behind those of x: mask, depth, low-resolution image
     )
-    vector: Array | None = None  # [B, D] one embedding for the picture: SDXL sizes, unCLIP image embedding
+    vector: Array | None = None  # [B, D] one embedding for the image: SDXL sizes, unCLIP image embedding
     label: Array | None = None  # [B] integer class: noise level of the x4 upscaler
     perturbed: Array | None = None  # [B] bool: whose self-attention is the identity, where the network says
 

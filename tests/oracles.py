@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import keymap, transfer
+from ldm_jax.checkpoints import apply_layout
+from ldm_jax.checkpoints.layouts import rules
 from ldm_jax.types import NoiseLevel, PyTree
 
 
@@ -39,9 +40,9 @@ def tensors(module) -> dict[str, np.ndarray]:
     return {key: value.detach().numpy() for key, value in module.state_dict().items()}
 
 
-def params_like(model, layout: keymap.Layout, state: Mapping[str, np.ndarray], **inputs) -> PyTree:
+def params_like(model, layout: rules.Layout, state: Mapping[str, np.ndarray], **inputs) -> PyTree:
     """Our parameters for the same weights: `inputs` are those of model.inputs."""
-    return transfer.import_params(layout, state, trees.shapes(model, **inputs))
+    return apply_layout.import_params(layout, state, trees.shapes(model, **inputs))
 
 
 def go_round(module, wrap: str) -> None:
@@ -95,23 +96,23 @@ def float64() -> Iterator[None]:
 
 def assert_come_back(layout, params, state):
     """A layout makes of parameters the state dict that they are of, to the bit."""
-    exported = transfer.export_params(layout, params)
+    exported = apply_layout.export_params(layout, params)
     assert exported.keys() == state.keys()
     assert all(np.array_equal(exported[key], state[key]) for key in state)
 
 
-def assert_parity(module, net, rules, *inputs):
+def assert_parity(module, net, pairs, *inputs):
     """The output is a torch module's with the same weights, in both dtypes; the layout loses none of them.
 
-    rules: from 'net' to 'module'. inputs: [B, H, W, C], which torch is given as [B, C, H, W], or others.
+    pairs: rules from 'net' to 'module'. inputs: [B, H, W, C], which torch is given as [B, C, H, W], or others.
     """
     import torch
 
     randomize(net)
-    layout = keymap.Layout(tuple(rules))
+    layout = rules.Layout(tuple(pairs))
     state = {f'net.{key}': array for key, array in tensors(net).items()}
     shapes = nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs)['params'])
-    params = transfer.import_params(layout, state, {'module': shapes})
+    params = apply_layout.import_params(layout, state, {'module': shapes})
     assert_come_back(layout, params, state)
 
     with torch.no_grad():

@@ -20,7 +20,7 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'What is trained: a fil
 TOPOLOGY = flags.DEFINE_string('topology', None, 'The slice: v5e-16, v5p-128, v6e-256, v5p:4x4x12, ...')
 WHAT = flags.DEFINE_enum('what', 'train', ['train', 'sample'], 'The training step, or the sampler.')
 BATCH = flags.DEFINE_integer(
-    'batch', None, 'Pictures that a chip holds at once; run.batch_size over all by default.', lower_bound=1
+    'batch', None, 'Images that a chip holds at once; run.batch_size over all by default.', lower_bound=1
 )
 SAMPLER = flags.DEFINE_string('sampler', 'dpmpp_2m', 'Of --what sample.')
 NUM_STEPS = flags.DEFINE_integer('num_steps', 25, 'Of --what sample.', lower_bound=1)

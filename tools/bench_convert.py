@@ -87,12 +87,12 @@ def make(names):
 
     import configs
     from ldm_jax import build, trees
-    from ldm_jax.checkpoints import diffusers_json
+    from ldm_jax.checkpoints.apply_layout import export_specs
     from ldm_jax.checkpoints.convert import convert, single_file_metadata
+    from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
     from ldm_jax.checkpoints.files import safetensors
     from ldm_jax.checkpoints.layouts import single_file
-    from ldm_jax.checkpoints.leaves import Arrays
-    from ldm_jax.checkpoints.transfer import export_specs
+    from ldm_jax.checkpoints.lazy_arrays import Arrays
 
     settings = json.loads(configs.load('sd15').to_json())
     shapes = {part: trees.shapes(model) for part, model in build.parts(settings).items()}
@@ -103,7 +103,7 @@ def make(names):
     safetensors.write(names['file'], specs, weights, single_file_metadata(settings))
     convert(names['file'], names['model'])
     names['config'].mkdir()
-    diffusers_json.write_settings(settings, names['config'])
+    diffusers_settings.write_settings(settings, names['config'])
 
 
 if __name__ == '__main__':

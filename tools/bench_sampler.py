@@ -21,9 +21,9 @@ def main(args):
     import configs
     from ldm_jax import trees
     from ldm_jax.diffusion.sampling import padded
-    from ldm_jax.pipelines import parts as parts_of
-    from ldm_jax.pipelines import programs
-    from ldm_jax.pipelines.sampling import TABLE, Sampling
+    from ldm_jax.inference import model as parts_of
+    from ldm_jax.inference import programs
+    from ldm_jax.inference.settings import TABLE, Sampling
 
     parts = parts_of.from_settings(json.loads(configs.load(args.model).to_json()))
     shape = parts.latents(1, (args.size, args.size))
@@ -67,7 +67,7 @@ if __name__ == '__main__':
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--model', default='sd15', help='a config of text to image')
-    parser.add_argument('--size', type=int, default=512, help='of the pictures, in pixels')
+    parser.add_argument('--size', type=int, default=512, help='of the images, in pixels')
     parser.add_argument('--samplers', default='ddim,dpmpp_2m,euler_ancestral,heun', help='names, by commas')
     parser.add_argument('--runs', type=int, default=3)
     main(parser.parse_args())

@@ -51,7 +51,7 @@ def ours(args):
 
     config = configs.load('sd15')
     stage = build(
-        'training',
+        'training.stages',
         dict(
             name='latent_diffusion',
             unet=build('models', dict(config.models.unet, channels=args.channels)),

@@ -48,7 +48,7 @@ def parse():
 def main(args):
     from ldm_jax.checkpoints import hub, store
     from ldm_jax.checkpoints.convert import convert, lines
-    from ldm_jax.checkpoints.sources import Choice
+    from ldm_jax.checkpoints.open_checkpoint import Choice
 
     model = None
     if args.model:

@@ -41,10 +41,10 @@ def main(argv):
     import jax
     import numpy as np
 
-    from ldm_jax import pictures
     from ldm_jax.build import build
     from ldm_jax.checkpoints import loading, store
     from ldm_jax.data import encoding
+    from ldm_jax.images import to_float
     from ldm_jax.pipelines import encoder
 
     logging.set_verbosity(logging.WARNING)
@@ -68,7 +68,7 @@ def main(argv):
     params = jax.device_put(params, shared)
 
     def encode(batch):
-        image = pictures.to_float(batch['image']) if model.first_stage is not None else None
+        image = to_float(batch['image']) if model.first_stage is not None else None
         found = run(params, image, model.tokens(batch['text']) if model.text_encoders else {})
         return {name: np.asarray(array.astype(DTYPE.value)) for name, array in found.items()}
 

@@ -105,7 +105,7 @@ class Training:
         command = [sys.executable, str(ROOT / 'tools' / 'train.py'), '--config', args.config]
         command += ['--workdir', str(workdir), f'--config.run.num_steps={args.num_steps}']
         command += [f'--config.run.save_every={args.save_every}', '--config.run.log_every=7']
-        command += ['--config.run.picture_every=1000', '--config.run.keep_every=25', *args.flags]
+        command += ['--config.run.image_every=1000', '--config.run.keep_every=25', *args.flags]
         environment = os.environ | {
             'JAX_COMPILATION_CACHE_DIR': str(root / 'cache'),
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
@@ -158,7 +158,7 @@ def acknowledged(workdir):
 
 def leftovers(workdir):
     """What a kill left half written or half removed."""
-    from ldm_jax.training import checkpoints
+    from ldm_jax.training.saving import checkpoints
 
     folder = workdir / 'checkpoints'
     if not folder.is_dir():
@@ -176,7 +176,7 @@ def existing(paths):
 
 def inspect(workdir):
     """Every listed step and what is wrong with it."""
-    from ldm_jax.training import checkpoints
+    from ldm_jax.training.saving import checkpoints
 
     folder = workdir / 'checkpoints'
     return checkpoints.inspect(folder) if folder.is_dir() else {}
@@ -184,7 +184,8 @@ def inspect(workdir):
 
 def compare(whole, workdir):
     """How many of the last state's checksums and of the lines of metrics.jsonl differ."""
-    from ldm_jax.training import checkpoints, writers
+    from ldm_jax.training.monitoring import writers
+    from ldm_jax.training.saving import checkpoints
 
     records = [checkpoints.read_record(newest(path / 'checkpoints')) for path in (whole, workdir)]
     arrays = [record['arrays'] for record in records]

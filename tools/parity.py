@@ -18,7 +18,7 @@ def main(names):
     import torch
 
     from ldm_jax import trees
-    from ldm_jax.checkpoints import transfer
+    from ldm_jax.checkpoints import apply_layout
 
     print('| network | input | parameters | max error | mean error |\n|---|---|---|---|---|', flush=True)
     for name in names:
@@ -30,7 +30,7 @@ def main(names):
             expected = call(module).numpy()
         state = {key: value.detach().numpy() for key, value in module.state_dict().items()}
         shapes = trees.shapes(model)
-        params = transfer.import_params(layout, state, shapes)  # views: the memory is still torch's
+        params = apply_layout.import_params(layout, state, shapes)  # views: the memory is still torch's
         del module, state
         leaves, tree = jax.tree.flatten(params)
         del params

@@ -43,15 +43,16 @@ def main(argv):
 def reconstruct():
     from ldm_jax.build import build
     from ldm_jax.checkpoints import loading, store
-    from ldm_jax.training import assembly, ema, same_config, snapshots
+    from ldm_jax.training import ema, from_config
     from ldm_jax.training import state as train_state
+    from ldm_jax.training.saving import ema_snapshots, resume_check
 
     logging.set_verbosity(logging.WARNING)  # Orbax tells each of its thoughts at INFO
     workdir = pathlib.Path(WORKDIR.value)
     if TO.value is not None:
         store.check_destination(TO.value)
         ema.exponent(SIGMA_REL.value)  # raises for a width that there is not
-    found = snapshots.of_run(workdir)
+    found = ema_snapshots.of_run(workdir)
     if TO.value is None:
         for snapshot in found:
             print(f'{snapshot.profile.step} updates: {snapshot.name}, sigma_rel {snapshot.profile.sigma_rel}')
@@ -61,15 +62,15 @@ def reconstruct():
     if step not in kept:  # the last step weighs most, and no sum of others' averages ends between theirs
         raise ValueError(f'No snapshot is of {step} updates; --step takes one of {kept}.')
     wanted = ema.Profile(step, SIGMA_REL.value)
-    params, misfit = snapshots.average(found, wanted)
+    params, misfit = ema_snapshots.average(found, wanted)
     poor = '; a poor fit: keep more steps (run.keep_every)' if misfit > POOR else ''
     print(f'{len(found)} snapshots; misfit {misfit:.4f}{poor}', flush=True)
-    config = json.loads((workdir / same_config.CONFIG).read_text())
+    config = json.loads((workdir / resume_check.CONFIG).read_text())
     source = build('data', config['data'])
-    stage, settings = assembly.stage(config, loading.load, source)
+    stage, settings = from_config.stage(config, loading.load, source)
     params = train_state.join(params, getattr(stage, 'frozen', {}))
     save = functools.partial(store.save_model, TO.value)
-    assembly.export(config, stage, settings, params, stage.prepare(source), save)
+    from_config.export(config, stage, settings, params, stage.prepare(source), save)
     print(f'model written to {TO.value}')
 
 

@@ -19,18 +19,19 @@ from ldm_jax import build, costs, trees
 from ldm_jax.checkpoints import store
 from ldm_jax.diffusion import prng
 from ldm_jax.diffusion.sampling import padded
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference import programs
+from ldm_jax.inference.settings import TABLE, Sampling
 from ldm_jax.models import vae
-from ldm_jax.pipelines import parts as parts_of
-from ldm_jax.pipelines import programs
-from ldm_jax.pipelines.sampling import TABLE, Sampling
-from ldm_jax.training import ema, optimizer, parallel
+from ldm_jax.training import ema, optimizer
 from ldm_jax.training import state as train_state
 from ldm_jax.training import step as train_step
 from ldm_jax.training.conditioning import NEEDS, TEXT_ENCODERS
+from ldm_jax.training.parallel import backend as parallel
 from ldm_jax.types import PyTree
 
 FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
-SETTINGS = (*FAMILIES, 'latent_scale')  # of a config, beside its networks
+SETTINGS = (*FAMILIES, 'scaling_factor')  # of a config, beside its networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +138,9 @@ def stage_of(config: Mapping[str, Any], changed: Mapping[str, Any] | None = None
         }
     frozen = {part: trees.shapes(models[part]) for part in config.get('pretrained', {})}
     fields = {key: build.build(family, config[key]) for key, family in FAMILIES.items() if key in config}
-    if 'latent_scale' in config:
-        fields['latent_scale'] = config['latent_scale']
-    return build.build('training', {**models, **fields, **config['stage'], 'frozen': frozen})
+    if 'scaling_factor' in config:
+        fields['scaling_factor'] = config['scaling_factor']
+    return build.build('training.stages', {**models, **fields, **config['stage'], 'frozen': frozen})
 
 
 def model_specs(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def networks(stage: Any) -> dict[str, Any]:
 
 
 def examples(stage: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a batch: pictures and tokens where they are encoded in the step, else what encoders made of them.
+    """Shapes of a batch: images and tokens where they are encoded in the step, else what encoders made of them.
 
     Raises ValueError for a kind of conditioning whose examples have no shape of their own.
     """
@@ -218,10 +219,10 @@ def sample(
     sampler: str = 'dpmpp_2m',
     num_steps: int = 25,
 ) -> Program:
-    """The sampler, with guidance, of the model that a config trains, bfloat16, each device with pictures of its own.
+    """The sampler, with guidance, of the model that a config trains, bfloat16, each device with images of its own.
 
     Args:
-        batch: pictures of a device.
+        batch: images of a device.
     """
     settings = {key: config[key] for key in SETTINGS if key in config} | {
         'models': model_specs(config),

@@ -139,7 +139,7 @@ def data(report: Report) -> dict[str, Any]:
         times=report.times,
         seconds=report.seconds,
         utilisation=report.utilisation,
-        pictures_per_second={name: report.batch_size / s for name, s in report.seconds.items()},
+        images_per_second={name: report.batch_size / s for name, s in report.seconds.items()},
     )
 
 
@@ -150,7 +150,7 @@ def table(report: Report) -> str:
     unit = 'step' if report.what == 'train' else 'run'
     lines = [
         f'{report.what} on {topology.name}: {topology.chips} chips ({topology.description}), mesh {mesh}, '
-        f'{report.batch_size} pictures a {unit} ({report.batch_size / topology.chips:g} a chip)',
+        f'{report.batch_size} images a {unit} ({report.batch_size / topology.chips:g} a chip)',
         '',
         f'| memory of a chip | GiB | of {chip.hbm / GIB:g} GiB |',
         '|---|---:|---:|',
@@ -182,7 +182,7 @@ def table(report: Report) -> str:
         lines += ['', f'All-gathers of activations: {len(report.gathered)}.']
     else:
         lines += ['No collectives: chips do not talk to each other.']
-    lines += ['', f'| time of a {unit} | ms | utilisation | pictures/s |', '|---|---:|---:|---:|']
+    lines += ['', f'| time of a {unit} | ms | utilisation | images/s |', '|---|---:|---:|---:|']
     lines += [f'| {name} alone | {1e3 * seconds:.1f} | | |' for name, seconds in report.times.items()]
     lines += [
         f'| {words} | {1e3 * report.seconds[name]:.1f} | {report.utilisation[name]:.0%} | '

@@ -20,14 +20,15 @@ import numpy as np
 
 import ldm_jax
 from ldm_jax.build import unknown
-from ldm_jax.checkpoints import diffusers_json, store
+from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints.apply_layout import export, export_specs
+from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
 from ldm_jax.checkpoints.files import reader, safetensors
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
-from ldm_jax.checkpoints.keymap import Layout
 from ldm_jax.checkpoints.layouts import diffusers_folder, single_file
-from ldm_jax.checkpoints.leaves import Cast, Leaves, part_of
-from ldm_jax.checkpoints.sources import Choice, Source, opened
-from ldm_jax.checkpoints.transfer import export, export_specs
+from ldm_jax.checkpoints.layouts.rules import Layout
+from ldm_jax.checkpoints.lazy_arrays import Cast, Leaves, part_of
+from ldm_jax.checkpoints.open_checkpoint import Choice, Source, opened
 from ldm_jax.progress import Meter
 
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -136,7 +137,7 @@ class _Folder:
         layout = diffusers_folder.layout(settings)
         specs = export_specs(layout, leaves)
         with store.replacing(self.path) as partial:
-            lacks = diffusers_json.write_settings(settings, partial)
+            lacks = diffusers_settings.write_settings(settings, partial)
             for folder in dict.fromkeys(map(_folder_of, specs)):
                 rules = tuple(rule for rule in layout.rules if _folder_of(rule.torch[0]) == folder)
                 one = Layout(rules)

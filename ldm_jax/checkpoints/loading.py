@@ -16,9 +16,9 @@ import jax
 
 from ldm_jax import build
 from ldm_jax.cache import cache_folder
-from ldm_jax.checkpoints import hub, sources, store
+from ldm_jax.checkpoints import hub, open_checkpoint, store
 from ldm_jax.checkpoints.convert import convert
-from ldm_jax.checkpoints.sources import Choice
+from ldm_jax.checkpoints.open_checkpoint import Choice
 from ldm_jax.types import PyTree
 
 FORMAT = 1  # of converted checkpoints; another number makes the cache convert anew
@@ -72,7 +72,7 @@ def load(
     names (~/.cache/ldm_jax by default), so that it is converted once, wherever it lies and whatever it is called.
     """
     directory = resolve(model, choice, revision)
-    names = sources.chosen(parts, store.open_model(directory).parts, model)
+    names = open_checkpoint.chosen(parts, store.open_model(directory).parts, model)
     try:
         settings, params = store.load_model(directory, names, dtype=dtype, shardings=shardings, verify=verify)
     except store.Damaged as error:
@@ -91,7 +91,7 @@ def resolve(
     """The model directory of what `load` takes: its own, or that of its conversion, made if need be."""
     place = store.find(model)
     if store.is_model(place):
-        sources.check_choice(place, choice)
+        open_checkpoint.check_choice(place, choice)
         return place
     place, origin = hub.locate(place, revision, choice.variant)
     key = _key(place, choice)
@@ -106,7 +106,7 @@ def resolve(
 
 def _key(path: str, choice: Choice) -> str:
     """Of the content of the files and of what was chosen among it, not of where they lie."""
-    digests = [_digest(file) for file in sources.files(path, choice.variant)]
+    digests = [_digest(file) for file in open_checkpoint.files(path, choice.variant)]
     chosen = [
         choice.prediction,
         choice.weights,

@@ -24,9 +24,9 @@ import numpy as np
 
 from ldm_jax import trees
 from ldm_jax.build import build
+from ldm_jax.checkpoints.apply_layout import import_params
 from ldm_jax.checkpoints.files import reader
 from ldm_jax.checkpoints.layouts import discriminator, lpips
-from ldm_jax.checkpoints.transfer import import_params
 from ldm_jax.types import PyTree
 
 PERCEPTUAL, DISCRIMINATOR = 'loss.perceptual_loss.', 'loss.discriminator.'

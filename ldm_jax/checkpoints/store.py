@@ -32,11 +32,12 @@ from ldm_jax import trees
 from ldm_jax.build import unknown
 from ldm_jax.checkpoints.files.safetensors import PARTIAL
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
-from ldm_jax.checkpoints.keymap import unflatten
-from ldm_jax.checkpoints.leaves import Arrays, Cast, Leaves, Only, contiguous, is_float, part_of, windows
+from ldm_jax.checkpoints.layouts.rules import unflatten
+from ldm_jax.checkpoints.lazy_arrays import Arrays, Cast, Leaves, Only, contiguous, is_float, part_of, windows
 from ldm_jax.types import PyTree
 
 SETTINGS, CHECKSUMS, REPORT = 'settings.json', 'checksums.json', 'report.json'
+RENAMED = {'latent_scale': 'scaling_factor'}  # settings of older model directories -> as they are called now
 OLD = '.ldm_jax-old'  # behind the name of what is being replaced
 
 Shardings = Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding]
@@ -142,7 +143,8 @@ class Stored:
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        return json.loads((self.directory / SETTINGS).read_text())
+        settings = json.loads((self.directory / SETTINGS).read_text())
+        return {RENAMED.get(key, key): value for key, value in settings.items()}
 
     @functools.cached_property
     def specs(self) -> dict[str, TensorSpec]:

@@ -26,7 +26,7 @@ class Source:
     Args:
         path: a file, a folder of them, a pattern, or several.
         image_size, text, label: as for image_folder; a label is a whole number.
-        image: the field of pictures, encoded or as uint8 arrays [H, W, 1 or 3 or 4].
+        image: the field of images, encoded or as uint8 arrays [H, W, 1 or 3 or 4].
         key: a field that names a row in messages; its number by default.
 
     Raises:
@@ -102,7 +102,7 @@ class Table:
         found = self.row(row)
         data = found.get(self.image)
         if not isinstance(data, bytes | np.ndarray):
-            raise Corrupt(self.name(row), f'{self.image} holds {type(data).__name__} and no picture')
+            raise Corrupt(self.name(row), f'{self.image} holds {type(data).__name__} and no image')
         return data, self._fields(found)
 
     def classes(self, field: str) -> None:

@@ -27,7 +27,7 @@ class Source:
         path: a folder that `save_to_disk` wrote, a folder of .parquet or .arrow files, a pattern, or several.
         image_size, text, label: as for image_folder. Columns are the fields; a class stands for its name in text and
             for its number in label. Nested columns are given as '{captions[0]}' or '{meta[title]}'.
-        image: the column of pictures: encoded bytes, or a struct of bytes and path; by default the only one of
+        image: the column of images: encoded bytes, or a struct of bytes and path; by default the only one of
             `datasets`' type Image, or the one named image, jpg, png, webp or img.
         split: of a folder with several: a part of save_to_disk, or the files named split-*.parquet or in split/;
             a folder with one, or none, ignores it.
@@ -35,7 +35,7 @@ class Source:
     Raises:
         FileNotFoundError: no such files, or no such split.
         ImportError: pyarrow is not installed.
-        ValueError: no column of pictures; text or label names a column that is not there.
+        ValueError: no column of images; text or label names a column that is not there.
     """
 
     path: str | tuple[str, ...]
@@ -71,7 +71,7 @@ class Table:
     """Rows of Arrow files with one schema."""
 
     paths: tuple[str, ...]
-    picture: str = ''  # the column that was asked for
+    asked: str = ''  # the column that was asked for
 
     @functools.cached_property
     def _batches(self) -> list[Any]:
@@ -94,15 +94,15 @@ class Table:
 
     @functools.cached_property
     def image(self) -> str:
-        """The column of pictures. Raises ValueError when it is not clear which one."""
-        if self.picture:
-            return self.picture
+        """The column of images. Raises ValueError when it is not clear which one."""
+        if self.asked:
+            return self.asked
         typed = [name for name, feature in self.features.items() if _is(feature, 'Image')]
         usual = [name for name in ('image', 'jpg', 'png', 'webp', 'img') if name in self.schema.names]
         if len(typed) == 1 or usual:
             return typed[0] if len(typed) == 1 else usual[0]
         raise ValueError(
-            f'{self.paths[0]}: which column holds the pictures? Name it by image=...; have {self.schema.names}.'
+            f'{self.paths[0]}: which column holds the images? Name it by image=...; have {self.schema.names}.'
         )
 
     def __len__(self) -> int:
@@ -115,7 +115,7 @@ class Table:
         return self.fields(row).keys()
 
     def fields(self, row: int) -> rows.Fields:
-        found = {name: self._value(row, name) for name in self.schema.names if name not in self._pictures}
+        found = {name: self._value(row, name) for name in self.schema.names if name not in self._images}
         for name, value in found.items():
             names = self.classes(name)
             if names is not None and value is not None:
@@ -129,9 +129,9 @@ class Table:
             try:
                 data = (pathlib.Path(self.paths[0]).parent / value['path']).read_bytes()
             except OSError as error:
-                raise Corrupt(self.name(row), f'holds only the path of its picture, and {error}') from None
+                raise Corrupt(self.name(row), f'holds only the path of its image, and {error}') from None
         if not isinstance(data, bytes):
-            raise Corrupt(self.name(row), f'{self.image} holds {type(data).__name__} and no encoded picture')
+            raise Corrupt(self.name(row), f'{self.image} holds {type(data).__name__} and no encoded image')
         return data, self.fields(row)
 
     def classes(self, field: str) -> list[str] | None:
@@ -139,7 +139,7 @@ class Table:
         return feature['names'] if _is(feature, 'ClassLabel') else None
 
     @functools.cached_property
-    def _pictures(self) -> set[str]:
+    def _images(self) -> set[str]:
         return {self.image} | {name for name, feature in self.features.items() if _is(feature, 'Image')}
 
     def _value(self, row: int, column: str) -> Any:
@@ -147,7 +147,7 @@ class Table:
         return self._batches[part].column(column)[row - self._starts[part]].as_py()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {'paths': self.paths, 'picture': self.picture}  # the rest is mapped memory
+        return {'paths': self.paths, 'asked': self.asked}  # the rest is mapped memory
 
 
 def _is(feature: Any, kind: str) -> bool:

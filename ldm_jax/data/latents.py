@@ -19,7 +19,7 @@ class Source:
     """Encoded examples; floating-point arrays as float32, whatever they were stored as.
 
     An example has moments [h, w, 2 Z] (of a KL autoencoder: means, then log variances) or latents [h, w, Z] (of
-    others), neither scaled by latent_scale; and what was encoded and kept of text, context [L, D], pooled [P], label
+    others), neither scaled by scaling_factor; and what was encoded and kept of text, context [L, D], pooled [P], label
     and size [6].
 
     Args:

@@ -1,6 +1,6 @@
 """Rows of ArrayRecord files: named values that say what they are.
 
-A row is a MessagePack map of text, numbers, lists, bytes (of encoded pictures) and arrays; an array is an extension of
+A row is a MessagePack map of text, numbers, lists, bytes (of encoded images) and arrays; an array is an extension of
 type 1 with (shape, name of its dtype, its bytes), as flax.serialization has it, whose msgpack_restore reads these
 rows. Rows of another common kind, tf.train.Example, are read as well.
 """

@@ -1,4 +1,4 @@
-"""What the sources that read files share: rows with fields and a picture each, told apart from how they are stored.
+"""What the sources that read files share: rows with fields and an image each, told apart from how they are stored.
 
 A source of this kind has the fields `path`, `image_size`, `text` and `label`, and a `table` of its rows; the
 functions here are its methods.
@@ -27,9 +27,9 @@ class Table(Protocol):
 
     def columns(self, row: int) -> Collection[str]: ...  # the names of its fields
 
-    def fields(self, row: int) -> Fields: ...  # all but the picture; those that are empty are absent
+    def fields(self, row: int) -> Fields: ...  # all but the image; those that are empty are absent
 
-    def read(self, row: int) -> tuple[transforms.Encoded, Fields]: ...  # picture and fields; raises Corrupt
+    def read(self, row: int) -> tuple[transforms.Encoded, Fields]: ...  # image and fields; raises Corrupt
 
     def classes(
         self, field: str
@@ -47,7 +47,7 @@ class TableSource(Protocol):
 
 
 def texts(source: TableSource) -> tuple[str, ...]:
-    """The templates; each picture is there once with each."""
+    """The templates; each image is there once with each."""
     return (source.text,) if isinstance(source.text, str) else tuple(source.text)
 
 
@@ -62,7 +62,7 @@ def name(source: TableSource, i: int) -> str:
 
 
 def caption(source: TableSource, i: int) -> str:
-    """The text of example i, without decoding its picture. Raises Corrupt when its row lacks a field of it."""
+    """The text of example i, without decoding its image. Raises Corrupt when its row lacks a field of it."""
     row, template = divmod(i, len(texts(source)))
     return _spell(source, texts(source)[template], source.table.fields(row), i)
 
@@ -80,7 +80,7 @@ def example(source: TableSource, i: int) -> dict[str, Any]:
 
 
 def shape(source: TableSource, i: int) -> tuple[int, int]:
-    """(height, width) of example i's picture as `example` gives it, from its header alone. Raises Corrupt."""
+    """(height, width) of example i's image as `example` gives it, from its header alone. Raises Corrupt."""
     if source.image_size is not None:
         return source.image_size, source.image_size
     return transforms.dimensions(source.table.read(i // len(texts(source)))[0], name(source, i))
@@ -102,7 +102,7 @@ def check(source: TableSource, first: int | None = None, hint: str = '') -> None
     """
     if source.image_size is not None and source.image_size < 1:
         raise ValueError(
-            f'image_size must be at least 1, or None for the pictures as they are; got {source.image_size}.'
+            f'image_size must be at least 1, or None for the images as they are; got {source.image_size}.'
         )
     table, wanted = source.table, needed(source)
     if not len(table):

@@ -23,7 +23,7 @@ class Source:
         image_size, text, label: as for image_folder. The example's other features are the fields; a class stands for
             its name in text and for its number in label. Nested ones are given as '{captions[text][0]}'.
         split: such as 'train', 'train[:10%]' or 'train+test'.
-        image: the feature that is the picture; the only one of its kind by default.
+        image: the feature that is the image; the only one of its kind by default.
         data_dir: where prepared datasets lie; by default tensorflow-datasets' own folder.
         download: one that is not prepared yet is downloaded and written as array_record, which needs TensorFlow for
             most of them; otherwise that is an error.
@@ -75,7 +75,7 @@ class Table:
     dataset: str
     split: str
     data_dir: str | None
-    picture: str = ''  # the feature that was asked for
+    asked: str = ''  # the feature that was asked for
     download: bool = False
 
     @functools.cached_property
@@ -99,15 +99,15 @@ class Table:
 
     @functools.cached_property
     def image(self) -> str:
-        """The picture's feature. Raises ValueError when it is not clear which one."""
+        """The image's feature. Raises ValueError when it is not clear which one."""
         features = self.builder.info.features
         found = [name for name, feature in features.items() if type(feature).__name__ == 'Image']
-        if self.picture in found or (len(found) == 1 and not self.picture):
-            return self.picture or found[0]
-        if 'image' in found and not self.picture:
+        if self.asked in found or (len(found) == 1 and not self.asked):
+            return self.asked or found[0]
+        if 'image' in found and not self.asked:
             return 'image'
         raise ValueError(
-            f'{self.dataset}: which feature is the picture? image={self.picture!r} is not one of {found}; all features '
+            f'{self.dataset}: which feature is the image? image={self.asked!r} is not one of {found}; all features '
             f'are {sorted(features)}.'
         )
 
@@ -115,7 +115,7 @@ class Table:
     def _rows(self) -> Any:
         import tensorflow_datasets as tfds
 
-        decoders = {self.image: tfds.decode.SkipDecoding()}  # ours names a broken picture
+        decoders = {self.image: tfds.decode.SkipDecoding()}  # ours names a broken image
         if self.download:
             self.builder.download_and_prepare(file_format='array_record')
         elif not self.builder.is_prepared():
@@ -147,7 +147,7 @@ class Table:
         found = self._rows[row]
         data = found[self.image]
         if not isinstance(data, bytes | np.bytes_):
-            raise Corrupt(self.name(row), f'{self.image} holds {type(data).__name__} and no encoded picture')
+            raise Corrupt(self.name(row), f'{self.image} holds {type(data).__name__} and no encoded image')
         return bytes(data), self._fields(found)
 
     def classes(self, field: str) -> list[str] | None:

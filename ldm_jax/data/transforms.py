@@ -1,4 +1,4 @@
-"""From the pictures of a file to those of a batch."""
+"""From the images of a file to those of a batch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.jxl', '.png', '.ppm', '.tif', '.t
 
 
 def decode(data: Encoded, name: str) -> Image.Image:
-    """A picture as RGB, upright, on white where it is transparent.
+    """An image as RGB, upright, on white where it is transparent.
 
     16-bit grey becomes 8-bit; of an animation the first frame counts. Raises Corrupt, with the name, when the
-    data are cut off, broken, no picture at all, or beyond Pillow's limit for pixels.
+    data are cut off, broken, no image at all, or beyond Pillow's limit for pixels.
     """
     with _corrupt(name), _open(data) as image:
         if not isinstance(data, np.ndarray):
@@ -38,7 +38,7 @@ def decode(data: Encoded, name: str) -> Image.Image:
 
 
 def dimensions(data: Encoded, name: str) -> tuple[int, int]:
-    """(height, width) of a picture, upright, from its header alone. Raises Corrupt when that cannot be read."""
+    """(height, width) of an image, upright, from its header alone. Raises Corrupt when that cannot be read."""
     with _corrupt(name), _open(data) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (image.width, image.height) if turned else (image.height, image.width)
@@ -107,7 +107,7 @@ def _corrupt(name: str) -> Iterator[None]:
     except Corrupt:
         raise
     except Image.UnidentifiedImageError:
-        raise Corrupt(name, 'not a picture that Pillow can read') from None
+        raise Corrupt(name, 'not an image that Pillow can read') from None
     except Image.DecompressionBombError:
         raise Corrupt(name, f'more than {2 * Image.MAX_IMAGE_PIXELS} pixels') from None
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, KeyError, IndexError) as error:

@@ -24,7 +24,7 @@ class Source:
 
     A sample is the neighbouring files of a shard that share their path up to the first dot of the name. Its fields
     are key, those of key.json, and txt, text, caption and cls (the contents of files so named); caption is txt where
-    there is one. Samples without a picture are left out; one that lacks a field of the text is skipped as corrupt.
+    there is one. Samples without an image are left out; one that lacks a field of the text is skipped as corrupt.
 
     Where each file lies in its shard is found once, by a pass over the shard, and kept in the cache folder
     (LDM_JAX_CACHE): any example is read directly, so shards need no shuffling, and hosts share them by index.
@@ -35,7 +35,7 @@ class Source:
 
     Raises:
         FileNotFoundError: no such shard.
-        ValueError: not a tar file; no samples with pictures; the first 100 samples all lack a field.
+        ValueError: not a tar file; no samples with images; the first 100 samples all lack a field.
     """
 
     path: str | tuple[str, ...]
@@ -134,7 +134,7 @@ def _slice(shard, place: tuple[int, int]) -> bytes:
 
 
 def _index(shard: str) -> dict[str, np.ndarray]:
-    """The samples of a shard that have a picture, as in Table._samples, keys and suffixes as bytes."""
+    """The samples of a shard that have an image, as in Table._samples, keys and suffixes as bytes."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         with tarfile.open(shard, 'r:') as archive:  # uncompressed only: others have no random access
@@ -149,16 +149,16 @@ def _index(shard: str) -> dict[str, np.ndarray]:
             f'{shard} is no uncompressed tar file, or is cut off ({error}). Decompress it, fetch it again or leave it '
             'out.'
         ) from None
-    pictured = {key: files for key, files in samples.items() if _pictures(files)}
-    entries = [(suffix, *place) for files in pictured.values() for suffix, place in files.items()]
+    imaged = {key: files for key, files in samples.items() if _images(files)}
+    entries = [(suffix, *place) for files in imaged.values() for suffix, place in files.items()]
     return {
-        'key': np.array([key.encode() for key in pictured], np.bytes_),
-        'files': np.cumsum([0, *map(len, pictured.values())]),
+        'key': np.array([key.encode() for key in imaged], np.bytes_),
+        'files': np.cumsum([0, *map(len, imaged.values())]),
         'suffix': np.array([suffix.encode() for suffix, _, _ in entries], np.bytes_),
         'offset': np.array([offset for _, offset, _ in entries], np.int64),
         'size': np.array([size for _, _, size in entries], np.int64),
     }
 
 
-def _pictures(suffixes: Sequence[str]) -> list[str]:
+def _images(suffixes: Sequence[str]) -> list[str]:
     return [suffix for suffix in suffixes if f'.{suffix}' in transforms.SUFFIXES]

@@ -121,7 +121,7 @@ GRIDS: dict[str, Spec] = {
 
 
 def names() -> list[str]:
-    """Our samplers that make pictures of noise; pipelines.invert has ddim_inverse, the other way, to itself."""
+    """Our samplers that make images of noise; pipelines.invert has ddim_inverse, the other way, to itself."""
     return [name for name in build.names('samplers') if name != 'ddim_inverse']
 
 

@@ -38,12 +38,12 @@ class Guided:
 
 
 def pair(*conds: Cond) -> Cond:
-    """Two conditionings of B pictures as one of 2 B, the unconditional half first; or more, of n B."""
+    """Two conditionings of B images as one of 2 B, the unconditional half first; or more, of n B."""
     return jax.tree.map(lambda *a: jnp.concatenate(a), *conds)
 
 
 def batched(denoise: Denoiser, num: int = 2) -> Branches:
-    """All branches from one evaluation: denoise takes num B pictures and is bound to `pair(uncond, cond, ...)`."""
+    """All branches from one evaluation: denoise takes num B images and is bound to `pair(uncond, cond, ...)`."""
 
     def branches(x: Array, level: NoiseLevel) -> Sequence[Array]:
         repeated = jax.tree.map(lambda a: jnp.concatenate([a] * num) if a.ndim else a, level)
@@ -111,7 +111,7 @@ def classifier_free(both: Denoiser, scale: Array) -> Guided:
     """uncond + scale (cond - uncond), from one evaluation of twice the batch.
 
     Args:
-        both: a denoiser of 2 B pictures that is bound to `pair(uncond, cond)`.
+        both: a denoiser of 2 B images that is bound to `pair(uncond, cond)`.
         scale: [] or [B]; 1 is no guidance, 0 unconditional.
 
     Linear in x0_hat as in eps, so every parameterization is guided alike.
@@ -132,7 +132,7 @@ def image_and_text(branches: Branches, image_scale: Array, text_scale: Array) ->
     """uncond + image_scale (image - uncond) + text_scale (full - image): InstructPix2Pix.
 
     Args:
-        branches: of uncond (neither), image (the picture to edit alone) and full (picture and text).
+        branches: of uncond (neither), image (the image to edit alone) and full (image and text).
 
     Ref: Brooks et al. 2023, arXiv:2211.09800, eq. 3.
     """
@@ -168,10 +168,10 @@ def perturbed(branches: Branches, rule: Rule, scale: Array) -> Guided:
 
 
 def interval(denoise: Guided, cond: Denoiser, low: Array, high: Array) -> Guided:
-    """Guidance only where low <= sigma / alpha <= high; elsewhere one evaluation of cond alone, of B pictures.
+    """Guidance only where low <= sigma / alpha <= high; elsewhere one evaluation of cond alone, of B images.
 
     low > 0 leaves out the unconditional half where there is little noise (A1111's s_min_uncond), high < inf at
-    the start. CFG++ samplers are told cond twice there. The level is one for all pictures.
+    the start. CFG++ samplers are told cond twice there. The level is one for all images.
     Ref: Kynkaanniemi et al. 2024, arXiv:2404.07724.
     """
 
@@ -183,7 +183,7 @@ def interval(denoise: Guided, cond: Denoiser, low: Array, high: Array) -> Guided
     return Guided(both)
 
 
-def zero_init(denoise: Guided, above: Array) -> Guided:
+def hold_still(denoise: Guided, above: Array) -> Guided:
     """Stands still, without an evaluation, where sigma / (alpha + sigma) > above: CFG-Zero*'s first steps.
 
     There the velocity eps - x0 is 0. `above` is the time of flow matching: 0.96 are the first 4 %.
@@ -203,7 +203,7 @@ def zero_init(denoise: Guided, above: Array) -> Guided:
 def thresholded(denoise: Denoiser, percentile: Array = 0.995, limit: Array = jnp.inf) -> Denoiser:
     """x0_hat clipped to [-s, s] and divided by s: its percentile of absolute values, from 1 to limit.
 
-    For pictures in [-1, 1]; latents have no such range. Ref: Saharia et al. 2022, arXiv:2205.11487, section 2.3.
+    For images in [-1, 1]; latents have no such range. Ref: Saharia et al. 2022, arXiv:2205.11487, section 2.3.
     """
 
     def threshold(x0: Array) -> Array:
@@ -230,7 +230,7 @@ def linear(scale: Array) -> Rule:
 
 
 def rescaled(rule: Rule, share: Array) -> Rule:
-    """A rule's answer with cond's standard deviation, each picture's, mixed with itself: share (phi) 0.7 of it.
+    """A rule's answer with cond's standard deviation, each image's, mixed with itself: share (phi) 0.7 of it.
 
     Against the overexposure of high scales; stated for the network's prediction of v.
     Ref: Lin et al. 2024, arXiv:2305.08891, section 3.4.
@@ -267,7 +267,7 @@ def projected(scale: Array, eta: Array = 0.0, threshold: Array = jnp.inf) -> Rul
 
 
 def zero_star(scale: Array) -> Rule:
-    """s uncond + scale (cond - s uncond), s = <cond, uncond> / |uncond|^2, each picture's: CFG-Zero*.
+    """s uncond + scale (cond - s uncond), s = <cond, uncond> / |uncond|^2, each image's: CFG-Zero*.
 
     Stated for the velocity of flow matching: give `guided` parameterization.flow.
     Ref: Fan et al. 2025, arXiv:2503.18886.
@@ -281,5 +281,5 @@ def zero_star(scale: Array) -> Rule:
 
 
 def _dot(a: Array, b: Array) -> Array:
-    """Each picture's inner product [B, 1, ...]."""
+    """Each image's inner product [B, 1, ...]."""
     return jnp.sum(a * b, axis=tuple(range(1, a.ndim)), keepdims=True)

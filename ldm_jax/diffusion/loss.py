@@ -1,6 +1,6 @@
 """The denoising loss, a pure function of parameters, batch and draws.
 
-    loss = weight(level) mean over the picture of distance(F(c_in x, c_noise) - target),  x = alpha x0 + sigma eps
+    loss = weight(level) mean over the image of distance(F(c_in x, c_noise) - target),  x = alpha x0 + sigma eps
 
 What F should output, and so what is regressed (eps, v, x0, EDM's mixture, the velocity of flow matching), is the
 parameterization's business: all of them are one loss.
@@ -18,8 +18,8 @@ import numpy as np
 from flax import struct
 
 from ldm_jax.build import function
-from ldm_jax.diffusion import draws as training_times
 from ldm_jax.diffusion import parameterization as parameterizations
+from ldm_jax.diffusion import timestep_sampling as training_times
 from ldm_jax.diffusion import weighting as weightings
 from ldm_jax.diffusion.denoiser import Network
 from ldm_jax.diffusion.parameterization import target
@@ -81,7 +81,7 @@ def denoising(
     draws: Draws,
     distance: Distance = l2,
 ) -> Array:
-    """The distance of the network's own prediction from its target, each picture's mean: x0 [B, ...] -> [B], float32.
+    """The distance of the network's own prediction from its target, each image's mean: x0 [B, ...] -> [B], float32.
 
     With parameterization eps and l2 this is L_simple. Ref: Ho et al. 2020, arXiv:2006.11239, eq. 14.
     """
@@ -99,7 +99,7 @@ def denoising(
 class Objective:
     """What a diffusion model is trained to do, all but its network and data.
 
-    offset_noise: noise of this deviation that is one for each channel of a picture is added to eps, so that a mean
+    offset_noise: noise of this deviation that is one for each channel of an image is added to eps, so that a mean
         can be learnt. Ref: Guttenberg 2023, "Diffusion with Offset Noise"; Podell et al. 2023, arXiv:2307.01952.
     perturbation: the network is shown eps with noise of this deviation added, and is to predict without.
         Ref: Ning et al. 2023, arXiv:2301.11706 (0.1 there).
@@ -133,7 +133,7 @@ class Objective:
     def draw(
         self, key: Array, shape: Sequence[int], memory: PyTree = (), dtype: jnp.dtype = jnp.float32
     ) -> Draws:
-        """The draws for clean pictures of a shape [B, ..., C], given the memory of `times`."""
+        """The draws for clean images of a shape [B, ..., C], given the memory of `times`."""
         time, noise, offset, perturbation = jax.random.split(key, 4)
         u = jax.random.uniform(time, shape[:1], dtype)
         t, weight = self.times.draw(jnp.clip(u, *UNIT), self.schedule, memory)
@@ -147,7 +147,7 @@ class Objective:
         return Draws(t=t, eps=eps, perturbation=more, weight=weight)
 
     def losses(self, network: Network, x0: Array, cond: Cond, draws: Draws) -> tuple[Array, Array]:
-        """(losses, distances) of pictures x0 [B, ...], each [B]: with weights, and as the network's own errors are.
+        """(losses, distances) of images x0 [B, ...], each [B]: with weights, and as the network's own errors are.
 
         The mean of losses is to be minimised. What the draw of a time counts is in neither: multiply by draws.weight.
         """

@@ -1,4 +1,4 @@
-"""Starting noise as other programs draw it, so that their seeds make their pictures here."""
+"""Starting noise as other programs draw it, so that their seeds make their images here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def noise(source: str, seeds: Sequence[int], shape: Sequence[int], draw: int = 0
         seeds: [B] integers. 'jax' and 'torch_cpu' take their low 32 bits, as torch does.
         shape: of one image, channels last: (h, w, C).
         draw: 0 is the first noise of a seed, 1 the second, each independent of the others. Where diffusers draws
-            one picture's noises from one generator, these are they, as long as all have this shape.
+            one image's noises from one generator, these are they, as long as all have this shape.
 
     Raises ValueError for another source, or for a seed that torch does not take.
     """
@@ -39,7 +39,7 @@ def noise(source: str, seeds: Sequence[int], shape: Sequence[int], draw: int = 0
 def noises(source: str, seeds: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[np.ndarray]:
     """As `noise`, one array [B, *shape] for each shape: each seed's draws one after the other.
 
-    Where diffusers draws the noises of one picture from one generator, these are they.
+    Where diffusers draws the noises of one image from one generator, these are they.
     """
     if source not in SOURCES:
         raise unknown('noise source', source, list(SOURCES))

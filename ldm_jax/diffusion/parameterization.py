@@ -45,7 +45,7 @@ def v(level: NoiseLevel) -> Scalings:
 
 
 def x0(level: NoiseLevel) -> Scalings:
-    """F predicts the clean picture itself."""
+    """F predicts the clean image itself."""
     return Scalings(
         jnp.zeros_like(level.alpha), jnp.ones_like(level.alpha), jnp.ones_like(level.alpha), level.t
     )
@@ -91,5 +91,5 @@ def named(spec: str | Mapping[str, Any]) -> Parameterization:
 
 
 def target(s: Scalings, x: Array, clean: Array) -> Array:
-    """What F should output for noisy x and clean pictures [B, ...]."""
+    """What F should output for noisy x and clean images [B, ...]."""
     return (clean - per_example(s.c_skip, x) * x) / per_example(s.c_out, x)

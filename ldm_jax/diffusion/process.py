@@ -1,4 +1,4 @@
-"""The noising process x = alpha x0 + sigma eps, and how per-picture numbers meet pictures."""
+"""The noising process x = alpha x0 + sigma eps, and how per-image numbers meet images."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.diffusion.evaluations import once
+from ldm_jax.diffusion.trace_once import once
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree, Sampler, Solver
 
 
@@ -82,10 +82,10 @@ def _step(sampler, denoise, carry, levels, keys, i):
 
 
 def ascending(levels: NoiseLevel) -> NoiseLevel:
-    """The levels from the last one up to the noisiest: a way from a picture to its noise.
+    """The levels from the last one up to the noisiest: a way from an image to its noise.
 
     To be walked by samplers/ddim_inverse, or by one without noise of its own if the first level has some; the
-    latents of a picture are x at either. Of a table that is not `padded` yet.
+    latents of an image are x at either. Of a table that is not `padded` yet.
     """
     return jax.tree.map(lambda a: a[::-1], levels)
 

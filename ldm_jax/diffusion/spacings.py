@@ -29,7 +29,7 @@ ALIGNED = {  # Sabour et al. 2024, arXiv:2404.14507, from their page; the last o
 
 
 def trailing(schedule: Schedule, num_steps: int) -> np.ndarray:
-    """Every (N / S)-th whole time down from the last, where training saw its noisiest pictures.
+    """Every (N / S)-th whole time down from the last, where training saw its noisiest images.
 
     Ref: Lin et al. 2024, arXiv:2305.08891, table 2.
     """

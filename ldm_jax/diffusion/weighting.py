@@ -61,7 +61,7 @@ def edm(level: NoiseLevel, s: Scalings, *, sigma_data: float = 0.5) -> Array:
 
 
 def sigmoid(level: NoiseLevel, s: Scalings, *, bias: float = 1.0) -> Array:
-    """sigmoid(bias - log_snr) on eps; larger pictures want a lower bias (-1 to -3 in pixels).
+    """sigmoid(bias - log_snr) on eps; larger images want a lower bias (-1 to -3 in pixels).
 
     The papers' loss integrates over log_snr. Drawn uniformly in time a cosine schedule's levels are nearly
     uniform there but for both ends; other draws weigh by their own density beside this.

@@ -1,4 +1,4 @@
-"""The modules around dot_product.py: projections, heads, and attention over the pixels of a picture."""
+"""The modules around dot_product.py: projections, heads, and attention over the pixels of an image."""
 
 from __future__ import annotations
 

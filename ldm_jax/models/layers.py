@@ -22,7 +22,7 @@ from ldm_jax.types import Array
 # torch's default for Linear and Conv2d: uniform within 1 / sqrt(fan_in) on either side.
 TORCH_INIT = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 ZEROS = nn.initializers.zeros_init()  # a residual branch that starts as the identity
-WRAPS = ('', 'x', 'y', 'xy')  # the axes of a seamless picture, whose sides are neighbours
+WRAPS = ('', 'x', 'y', 'xy')  # the axes of a seamless image, whose sides are neighbours
 
 
 def dense(
@@ -61,7 +61,7 @@ def conv(
 
     padding: rows and columns of zeros (before, after), one number for both sides; by default kernel // 2,
     which keeps the size at stride 1. Always explicit: 'SAME' at stride 2 pads unlike torch.
-    wrap: 'x', 'y' or 'xy' pads that axis, columns or rows, with the other side of the picture in place of zeros.
+    wrap: 'x', 'y' or 'xy' pads that axis, columns or rows, with the other side of the image in place of zeros.
     Raises ValueError for another wrap.
     """
     if wrap not in WRAPS:

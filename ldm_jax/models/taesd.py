@@ -27,7 +27,7 @@ class Model(nn.Module):
 
     num_blocks: of the encoder's levels, from full resolution down; the decoder's are the same.
     mid_norm: each block of the lowest level first adds a branch with GroupNorm, as distilling FLUX.2 needed.
-    wrap: 'x', 'y' or 'xy', axes on which convolutions go round, for pictures without a seam.
+    wrap: 'x', 'y' or 'xy', axes on which convolutions go round, for images without a seam.
     The published ones: SD, SDXL z_channels 4; SD3, FLUX.1 16; FLUX.2 32 with mid_norm.
     The networks inside take and give pixels in [0, 1]; `encode` and `decode` convert.
     """

@@ -47,7 +47,7 @@ class Model(nn.Module):
     # Attention that Cond.perturbed is for: 'up_1_attn_0', 'down_2', 'up'.
     perturbed: tuple[str, ...] = ('mid',)
     num_groups: int = 32
-    wrap: str = ''  # 'x', 'y' or 'xy': convolutions go round there, for pictures without a seam
+    wrap: str = ''  # 'x', 'y' or 'xy': convolutions go round there, for images without a seam
     remat: bool = False  # recompute each block in the backward pass: less memory, a third more time
     attention_backend: str = 'auto'
     dtype: jnp.dtype = jnp.float32

@@ -20,7 +20,7 @@ class Model(nn.Module):
     attention_levels: levels (0 = full resolution) with attention after each residual block; the
     published configs name resolutions at 256 pixels instead: 16 is level 4 there. mid_attention: one
     more, between the encoder's last level and the decoder's first, which is there without any of those.
-    wrap: 'x', 'y' or 'xy', axes on which convolutions go round, for pictures without a seam.
+    wrap: 'x', 'y' or 'xy', axes on which convolutions go round, for images without a seam.
     Ref: Rombach et al. 2022, arXiv:2112.10752; Kingma & Welling 2014, arXiv:1312.6114.
     """
 

@@ -16,7 +16,7 @@ from ldm_jax.types import NoiseLevel, Schedule
 def levels(
     schedule: Schedule, noise_level: int | Sequence[int], batch: int, highest: int | None = None
 ) -> NoiseLevel:
-    """The levels, with leaves [B], of a noise level for all pictures or one for each.
+    """The levels, with leaves [B], of a noise level for all images or one for each.
 
     Args:
         noise_level: whole times of the schedule, from 0 on.
@@ -27,9 +27,7 @@ def levels(
     highest = schedule.num_train_steps - 1 if highest is None else highest
     values = np.asarray(noise_level)
     if values.shape not in ((), (batch,)):
-        raise ValueError(
-            f'{values.size} noise levels for {batch} pictures: give one for each, or one for all.'
-        )
+        raise ValueError(f'{values.size} noise levels for {batch} images: give one for each, or one for all.')
     if not np.issubdtype(values.dtype, np.integer) or values.min() < 0 or values.max() > highest:
         raise ValueError(f'noise_level must be whole and from 0 to {highest}; got {noise_level}.')
     return spacings.levels(schedule, np.broadcast_to(values, (batch,)).astype(np.float64))

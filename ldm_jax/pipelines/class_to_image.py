@@ -1,4 +1,4 @@
-"""Classes to pictures: the models of ImageNet.
+"""Classes to images: the models of ImageNet.
 
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.3.1 and appendix D.5.
 """
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.parts import Parts
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.text_to_image import starting_noise
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.model import Parts
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines.start import starting_noise
 
 IMAGENET = 1000  # classes; a model that knows one more has that one for none
 
@@ -32,7 +32,7 @@ def class_to_image(
     Raises ValueError for a model of another kind, a class that it does not know, and a guidance scale where the
     model has no class for none (cin256, the first ImageNet model): give None there.
     """
-    kinds.check(pipeline.parts, 'class_to_image', 'class')
+    model_kinds.check(pipeline.parts, 'class_to_image', 'class')
     labels = np.atleast_1d(np.asarray(labels, np.int32))
     known = num_classes(pipeline.parts)
     if labels.min() < 0 or labels.max() >= known:
@@ -59,5 +59,5 @@ def has_null(parts: Parts) -> bool:
 
 
 def num_classes(parts: Parts) -> int:
-    """Classes that there are pictures of."""
+    """Classes that there are images of."""
     return parts.class_embedder.num_classes - has_null(parts)

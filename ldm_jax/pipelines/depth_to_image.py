@@ -1,4 +1,4 @@
-"""A picture made anew after a prompt and a depth map, which keeps the shapes of things.
+"""An image made anew after a prompt and a depth map, which keeps the shapes of things.
 
 The model is the one of Stable Diffusion 2 that is told depth beside the noisy latents.
 """
@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.image_to_image import each_picture, last_levels, noised, posterior
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import each_image, last_levels, noised, posterior
 
 
 def depth_to_image(
@@ -32,21 +33,21 @@ def depth_to_image(
     Args:
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1] to begin with, at the size that is wanted.
         depths: [H', W', 1] or [B, H', W', 1] of any size and scale, larger where things are nearer, as MiDaS gives
-            it. It is stretched over the picture.
-        strength: share of the steps that are taken, from the end: at 1 the depth map is what is left of the picture.
+            it. It is stretched over the image.
+        strength: share of the steps that are taken, from the end: at 1 the depth map is what is left of the image.
         prompts, negative_prompts, seed: as in text_to_image.
 
     Raises ValueError for a model of another kind, for a depth map that is flat, not finite or of another count, and
     as image_to_image.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    kinds.check(pipeline.parts, 'depth_to_image', 'depth')
-    images = each_picture(images, len(prompts))
+    model_kinds.check(pipeline.parts, 'depth_to_image', 'depth')
+    images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
-    told = latent_depths(each_picture(depths, len(prompts)), pipeline.parts.latents(1, size)[1:3])
-    texts, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    told = latent_depths(each_image(depths, len(prompts)), pipeline.parts.latents(1, size)[1:3])
+    texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, pipeline.noise(seeds, size, sampling.noise_source, draw=1), levels)
     conds = tuple(cond.replace(concat=told) for cond in texts)
@@ -60,7 +61,7 @@ def latent_depths(depths: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if depths.ndim != 4 or depths.shape[-1] != 1:
         raise ValueError(
-            f'The depth map is {list(depths.shape)}: give one channel, [H, W, 1], or [B, H, W, 1] for B pictures.'
+            f'The depth map is {list(depths.shape)}: give one channel, [H, W, 1], or [B, H, W, 1] for B images.'
         )
     if not np.isfinite(depths).all():
         raise ValueError('The depth map has values that are not finite. Give the far distance a number.')

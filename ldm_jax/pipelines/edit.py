@@ -1,4 +1,4 @@
-"""A picture changed as an instruction says (InstructPix2Pix): text and picture are guided apart.
+"""An image changed as an instruction says (InstructPix2Pix): text and image are guided apart.
 
 Ref: Brooks et al. 2023, arXiv:2211.09800.
 """
@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.image_to_image import each_picture
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Number, Sampling, per_image
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Number, Sampling, per_image
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import each_image, starting_noise
 from ldm_jax.text import prompt
 from ldm_jax.types import Cond
 
@@ -32,24 +33,24 @@ def edit(
 
     Args:
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1] to change, at the size that is wanted.
-        image_guidance_scale: how much of the picture stays, 1 to 2 as a rule; one number, or B. The instruction's
+        image_guidance_scale: how much of the image stays, 1 to 2 as a rule; one number, or B. The instruction's
             own scale is sampling.guidance_scale; where that is None neither is guided.
         negative_prompts, seed: as in text_to_image.
 
     Raises ValueError for a model of another kind, for kinds of guidance that do not go with two scales, and for
-    pictures of another count or of a size that the model cannot make.
+    images of another count or of a size that the model cannot make.
     """
     prompts = [instructions] if isinstance(instructions, str) else list(instructions)
-    kinds.check(pipeline.parts, 'edit', 'edit')
+    model_kinds.check(pipeline.parts, 'edit', 'edit')
     check(prompts, sampling)
-    images = each_picture(images, len(prompts))
+    images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)
-    texts, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
-    x = text_to_image.starting_noise(pipeline, sampling, levels, seeds, size)
+    texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
+    x = starting_noise(pipeline, sampling, levels, seeds, size)
     # These models are told the posterior's mean, not scaled as the latents that they make.
-    told = pipeline.encode(images) / np.float32(pipeline.parts.latent_scale)
+    told = pipeline.encode(images) / np.float32(pipeline.parts.scaling_factor)
     if guide.scale is not None:
         guide = guide.replace(image_scale=per_image(image_guidance_scale, len(prompts)))
     return pipeline.decode(pipeline.sample(sampling, x, levels, _conds(texts, told), seeds, guide=guide))
@@ -57,7 +58,7 @@ def edit(
 
 def check(prompts: Sequence[str], sampling: Sampling) -> None:
     """Raises ValueError for what does not go with two scales."""
-    others = ('guidance_rescale', 'apg_eta', 'apg_threshold', 'perturbed_scale', 'guide_scale')
+    others = ('guidance_rescale', 'apg_eta', 'apg_threshold', 'perturbed_scale', 'autoguidance_scale')
     given = [name for name in others if getattr(sampling, name) is not None]
     given += ['guidance_rule'] if sampling.guidance_rule != 'linear' else []
     given += ['AND'] if len(prompt.columns(prompts)) > 1 else []
@@ -66,7 +67,7 @@ def check(prompts: Sequence[str], sampling: Sampling) -> None:
 
 
 def _conds(texts: tuple[Cond, ...], told: np.ndarray) -> tuple[Cond, ...]:
-    """Neither text nor picture, the picture alone, and both, as guidance.image_and_text wants them; or both alone."""
+    """Neither text nor image, the image alone, and both, as guidance.image_and_text wants them; or both alone."""
     both = texts[-1].replace(concat=told)
     if len(texts) == 1:
         return (both,)

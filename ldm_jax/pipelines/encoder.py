@@ -44,7 +44,7 @@ class Encoder:
             image: [B, H, W, 3] in [-1, 1]; unused without a first stage.
             tokens: of `tokens`.
 
-        moments are a KL autoencoder's, latents those of others, as the network gives them (no latent_scale). With
+        moments are a KL autoencoder's, latents those of others, as the network gives them (no scaling_factor). With
         several text encoders (SDXL) the context is theirs side by side, and pooled is the last one's projected vector.
         """
         found = {}

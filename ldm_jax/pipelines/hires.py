@@ -1,4 +1,4 @@
-"""Large pictures in two passes: a small one for the composition, made larger, and denoised again for its details.
+"""Large images in two passes: a small one for the composition, made larger, and denoised again for its details.
 
 A network repeats itself at sizes far above those it was trained at; what is already there keeps it from that.
 Known as "hires. fix" in AUTOMATIC1111's web UI.
@@ -13,13 +13,16 @@ import numpy as np
 from PIL.Image import Resampling
 
 from ldm_jax.build import unknown
-from ldm_jax.pipelines import images as pictures
-from ldm_jax.pipelines import interpolation, kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.image_to_image import image_to_image, last_levels, noised
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.sizes import Sizes
+from ldm_jax.images import fit, resample
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
+from ldm_jax.pipelines import interpolation, text_to_image
+from ldm_jax.pipelines.image_to_image import image_to_image
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import last_levels, noised, starting_noise
 
 STRENGTH = 0.7
 LATENT = 'latent_'  # before a method of interpolation
@@ -76,7 +79,7 @@ def hires(
     the model cannot make or below the first, and as text_to_image.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    kinds.check(pipeline.parts, 'hires', 'text')
+    model_kinds.check(pipeline.parts, 'hires', 'text')
     second = sampling if second is None else second
     name = WEB_UI.get(upscaler, upscaler)
     if name not in UPSCALERS:
@@ -91,7 +94,7 @@ def hires(
         images = text_to_image.text_to_image(
             pipeline, prompts, negative_prompts, size=size, seed=seeds, sampling=sampling, **of_sizes
         )
-        images = _each(images, final_size, functools.partial(pictures.resample, method=PIXELS[name]))
+        images = _each(images, final_size, functools.partial(resample, method=PIXELS[name]))
         return image_to_image(
             pipeline,
             prompts,
@@ -103,15 +106,15 @@ def hires(
             **of_sizes,
         )
     _, first = sampling.plan(pipeline.parts.schedule)
-    x = text_to_image.starting_noise(pipeline, sampling, first, seeds, size)
-    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size, **of_sizes)
+    x = starting_noise(pipeline, sampling, first, seeds, size)
+    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, **of_sizes)
     latents = pipeline.sample(sampling, x, first, conds, seeds, guide=guide)
     side = pipeline.parts.latents(1, final_size)[1:3]
     method = name.removeprefix(LATENT)
     latents = _each(latents, side, functools.partial(interpolation.interpolated, method=method))
     # Each seed's first noise again, in the new shape, as the web UI has it.
     x = noised(latents, pipeline.noise(seeds, final_size, second.noise_source), levels)
-    conds, guide = text_to_image.texts(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)
+    conds, guide = prompt_conds(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)
     return pipeline.decode(pipeline.sample(second, x, levels, conds, seeds, guide=guide))
 
 
@@ -137,4 +140,4 @@ def _each(
     batch: np.ndarray, size: tuple[int, int], scale: Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 ) -> np.ndarray:
     """A batch made to cover a size, its middles cut out."""
-    return np.stack([pictures.fit(each, size, 'crop', scale) for each in batch])
+    return np.stack([fit(each, size, 'crop', scale) for each in batch])

@@ -1,7 +1,7 @@
-"""A masked part of a picture made anew after a prompt.
+"""A masked part of an image made anew after a prompt.
 
-Two kinds of model do it. Those with channels for it are told a mask and the latents of the picture with a grey hole,
-and see what they paint around. Any other text model has the rest of the picture kept while it samples
+Two kinds of model do it. Those with channels for it are told a mask and the latents of the image with a grey hole,
+and see what they paint around. Any other text model has the rest of the image kept while it samples
 (diffusion.blending). Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.5; Lugmayr et al. 2022, arXiv:2201.09865.
 """
 
@@ -13,14 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax.build import unknown
-from ldm_jax.pipelines import kinds, text_to_image
+from ldm_jax.images import fit
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.programs import KnownRegion
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines import masks as masking
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.image_to_image import each_picture, last_levels, noised, posterior
-from ldm_jax.pipelines.images import fit
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.programs import Kept
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import at_start, each_image, last_levels, noised, posterior
 
 KEEPS = ('x0', 'step')
 
@@ -42,22 +43,22 @@ def inpaint(
     seed: int | Sequence[int] = 0,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
 ) -> np.ndarray:
-    """Images [B, H, W, 3] in [-1, 1], one for each prompt: the pictures with their masked parts made anew.
+    """Images [B, H, W, 3] in [-1, 1], one for each prompt: the images with their masked parts made anew.
 
     Args:
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1].
-        masks: [H, W, 1] or [B, H, W, 1] in [0, 1], 1 where pictures are made anew.
+        masks: [H, W, 1] or [B, H, W, 1] in [0, 1], 1 where images are made anew.
         strength: share of the steps that are taken, from the end; 1 begins with noise alone, whatever the content.
         content: what the masked part begins with: 'original'; 'fill', the colours around it; 'latent_noise';
             'latent_nothing'. See `masks`.
         blur: standard deviation in pixels of the mask's soft edge.
-        padding: works on the masked part alone, with so many pixels around it, scaled to `size`; pictures may then
-            be of any size. None works on whole pictures.
+        padding: works on the masked part alone, with so many pixels around it, scaled to `size`; images may then
+            be of any size. None works on whole images.
         size: (H, W) to work at with a padding; by default the model's own.
         keep: how models without channels for masks keep the rest: 'x0' in every prediction, with the mask scaled
             smoothly, as A1111's web UI does; 'step' at every step's end, with every n-th pixel of the mask, as
             diffusers does. Samplers that make their own steps always keep the predictions.
-        paste: puts the original pixels back around the mask. Without it pictures are what the first stage made,
+        paste: puts the original pixels back around the mask. Without it images are what the first stage made,
             at `size` where there is a padding.
         prompts, negative_prompts, seed: as in text_to_image.
 
@@ -65,9 +66,9 @@ def inpaint(
     to make anew, an unknown content or keep, a size without a padding, and as image_to_image.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    kinds.check(pipeline.parts, 'inpaint', 'inpaint', 'text')
+    model_kinds.check(pipeline.parts, 'inpaint', 'inpaint', 'text')
     _check(content, keep, padding, size)
-    images, masks = each_picture(images, len(prompts)), each_picture(masks, len(prompts))
+    images, masks = each_image(images, len(prompts)), each_image(masks, len(prompts))
     _check_masks(images, masks)
     levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
@@ -75,14 +76,14 @@ def inpaint(
     size = pipeline.size(images.shape[1:3] if padding is None else size)
     views, view_masks, regions = _views(images, masks, padding, size)
     small = _latent_masks(pipeline, view_masks, keep)
-    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     start = np.stack([masking.masked_image(content, *each) for each in zip(views, view_masks, strict=True)])
     has_channels, full, draws = pipeline.parts.extra_channels > 0, strength == 1, itertools.count()
     # In diffusers' order, which draws nothing for what it does not need.
     known = None if has_channels and full else posterior(pipeline, start, seeds, sampling, next(draws))
     noise = pipeline.noise(seeds, size, sampling.noise_source, next(draws))
     if full:
-        x = text_to_image.at_start(sampling, levels, noise)
+        x = at_start(sampling, levels, noise)
     else:
         # The content 'latent_noise' is the very noise that is added, as in A1111's web UI.
         x = noised(masking.masked_latents(content, known, small, noise), noise, levels)
@@ -92,7 +93,7 @@ def inpaint(
         conds = tuple(cond.replace(concat=told) for cond in conds)
         latents = pipeline.sample(sampling, x, levels, conds, seeds, guide=guide)
     else:
-        kept = Kept(known, small, noise, keep)
+        kept = KnownRegion(known, small, noise, keep)
         latents = pipeline.sample(sampling, x, levels, conds, seeds, guide=guide, kept=kept)
         # Grids may end at the first training level, which has some noise; what is known has none.
         latents = small * latents + (1 - small) * known
@@ -108,11 +109,11 @@ def _check(content: str, keep: str, padding: int | None, size: tuple[int, int] |
         raise unknown('way to keep', keep, list(KEEPS))
     if padding is not None and padding < 0:
         raise ValueError(
-            f'padding {padding} is negative: give pixels around the mask, or None for whole pictures.'
+            f'padding {padding} is negative: give pixels around the mask, or None for whole images.'
         )
     if padding is None and size is not None:
         raise ValueError(
-            'size is for the masked part alone: give a padding too, or scale picture and mask with `images.fit`.'
+            'size is for the masked part alone: give a padding too, or scale image and mask with `images.fit`.'
         )
 
 
@@ -121,14 +122,14 @@ def _check_masks(images: np.ndarray, masks: np.ndarray) -> None:
     if not ((masks >= 0) & (masks <= 1)).all():
         raise ValueError(
             f'The mask has values from {masks.min():g} to {masks.max():g}; they must be in [0, 1], 1 where the '
-            'picture is made anew.'
+            'image is made anew.'
         )
 
 
 def _views(
     images: np.ndarray, masks: np.ndarray, padding: int | None, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, list[masking.Region | None]]:
-    """What is worked on of pictures and masks, at that size, and where it lies: the whole without a padding."""
+    """What is worked on of images and masks, at that size, and where it lies: the whole without a padding."""
     if padding is None:
         return images, masks, [None] * len(images)
     regions = [masking.masked_crop(mask, padding, size[1] / size[0]) for mask in masks]

@@ -1,4 +1,4 @@
-"""A masked part of a picture made anew from what is around it: latent diffusion's inpainting_big.
+"""A masked part of an image made anew from what is around it: latent diffusion's inpainting_big.
 
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.5.
 """
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds, masks
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.image_to_image import each_picture
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.text_to_image import starting_noise
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines import masks
+from ldm_jax.pipelines.start import each_image, starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 from ldm_jax.types import Cond
 
@@ -27,7 +27,7 @@ def inpaint_without_text(
     seed: int | Sequence[int] = 0,
     sampling: Sampling = Sampling(guidance_scale=None),  # noqa: B008 (frozen)
 ) -> np.ndarray:
-    """Images [B, H, W, 3] in [-1, 1]: the pictures with the hidden part made anew, and else their own pixels.
+    """Images [B, H, W, 3] in [-1, 1]: the images with the hidden part made anew, and else their own pixels.
 
     Args:
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1].
@@ -37,11 +37,11 @@ def inpaint_without_text(
     Raises ValueError for a model of another kind, a guidance scale, a mask of another size, or a size that the
     model cannot make.
     """
-    kinds.check(pipeline.parts, 'inpaint_without_text', 'hole')
+    model_kinds.check(pipeline.parts, 'inpaint_without_text', 'hole')
     unguided(sampling, 'inpaint_without_text')
     images = np.asarray(images, np.float32)
     images = images[None] if images.ndim == 3 else images
-    hidden = each_picture(hidden, len(images)) >= 0.5
+    hidden = each_image(hidden, len(images)) >= 0.5
     masks.check_same_size(images[0], hidden[0])
     size = pipeline.size(images.shape[1:3])
     seeds = pipelines.seeds_from(seed, len(images))

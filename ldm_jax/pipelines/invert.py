@@ -1,4 +1,4 @@
-"""Pictures back to the noise that would make them, and what another prompt makes of that noise (DDIM inversion).
+"""Images back to the noise that would make them, and what another prompt makes of that noise (DDIM inversion).
 
 Ref: Song et al. 2021, arXiv:2010.02502, section 4.3; Mokady et al. 2023, arXiv:2211.09794, section 3.
 """
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax.diffusion.sampling import ascending
-from ldm_jax.pipelines import kinds, text_to_image
-from ldm_jax.pipelines.image_to_image import each_picture
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import each_image
 from ldm_jax.samplers import ddim_inverse
 
 DDIM = Sampling('ddim', 'leading', num_steps=50)
@@ -28,10 +29,10 @@ def invert(
     iterations: int = 1,
     sampling: Sampling = DDIM,
 ) -> np.ndarray:
-    """Latents [B, h, w, Z] at the first level of sampling's grid, from which DDIM with no guidance makes the pictures.
+    """Latents [B, h, w, Z] at the first level of sampling's grid, from which DDIM with no guidance makes the images.
 
     Args:
-        prompts: what the pictures show; '' will do.
+        prompts: what the images show; '' will do.
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1].
         iterations: evaluations for each step. With one the way back is DDIM's but for an error of first order;
             with more, each step solves for its own noise.
@@ -40,12 +41,12 @@ def invert(
     Raises ValueError for a model that is told more than a text, and for a size that it cannot make.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    kinds.check(pipeline.parts, 'invert', 'text')
-    images = each_picture(images, len(prompts))
+    model_kinds.check(pipeline.parts, 'invert', 'text')
+    images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     _, levels = sampling.plan(pipeline.parts.schedule)
     plain = dataclasses.replace(sampling, guidance_scale=None)
-    conds, guide = text_to_image.texts(pipeline, plain, prompts, '', size)
+    conds, guide = prompt_conds(pipeline, plain, prompts, '', size)
     latents = pipeline.encode(images)
     sampler, seeds = ddim_inverse.Sampler(iterations), [0] * len(prompts)
     return pipeline.sample(plain, latents, ascending(levels), conds, seeds, sampler=sampler, guide=guide)
@@ -61,10 +62,10 @@ def edit_by_inversion(
     iterations: int = 1,
     sampling: Sampling = DDIM,
 ) -> np.ndarray:
-    """Images [B, H, W, 3] in [-1, 1]: the pictures as other prompts would have them, their composition kept.
+    """Images [B, H, W, 3] in [-1, 1]: the images as other prompts would have them, their composition kept.
 
     Args:
-        source_prompts: what the pictures show; prompts: what they should show, one for each.
+        source_prompts: what the images show; prompts: what they should show, one for each.
         images, iterations: as in invert; negative_prompts: as in text_to_image.
         sampling: of both ways; its guidance is that of the way down.
 
@@ -80,5 +81,5 @@ def edit_by_inversion(
     x = invert(pipeline, source_prompts, images, iterations=iterations, sampling=sampling)
     _, levels = sampling.plan(pipeline.parts.schedule)
     size = tuple(side * pipeline.parts.downscale for side in x.shape[1:3])
-    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, [0] * len(prompts), guide=guide))

@@ -1,7 +1,7 @@
-"""Boxes with classes to pictures: latent diffusion's layout2img, trained on OpenImages.
+"""Boxes with classes to images: latent diffusion's layout2img, trained on OpenImages.
 
 A layout is a row of tokens: three for each box, its class and its two corners, each corner a cell of a square grid; a
-token for none fills what is left of the boxes, and two for the corners of the picture's crop end the row.
+token for none fills what is left of the boxes, and two for the corners of the image's crop end the row.
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.3.1; Jahn et al. 2021, arXiv:2105.06458.
 """
 
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.parts import Parts
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.text_to_image import starting_noise
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.model import Parts
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 
-# Class, left, top, right, bottom; the picture is 0 to 1 each way.
+# Class, left, top, right, bottom; the image is 0 to 1 each way.
 Box = tuple[int, float, float, float, float]
 
 
@@ -39,7 +39,7 @@ def layout_to_image(
 
     Raises ValueError for a model of another kind, a guidance scale, or a layout that it cannot be told.
     """
-    kinds.check(pipeline.parts, 'layout_to_image', 'layout')
+    model_kinds.check(pipeline.parts, 'layout_to_image', 'layout')
     unguided(sampling, 'layout_to_image')
     if not layouts or not isinstance(layouts[0][0], Sequence):
         layouts = [layouts]

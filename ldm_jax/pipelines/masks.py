@@ -1,7 +1,7 @@
-"""What inpainting does with a mask [H, W, 1] in [0, 1], 1 where the picture is made anew.
+"""What inpainting does with a mask [H, W, 1] in [0, 1], 1 where the image is made anew.
 
 As in A1111's web UI: the mask is blurred; "only masked" works on a crop around it, at full size, and pastes the result
-back; the masked part starts from one of four contents. Pictures are [H, W, 3] in [-1, 1].
+back; the masked part starts from one of four contents. Images are [H, W, 3] in [-1, 1].
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ldm_jax import pictures
 from ldm_jax.build import unknown
-from ldm_jax.pipelines.images import fit, resample
+from ldm_jax.images import fit, resample, to_uint8
 
 CONTENTS = ('fill', 'original', 'latent_noise', 'latent_nothing')
 FILL_LAYERS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))  # radius of the blur, times laid over
@@ -57,12 +56,12 @@ def blur(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def masked_crop(mask: np.ndarray, padding: int, aspect: float) -> Region:
-    """The part of a picture that "only masked" works on: around the mask, with padding, in the shape of `aspect`.
+    """The part of an image that "only masked" works on: around the mask, with padding, in the shape of `aspect`.
 
     Args:
         padding: pixels around the mask, as far as there are any.
         aspect: width / height of the size to work at. The shorter side grows towards it, to both sides where the
-            picture allows, and no further than the picture.
+            image allows, and no further than the image.
 
     Raises ValueError for an empty mask.
     """
@@ -85,12 +84,12 @@ def masked_crop(mask: np.ndarray, padding: int, aspect: float) -> Region:
 def paste_back(
     original: np.ndarray, generated: np.ndarray, mask: np.ndarray, region: Region | None = None
 ) -> np.ndarray:
-    """The original with the generated picture where the mask is, so that all else keeps its very pixels.
+    """The original with the generated image where the mask is, so that all else keeps its very pixels.
 
     Args:
-        generated: the whole picture, or what was made of `region`, at any size: it is scaled and cropped, which
+        generated: the whole image, or what was made of `region`, at any size: it is scaled and cropped, which
             takes off again what `fit(region.of(original), size, 'fill')` put around.
-        mask: [H, W, 1] of the original, blurred as it was for sampling. For a whole picture it counts double,
+        mask: [H, W, 1] of the original, blurred as it was for sampling. For a whole image it counts double,
             at most 1: the seam then lies outside the blurred edge, in pixels that hardly changed.
 
     Raises ValueError for a mask of another size.
@@ -107,7 +106,7 @@ def paste_back(
 
 
 def masked_image(content: str, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture to encode: filled from around the mask for the content 'fill', else as it is.
+    """The image to encode: filled from around the mask for the content 'fill', else as it is.
 
     Raises ValueError for another content than CONTENTS, or a mask of another size.
     """
@@ -132,13 +131,13 @@ def masked_latents(content: str, latents: np.ndarray, mask: np.ndarray, noise: n
 
 
 def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture with its masked part in the blurred colours of what surrounds it.
+    """The image with its masked part in the blurred colours of what surrounds it.
 
     The known part is blurred ever less and laid over the wider blurs, so that near colours cover far ones. Where
     nothing is known within reach it stays black.
     """
     known = 1 - mask
-    colours = pictures.to_uint8(image) * known
+    colours = to_uint8(image) * known
     # Colours premultiplied by their opacity: a blur then weighs them by how much of them is known.
     layer = np.round(np.concatenate([colours, 255 * known], -1)).astype(np.uint8)
     canvas = np.zeros(layer.shape, np.float32)
@@ -170,10 +169,10 @@ def check_content(content: str) -> None:
 
 
 def check_same_size(image: np.ndarray, mask: np.ndarray) -> None:
-    """Raises ValueError unless a picture [H, W, 3] and a mask [H, W, 1] have one size."""
+    """Raises ValueError unless an image [H, W, 3] and a mask [H, W, 1] have one size."""
     if mask.shape != (*image.shape[:2], 1):
         raise ValueError(
-            f'The mask is {list(mask.shape)} and the picture {list(image.shape)}: '
+            f'The mask is {list(mask.shape)} and the image {list(image.shape)}: '
             'give a mask [H, W, 1] of the same height and width.'
         )
 

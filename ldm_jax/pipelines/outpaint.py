@@ -1,6 +1,6 @@
-"""A picture continued beyond its sides after a prompt: inpainting of a wider canvas.
+"""An image continued beyond its sides after a prompt: inpainting of a wider canvas.
 
-As A1111's "poor man's outpainting": the border is masked, and a seam inside the picture with it.
+As A1111's "poor man's outpainting": the border is masked, and a seam inside the image with it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.pipelines.image_to_image import each_picture
+from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.pipelines.inpaint import inpaint
-from ldm_jax.pipelines.pipeline import Pipeline
+from ldm_jax.pipelines.start import each_image
 
 
 def outpaint(
@@ -35,29 +35,29 @@ def outpaint(
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1].
         left, right, top, bottom: pixels to add to each side, in all such that the sides are multiples of what the
             model needs.
-        content: what the border begins with at a strength below 1, as in inpaint; 'original' is here the picture's
+        content: what the border begins with at a strength below 1, as in inpaint; 'original' is here the image's
             edge, repeated.
-        blur: standard deviation in pixels of the mask's soft edge, which reaches 4.5 times as far into the picture.
+        blur: standard deviation in pixels of the mask's soft edge, which reaches 4.5 times as far into the image.
         options: of inpaint: strength, keep, paste, seed, sampling.
         prompts, negative_prompts: as in text_to_image.
 
     Raises ValueError where nothing is added or something less than nothing, and as inpaint.
     """
     batch = 1 if isinstance(prompts, str) else len(prompts)
-    canvas, mask = extended(each_picture(images, batch), (top, bottom), (left, right), blur)
+    canvas, mask = extended(each_image(images, batch), (top, bottom), (left, right), blur)
     return inpaint(pipeline, prompts, canvas, mask, negative_prompts, content=content, blur=blur, **options)
 
 
 def extended(
     images: np.ndarray, rows: tuple[int, int], columns: tuple[int, int], blur: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures [B, H, W, 3] with their edges repeated outwards, and the mask [H', W', 1] of what is to be painted.
+    """Images [B, H, W, 3] with their edges repeated outwards, and the mask [H', W', 1] of what is to be painted.
 
     Args:
         rows, columns: pixels to add before and behind.
-        blur: that the mask will get: it overlaps the picture by twice as much where there is a border.
+        blur: that the mask will get: it overlaps the image by twice as much where there is a border.
 
-    Raises ValueError for negative numbers, for none at all, or where the overlap leaves nothing of the picture.
+    Raises ValueError for negative numbers, for none at all, or where the overlap leaves nothing of the image.
     """
     border = (*rows, *columns)
     if min(border) < 0 or not any(border):
@@ -73,7 +73,7 @@ def extended(
         high = before + length - (overlap if behind else 0)
         if low >= high:
             raise ValueError(
-                f'A blur of {blur:g} overlaps the picture by {overlap} pixels, which is all of its {length}. Blur less.'
+                f'A blur of {blur:g} overlaps the image by {overlap} pixels, which is all of its {length}. Blur less.'
             )
         spans.append(slice(low, high))
     mask[tuple(spans)] = 0

@@ -1,6 +1,6 @@
 """SDXL's base and refiner as an ensemble of experts: the base takes the noisier levels, the refiner the rest.
 
-Latents are handed over as they are, noisy. A finished picture is refined by image_to_image.
+Latents are handed over as they are, noisy. A finished image is refined by image_to_image.
 Ref: Podell et al. 2023, arXiv:2307.01952, section 2.5; Balaji et al. 2022, arXiv:2211.01324.
 """
 
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from ldm_jax.pipelines import kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.sizes import Sizes
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.types import NoiseLevel, Schedule
 
 
@@ -50,10 +52,10 @@ def refine(
     _, levels = sampling.plan(pipeline.parts.schedule)
     first = handover(pipeline.parts.schedule, levels, share)
     told = [
-        text_to_image.texts(each, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
+        prompt_conds(each, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
         for each in (pipeline, refiner)
     ]
-    x = text_to_image.starting_noise(pipeline, sampling, levels, seeds, size)
+    x = starting_noise(pipeline, sampling, levels, seeds, size)
     x = pipeline.sample(sampling, x, levels, told[0][0], seeds, guide=told[0][1], stop=first)
     rest = jax.tree.map(lambda a: a[first:], levels)
     return refiner.decode(refiner.sample(sampling, x, rest, told[1][0], seeds, guide=told[1][1]))
@@ -82,11 +84,11 @@ def handover(schedule: Schedule, levels: NoiseLevel, share: float) -> int:
 def check(base: Pipeline, refiner: Pipeline) -> None:
     """Raises ValueError for models that cannot hand latents over."""
     for each in (base, refiner):
-        kinds.check(each.parts, 'refine', 'text')
-    for name in ('schedule', 'latent_scale', 'downscale'):
+        model_kinds.check(each.parts, 'refine', 'text')
+    for name in ('schedule', 'scaling_factor', 'downscale'):
         ours, theirs = getattr(base.parts, name), getattr(refiner.parts, name)
         if ours != theirs:
             raise ValueError(
                 f'Base and refiner must share their latents: {name} is {ours} of the base and {theirs} of the '
-                "refiner. Refine the base's finished pictures by image_to_image."
+                "refiner. Refine the base's finished images by image_to_image."
             )

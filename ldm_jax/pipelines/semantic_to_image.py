@@ -1,4 +1,4 @@
-"""Maps of classes to pictures: latent diffusion's semantic synthesis of landscapes.
+"""Maps of classes to images: latent diffusion's semantic synthesis of landscapes.
 
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.3.2.
 """
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.parts import Parts
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.text_to_image import starting_noise
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.model import Parts
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 from ldm_jax.types import Cond
 
@@ -35,7 +35,7 @@ def semantic_to_image(
     Raises ValueError for a model of another kind, a guidance scale, a class beyond its own, or a size that the model
     cannot make.
     """
-    kinds.check(pipeline.parts, 'semantic_to_image', 'semantic')
+    model_kinds.check(pipeline.parts, 'semantic_to_image', 'semantic')
     unguided(sampling, 'semantic_to_image')
     labels = np.asarray(labels)
     labels = labels[None] if labels.ndim == 2 else labels

@@ -1,4 +1,4 @@
-"""Small pictures made larger without a text: latent diffusion's bsr_sr, four times.
+"""Small images made larger without a text: latent diffusion's bsr_sr, four times.
 
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.4.
 """
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.text_to_image import starting_noise
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 from ldm_jax.types import Cond
 
@@ -33,7 +33,7 @@ def super_resolution(
 
     Raises ValueError for a model of another kind, a guidance scale, or sides that the U-Net cannot halve.
     """
-    kinds.check(pipeline.parts, 'super_resolution', 'super_resolution')
+    model_kinds.check(pipeline.parts, 'super_resolution', 'super_resolution')
     unguided(sampling, 'super_resolution')
     images = np.asarray(images, np.float32)
     images = images[None] if images.ndim == 3 else images

@@ -1,4 +1,4 @@
-"""Pictures from noise alone: the models of CelebA-HQ, FFHQ, LSUN bedrooms and churches.
+"""Images from noise alone: the models of CelebA-HQ, FFHQ, LSUN bedrooms and churches.
 
 Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.2.
 """
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.pipelines import kinds
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.text_to_image import starting_noise
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.types import Cond
 
 
@@ -29,7 +29,7 @@ def unconditional(
 
     Raises ValueError for a model of another kind, or a guidance scale: there is nothing to be guided by.
     """
-    kinds.check(pipeline.parts, 'unconditional', 'unconditional')
+    model_kinds.check(pipeline.parts, 'unconditional', 'unconditional')
     unguided(sampling, 'unconditional')
     size = pipeline.size(size)
     seeds = pipelines.seeds_from(seed, num_images)

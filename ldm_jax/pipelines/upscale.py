@@ -1,6 +1,6 @@
-"""Small pictures made large after a prompt: the x4 upscaler, which is told a noisy small picture and how noisy it is.
+"""Small images made large after a prompt: the x4 upscaler, which is told a noisy small image and how noisy it is.
 
-The small picture is noised by the schedule of the latents, as in the original settings (x4-upscaling.yaml).
+The small image is noised by the schedule of the latents, as in the original settings (x4-upscaling.yaml).
 Ref: Rombach et al. 2022, arXiv:2112.10752; stabilityai/stable-diffusion-x4-upscaler.
 """
 
@@ -12,12 +12,14 @@ import numpy as np
 
 from ldm_jax.diffusion import noise_sources
 from ldm_jax.diffusion.process import add_noise
-from ldm_jax.pipelines import augmentation, kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.image_to_image import each_picture
-from ldm_jax.pipelines.images import check_size
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import check_size
+from ldm_jax.pipelines import augmentation
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import at_start, each_image
 
 MAX_NOISE_LEVEL = 350  # in training
 
@@ -37,15 +39,15 @@ def upscale(
     Args:
         prompts: what is seen; '' will do.
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1], small.
-        noise_level: of all pictures or of each, 0 .. 350: more invents more, and hides artefacts of compression.
+        noise_level: of all images or of each, 0 .. 350: more invents more, and hides artefacts of compression.
         negative_prompts, seed: as in text_to_image.
 
     Raises ValueError for another kind of model, a noise level out of range, or sides that the U-Net cannot halve.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     parts = pipeline.parts
-    kinds.check(parts, 'upscale', 'upscale')
-    images = each_picture(images, len(prompts))
+    model_kinds.check(parts, 'upscale', 'upscale')
+    images = each_image(images, len(prompts))
     height, width = images.shape[1:3]
     check_size((height, width), parts.unet.downscale)
     size = pipeline.size((height * parts.downscale, width * parts.downscale))
@@ -53,11 +55,11 @@ def upscale(
     at = augmentation.levels(parts.schedule, noise_level, len(prompts), highest)
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(parts.schedule)
-    # The small picture's noise is the first that diffusers draws.
+    # The small image's noise is the first that diffusers draws.
     shapes = [images.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
-    x = text_to_image.at_start(sampling, levels, x)
+    x = at_start(sampling, levels, x)
     told = dict(concat=np.asarray(add_noise(images, noise, at)), label=np.asarray(at.t, np.int32))
-    conds, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     conds = tuple(cond.replace(**told) for cond in conds)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))

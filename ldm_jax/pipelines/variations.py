@@ -1,4 +1,4 @@
-"""Pictures that show what others show, and mixes of several: unCLIP, which is told a picture's CLIP embedding.
+"""Images that show what others show, and mixes of several: unCLIP, which is told an image's CLIP embedding.
 
 The embedding is whitened, noised and brought back; the sinusoids of its noise level stand behind it.
 Ref: Ramesh et al. 2022, arXiv:2204.06125, sections 3.1 and 3.2; stabilityai/stable-diffusion-2-1-unclip.
@@ -13,25 +13,28 @@ import numpy as np
 
 from ldm_jax.diffusion import noise_sources
 from ldm_jax.diffusion.process import add_noise
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.model import Params, Parts
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.models import clip_vision
 from ldm_jax.models.layers import timestep_embedding
-from ldm_jax.pipelines import augmentation, kinds, text_to_image
-from ldm_jax.pipelines import pipeline as pipelines
-from ldm_jax.pipelines.parts import Params, Parts
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.pipelines import augmentation
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.start import at_start
 from ldm_jax.schedules import squared_cosine
 from ldm_jax.types import Array, NoiseLevel
 
 SCHEDULE = squared_cosine.Schedule()  # of the embeddings' noise, whatever the latents have
 
-Pictures = np.ndarray | Sequence[np.ndarray]
+Images = np.ndarray | Sequence[np.ndarray]
 
 
 def variations(
     pipeline: Pipeline,
     prompts: str | Sequence[str],
-    images: Pictures,
+    images: Images,
     negative_prompts: str | Sequence[str] = '',
     *,
     weights: Sequence[float] | None = None,
@@ -40,7 +43,7 @@ def variations(
     seed: int | Sequence[int] = 0,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
 ) -> np.ndarray:
-    """Images [B, H, W, 3] in [-1, 1], one for each prompt and picture; one of either goes with all of the others.
+    """Images [B, H, W, 3] in [-1, 1], one for each prompt and image; one of either goes with all of the others.
 
     Args:
         prompts: what to add to what is seen; '' will do.
@@ -56,7 +59,7 @@ def variations(
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     parts = pipeline.parts
-    kinds.check(parts, 'variations', 'variation')
+    model_kinds.check(parts, 'variations', 'variation')
     size = pipeline.size(size)
     given = _embeddings(parts, images)
     count = _count(images if given is None else given)
@@ -64,7 +67,7 @@ def variations(
         weights, count = _shares(weights, count), 1
     batch = max(len(prompts), count)
     if {len(prompts), count} - {1, batch}:
-        raise ValueError(f'{len(prompts)} prompts for {count} pictures: give as many, or one of either.')
+        raise ValueError(f'{len(prompts)} prompts for {count} images: give as many, or one of either.')
     at = augmentation.levels(SCHEDULE, noise_level, batch)
     seeds = pipelines.seeds_from(seed, batch)
     _, levels = sampling.plan(parts.schedule)
@@ -76,23 +79,23 @@ def variations(
     # The embedding's noise is the first that diffusers draws.
     shapes = [embeddings.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
-    x = text_to_image.at_start(sampling, levels, x)
+    x = at_start(sampling, levels, x)
     vector = pipeline.programs.map(_told, pipeline.params, embeddings, noise, at)
     prompts = prompts * (batch // len(prompts))
-    texts, guide = text_to_image.texts(pipeline, sampling, prompts, negative_prompts, size)
+    texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     conds = [cond.replace(vector=vector) for cond in texts]
     if guide.scale is not None:
-        # In training a quarter of the pictures had zeros, for their noise level too.
+        # In training a quarter of the images had zeros, for their noise level too.
         conds[0] = conds[0].replace(vector=np.zeros_like(vector))
     return pipeline.decode(pipeline.sample(sampling, x, levels, tuple(conds), seeds, guide=guide))
 
 
-def embed(pipeline: Pipeline, images: Pictures) -> np.ndarray:
-    """Pictures in [-1, 1], one [h, w, 3], an array or a list of them of any sizes, to CLIP embeddings [B, D].
+def embed(pipeline: Pipeline, images: Images) -> np.ndarray:
+    """Images in [-1, 1], one [h, w, 3], an array or a list of them of any sizes, to CLIP embeddings [B, D].
 
     Raises ValueError for a model without an image encoder.
     """
-    kinds.check(pipeline.parts, 'embed', 'variation')
+    model_kinds.check(pipeline.parts, 'embed', 'variation')
     side = pipeline.parts.image_encoder.image_size
     images = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else images
     prepared = [clip_vision.preprocess(jnp.asarray(image, jnp.float32)[None], side)[0] for image in images]
@@ -131,13 +134,13 @@ def _shares(weights: Sequence[float], count: int) -> np.ndarray:
     """Weights [N] that add up to one."""
     weights = np.asarray(weights, np.float64)
     if weights.shape != (count,):
-        raise ValueError(f'{weights.size} weights for {count} pictures: give one for each.')
+        raise ValueError(f'{weights.size} weights for {count} images: give one for each.')
     if not (weights >= 0).all() or weights.sum() <= 0:
         raise ValueError(f'weights must be at least 0, and one of them above; got {weights.tolist()}.')
     return weights / weights.sum()
 
 
-def _embeddings(parts: Parts, images: Pictures) -> np.ndarray | None:
+def _embeddings(parts: Parts, images: Images) -> np.ndarray | None:
     """Embeddings [B, D], where these are such."""
     if not hasattr(images, 'ndim') or images.ndim > 2:
         return None
@@ -147,7 +150,7 @@ def _embeddings(parts: Parts, images: Pictures) -> np.ndarray | None:
     return np.asarray(images, np.float32).reshape(-1, width)
 
 
-def _count(images: Pictures) -> int:
+def _count(images: Images) -> int:
     return 1 if isinstance(images, np.ndarray) and images.ndim == 3 else len(images)
 
 

@@ -1,4 +1,4 @@
-"""DDIM backwards: from a picture to the noise that DDIM would make it of."""
+"""DDIM backwards: from an image to the noise that DDIM would make it of."""
 
 from __future__ import annotations
 

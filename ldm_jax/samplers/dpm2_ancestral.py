@@ -7,9 +7,9 @@ from typing import ClassVar
 from flax import struct
 
 from ldm_jax.diffusion import stochastic
-from ldm_jax.diffusion.evaluations import parts_again
 from ldm_jax.diffusion.noise import normal
 from ldm_jax.diffusion.probability_flow import between, ddim, eps_of, reach
+from ldm_jax.diffusion.trace_once import parts_again
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 

@@ -15,7 +15,7 @@ from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 class Sampler:
     """`ipndm` whose weights follow the steps in sigma / alpha; max_order 1 to 4, one evaluation a step.
 
-    Quirks kept, so that pictures are those of ComfyUI: the weights of orders 3 and 4 are not quite those of
+    Quirks kept, so that images are those of ComfyUI: the weights of orders 3 and 4 are not quite those of
     Adams-Bashforth (`lms` has them), and those of order 4 do not even add up to 1 where the ratio of steps changes.
     The first step is Euler's, which leaves order 2 for every max_order of 2 and more; to clean data it takes x0_hat.
     Ref: Zhou et al. 2024, arXiv:2312.00094 (diff-sampler); ComfyUI's ipndm_v.

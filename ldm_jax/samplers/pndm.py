@@ -7,7 +7,6 @@ from typing import ClassVar
 import jax.numpy as jnp
 from flax import struct
 
-from ldm_jax.diffusion.evaluations import parts_again
 from ldm_jax.diffusion.probability_flow import (
     History,
     adams_bashforth,
@@ -16,6 +15,7 @@ from ldm_jax.diffusion.probability_flow import (
     eps_of,
     reach,
 )
+from ldm_jax.diffusion.trace_once import parts_again
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 

@@ -7,17 +7,17 @@ from typing import ClassVar
 import jax
 from flax import struct
 
-from ldm_jax.diffusion import climbs, stochastic
-from ldm_jax.diffusion.evaluations import parts_again
+from ldm_jax.diffusion import restart_levels, stochastic
 from ldm_jax.diffusion.grids import Grid
 from ldm_jax.diffusion.noise import normal
 from ldm_jax.diffusion.probability_flow import ddim, reach
+from ldm_jax.diffusion.trace_once import parts_again
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree, Schedule
 
 
 @struct.dataclass
 class Sampler:
-    """Heun's method down, the forward process up. Where to go up again is the table's: diffusion.climbs.restarts.
+    """Heun's method down, the forward process up. The table says where to go up again: diffusion.restart_levels.
 
     Noise undoes what errors the steps between had gathered; on a table that only falls it is Heun's method.
     Ref: Xu et al. 2023, arXiv:2306.14878, algorithm 1 and 2; A1111's restart_sampler.
@@ -28,9 +28,9 @@ class Sampler:
 
     def table(self, schedule: Schedule, grid: Grid, num_steps: int) -> NoiseLevel:
         """A1111's levels for so many evaluated steps: the grid's with its detours, which begin at 20 steps."""
-        base, steps, times = climbs.plan(num_steps)
+        base, steps, times = restart_levels.plan(num_steps)
         levels = grid(schedule, base)
-        return climbs.restarts(schedule, levels, steps=steps, times=times) if times else levels
+        return restart_levels.restarts(schedule, levels, steps=steps, times=times) if times else levels
 
     def init(self, x: Array, levels: NoiseLevel, num_steps: Array) -> PyTree:
         return ()

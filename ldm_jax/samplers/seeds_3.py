@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from ldm_jax.diffusion import stochastic
-from ldm_jax.diffusion.evaluations import again
 from ldm_jax.diffusion.noise import normal, split
 from ldm_jax.diffusion.probability_flow import between
+from ldm_jax.diffusion.trace_once import again
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
 

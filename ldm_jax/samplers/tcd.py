@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax
 from flax import struct
 
-from ldm_jax.diffusion import climbs, stochastic
+from ldm_jax.diffusion import restart_levels, stochastic
 from ldm_jax.diffusion.grids import Grid
 from ldm_jax.diffusion.noise import normal
 from ldm_jax.diffusion.probability_flow import ddim, eps_of
@@ -16,7 +16,7 @@ from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree, Schedule
 
 @struct.dataclass
 class Sampler:
-    """DDIM down, the forward process up: strategic stochastic sampling on the table of diffusion.climbs.tcd.
+    """DDIM down, the forward process up: strategic stochastic sampling on the table of diffusion.restart_levels.tcd.
 
     gamma: how far below, 0 .. 1, as a share of the schedule's time: it is in the table; 0 is DDIM. A step up costs
     no evaluation. On a table that only falls it is DDIM. Ref: Zheng et al. 2024, arXiv:2402.19159, algorithm 4.
@@ -27,7 +27,7 @@ class Sampler:
 
     def table(self, schedule: Schedule, grid: Grid, num_steps: int) -> NoiseLevel:
         """The grid's levels, and below each inner one the level that the step before it goes down to."""
-        return climbs.tcd(schedule, grid(schedule, num_steps), self.gamma)
+        return restart_levels.tcd(schedule, grid(schedule, num_steps), self.gamma)
 
     def init(self, x: Array, levels: NoiseLevel, num_steps: Array) -> PyTree:
         return ()

@@ -1,4 +1,4 @@
-"""The cosine schedule in continuous time, shifted for the size of the picture."""
+"""The cosine schedule in continuous time, shifted for the size of the image."""
 
 from __future__ import annotations
 

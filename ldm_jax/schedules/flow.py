@@ -1,4 +1,4 @@
-"""Flow matching: the straight line between picture and noise."""
+"""Flow matching: the straight line between image and noise."""
 
 from __future__ import annotations
 

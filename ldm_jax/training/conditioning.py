@@ -38,7 +38,7 @@ class Networks:
     modules: Mapping[str, nn.Module]
     params: Mapping[str, PyTree]
     tokenizers: Mapping[str, Tokenizer]  # by the batch's key of their tokens
-    latent_scale: float
+    scaling_factor: float
     # The empty text's 'context' and 'pooled'.
     null: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
@@ -53,7 +53,7 @@ class Networks:
         image = to_float(image)
         if 'first_stage' not in self.modules:
             return image
-        return self.latent_scale * self.apply('first_stage', image, eps, method='latents')
+        return self.scaling_factor * self.apply('first_stage', image, eps, method='latents')
 
 
 def to_float(image: Array) -> Array:
@@ -136,19 +136,19 @@ def concat(networks: Networks, batch: PyTree, drop: Array, keys: Array) -> Cond:
 
 
 def source(networks: Networks, batch: PyTree, drop: Array, keys: Array) -> Cond:
-    """Latents of the picture that is to be edited, not scaled by latent_scale. Batch: 'source' [B, H, W, 3].
+    """Latents of the image that is to be edited, not scaled by scaling_factor. Batch: 'source' [B, H, W, 3].
 
     Ref: Brooks et al. 2023, arXiv:2211.09800, section 3.2.
     """
-    return Cond(concat=_or_zeros(drop, networks.latents(batch['source']) / networks.latent_scale))
+    return Cond(concat=_or_zeros(drop, networks.latents(batch['source']) / networks.scaling_factor))
 
 
 def inpainting(
     networks: Networks, batch: PyTree, drop: Array, keys: Array, *, full_rate: float = 0.25
 ) -> Cond:
-    """A mask (1 is painted) and the latents of the picture without it, grey there, as Stable Diffusion has them.
+    """A mask (1 is painted) and the latents of the image without it, grey there, as Stable Diffusion has them.
 
-    Batch: 'image', and 'mask' [B, H, W, 1] of zeros and ones, or one to four rectangles are drawn for each picture, and
+    Batch: 'image', and 'mask' [B, H, W, 1] of zeros and ones, or one to four rectangles are drawn for each image, and
     for a share full_rate of them all of it. Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.5.
     """
     image = to_float(batch['image'])
@@ -162,7 +162,7 @@ def inpainting(
 def low_resolution(
     networks: Networks, batch: PyTree, drop: Array, keys: Array, *, factor: int = 4, max_noise_level: int = 0
 ) -> Cond:
-    """The picture made smaller by a factor, as channels; pixels of it must be as many as latents. Batch: 'image'.
+    """The image made smaller by a factor, as channels; pixels of it must be as many as latents. Batch: 'image'.
 
     max_noise_level: noise of a level up to this one is added, and the level is the label (350 in the x4 upscaler).
     Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.4; noise: Ho et al. 2021, arXiv:2106.15282.
@@ -238,7 +238,7 @@ def _or_zeros(drop: Array, channels: Array) -> Array:
 
 
 def _masks(keys: Array, size: tuple[int, int], full_rate: float) -> Array:
-    """[B, H, W, 1] of zeros and ones: the union of 1 to PATCHES rectangles with sides up to half the picture's."""
+    """[B, H, W, 1] of zeros and ones: the union of 1 to PATCHES rectangles with sides up to half the image's."""
     h, w = size
 
     def one(key):

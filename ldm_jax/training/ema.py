@@ -25,7 +25,7 @@ from ldm_jax.build import function
 from ldm_jax.types import Array, PyTree
 
 POWER_WIDTH = 0.05  # sigma_rel where a spec says none
-MAIN = 'main'  # the average that pictures are made with and that is exported
+MAIN = 'main'  # the average that images are made with and that is exported
 
 # n, the update that was just made, from 1 -> the share of the average that is kept.
 Decay = Callable[[Array], Array]
@@ -44,7 +44,7 @@ def constant(n: Array, *, decay: float = 0.9999, warmup: bool = True) -> Array:
 def half_life(n: Array, *, steps: float, ramp: float | None = 0.05) -> Array:
     """Half the weight in the last `steps` updates, or a share `ramp` of all so far if that is fewer.
 
-    Ref: Karras et al. 2022, arXiv:2206.00364; there both count pictures.
+    Ref: Karras et al. 2022, arXiv:2206.00364; there both count images.
     """
     if steps <= 0 or (ramp is not None and ramp <= 0):
         raise ValueError(f'A half-life and its ramp must be above 0; got steps={steps}, ramp={ramp}.')

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import optax
 
 from ldm_jax.data import pipeline
-from ldm_jax.training import adversarial, ema, step
+from ldm_jax.training import ema, step
 from ldm_jax.training import state as train_state
+from ldm_jax.training.stages import adversarial
 from ldm_jax.types import Array, PyTree
 
 Axes = Mapping[str, tuple[str | None, ...]]  # path of a parameter -> its logical axes, for parallel.RULES
@@ -22,7 +23,7 @@ class Trained(Protocol):
 
     Beyond these a stage may have: `memory()` and `remember`, see step.py; `frozen`, part -> parameters that the loss
     needs and nothing changes; `compares`, see step.py; a `discriminator`, see adversarial.py; and
-    `sample(params, batch, key) -> name -> [R, C, H, W, 3]`, further pictures.
+    `sample(params, batch, key) -> name -> [R, C, H, W, 3]`, further images.
     """
 
     def init(self, key: Array) -> PyTree: ...
@@ -33,7 +34,7 @@ class Trained(Protocol):
 
     def loss(self, params: PyTree, batch: PyTree, draws: PyTree) -> tuple[Array, dict[str, Array]]: ...
 
-    def picture(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array: ...  # [R, C, H, W, 3]
+    def image(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array: ...  # [R, C, H, W, 3]
 
     def axes(self) -> Axes: ...  # of all its parameters, by path within those that `loss` is given
 
@@ -61,7 +62,7 @@ class Job:
         or arrays, such as the loss by bins of the timestep, NaN where a bin is empty. A metric 'nonfinite' is 1
         where the update was left out because the loss or a gradient was not finite, else 0. With an axis_name
         gradients and metrics are averaged over it.
-    pictures: (state, batch of [B, ...], key) -> name -> rows of images [R, C, H, W, 3] in [-1, 1].
+    images: (state, batch of [B, ...], key) -> name -> rows of images [R, C, H, W, 3] in [-1, 1].
     axes: () -> path of a parameter -> its logical axes, where parameters are to be cut.
     split: state -> (what training changes, what stays as `init` made it, such as frozen encoders, which checkpoints
         then do without); merge is its inverse, and fixed: key -> the latter, of the key that `init` was given.
@@ -71,7 +72,7 @@ class Job:
 
     init: Callable[[Array], PyTree]
     step: Callable[..., tuple[PyTree, dict[str, Array]]]
-    pictures: Callable[[PyTree, PyTree, Array], dict[str, Array]] | None = None
+    images: Callable[[PyTree, PyTree, Array], dict[str, Array]] | None = None
     axes: Callable[[], Axes] = dict
     split: Callable[[PyTree], tuple[PyTree, PyTree]] = _whole
     merge: Callable[[PyTree, PyTree], PyTree] = _first
@@ -85,7 +86,7 @@ def of_stage(
     accumulate: int = 1,
     discriminator_tx: optax.GradientTransformation | None = None,
 ) -> Job:
-    """The job of training a stage; pictures are made by the average ema.MAIN.
+    """The job of training a stage; images are made by the average ema.MAIN.
 
     Args:
         tx: optimizer.
@@ -94,9 +95,9 @@ def of_stage(
         discriminator_tx: of the stage's discriminator, where it has one.
     """
 
-    def pictures(state: PyTree, batch: PyTree, key: Array) -> dict[str, Array]:
+    def images(state: PyTree, batch: PyTree, key: Array) -> dict[str, Array]:
         params = state.ema_params
-        made = {'rows': stage.picture(params, batch, stage.draw(key, batch))}
+        made = {'rows': stage.image(params, batch, stage.draw(key, batch))}
         return made | (stage.sample(params, batch, key) if hasattr(stage, 'sample') else {})
 
     def init(key: Array) -> PyTree:
@@ -122,7 +123,7 @@ def of_stage(
     return Job(
         init,
         update,
-        pictures,
+        images,
         axes=stage.axes,
         split=lambda state: (state.with_frozen({}), state.frozen),
         merge=merge,

@@ -1,4 +1,4 @@
-"""The loop around a training step: data in, metrics and pictures out, checkpoints that resume."""
+"""The loop around a training step: data in, metrics and images out, checkpoints that resume."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ldm_jax import pictures, trees
+from ldm_jax import trees
 from ldm_jax.data import pipeline
 from ldm_jax.diffusion import prng
+from ldm_jax.images import contact_sheet
 from ldm_jax.progress import Meter
-from ldm_jax.training import distributed, parallel, profiler, throughput, window, writers
-from ldm_jax.training.checkpoints import Checkpoints
-from ldm_jax.training.feed import Batch, Feed
+from ldm_jax.training.batch_loader import Batch, Feed
 from ldm_jax.training.job import Job
+from ldm_jax.training.monitoring import metric_buffer, profiler, throughput, writers
+from ldm_jax.training.parallel import backend as parallel
+from ldm_jax.training.parallel import distributed
 from ldm_jax.training.preemption import Preempted, Preemption, in_thread
 from ldm_jax.training.run import Run
+from ldm_jax.training.saving.checkpoints import Checkpoints
 from ldm_jax.types import PyTree
 
 
@@ -35,8 +38,8 @@ def train(
 ) -> PyTree:
     """Trains to run.num_steps, from the newest readable checkpoint of workdir if there is one.
 
-    workdir/checkpoints holds states, workdir/metrics.jsonl a JSON object for each log line, workdir/pictures what
-    job.pictures makes of the same examples each time. A run that was stopped, however and wherever, and started again
+    workdir/checkpoints holds states, workdir/metrics.jsonl a JSON object for each log line, workdir/images what
+    job.images makes of the same examples each time. A run that was stopped, however and wherever, and started again
     goes through the same states as one that was not, and leaves the same metrics.
 
     Args:
@@ -50,7 +53,7 @@ def train(
 
     Raises:
         Preempted: a signal came; the state has been saved.
-        window.NonFinite: at a step that was not finite, if that is the policy.
+        metric_buffer.NonFinite: at a step that was not finite, if that is the policy.
         checkpoints.Damaged: there are checkpoints and none can be read.
         corrupt.TooManyCorrupt: beyond run.loader.max_corrupt.
         ValueError: the checkpoints are of other arrays or other data, or batch_size does not divide evenly.
@@ -115,7 +118,7 @@ class _Session:
         self._say(
             f'{size:,} numbers in the state, {len(self._examples):,} examples, {self._spread.devices} devices'
         )
-        self._window = window.Window(
+        self._window = metric_buffer.Window(
             self._spread.metrics,
             extra['window'],
             stop=run.nonfinite == 'stop',
@@ -171,7 +174,7 @@ class _Session:
             if self.step % run.log_every == 0 or last:
                 self._log(clock, regular=self.step % run.log_every == 0)
             started = time.monotonic()
-            if self.step % (run.picture_every or run.save_every) == 0 or last:
+            if self.step % (run.image_every or run.save_every) == 0 or last:
                 self._show()
             if self.step % run.save_every == 0 or last:
                 self._save()
@@ -220,23 +223,21 @@ class _Session:
             print(text, flush=True)
 
     def _show(self) -> None:
-        """Pictures, to the files and the writers."""
-        if self._job.pictures is None:
+        """Images, to the files and the writers."""
+        if self._job.images is None:
             return
         state, shown = self._spread.whole(self.state), self._shown
-        made = self._preemption.wait(
-            in_thread(lambda: jax.device_get(self._pictures(state, shown, self._key)))
-        )
+        made = self._preemption.wait(in_thread(lambda: jax.device_get(self._images(state, shown, self._key))))
         for name, rows in made.items():
-            self._writer.image(self.step, name, pictures.contact_sheet(np.asarray(rows, np.float32)))
+            self._writer.image(self.step, name, contact_sheet(np.asarray(rows, np.float32)))
 
     @functools.cached_property
     def _shown(self) -> PyTree:
         return self._feed.shown()
 
     @functools.cached_property
-    def _pictures(self) -> Any:
-        return jax.jit(self._job.pictures, out_shardings=self._spread.replicated)
+    def _images(self) -> Any:
+        return jax.jit(self._job.images, out_shardings=self._spread.replicated)
 
     def _save(self) -> None:
         self._acknowledge(self._checkpoints.wait())

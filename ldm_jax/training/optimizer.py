@@ -10,7 +10,7 @@ import optax
 from optax import contrib
 
 from ldm_jax.build import function
-from ldm_jax.training import rates
+from ldm_jax.training import lr_schedules
 from ldm_jax.types import PyTree
 
 Mask = Callable[[PyTree], PyTree] | None  # which leaves decay
@@ -168,7 +168,7 @@ def optimizer(
         name: of RULES; knobs are its own.
         lr_batch_size: the batch that lr is meant for: it is multiplied by batch_size over this. With 1 it is a rate an
             example, which is what latent diffusion's `--scale_lr` takes. None: lr as it is.
-        warmup_steps, curve: of rates.rate.
+        warmup_steps, curve: of lr_schedules.rate.
         clip_norm: gradients are scaled down to this norm, of all together; None leaves them.
         decayed: what weight_decay is for: 'kernels' (matrices and convolutions, not biases, norms and
             embeddings) or 'all'.
@@ -180,7 +180,7 @@ def optimizer(
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f'clip_norm must be above 0, or None for none; got {clip_norm}.')
     lr = lr if lr_batch_size is None else lr * batch_size / lr_batch_size
-    rate = rates.rate(lr, num_steps, warmup_steps, curve)
+    rate = lr_schedules.rate(lr, num_steps, warmup_steps, curve)
     mask = function('decayed', {'kernels': lambda: _kernels, 'all': lambda: None}, decayed)()
     tx = function('optimizer', RULES, {'name': name} | knobs)(rate, mask)
     if clip_norm is not None:

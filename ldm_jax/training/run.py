@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ldm_jax.training import ema, profiler, writers
-from ldm_jax.training.parallel import Parallel
+from ldm_jax.training import ema
+from ldm_jax.training.monitoring import profiler, writers
+from ldm_jax.training.parallel.backend import Parallel
 
 NONFINITE = ('skip', 'stop')
 
@@ -27,9 +28,9 @@ class Run:
     """Counts are of steps.
 
     batch_size: examples of an update, on all devices; accumulate: the micro-batches that they are gone through in.
-    ema: moving averages by name, see training/ema.py; 'main' is for pictures and export.
+    ema: moving averages by name, see training/ema.py; 'main' is for images and export.
     save_every has a checkpoint written, of which the newest `keep` and every multiple of keep_every stay;
-    picture_every is save_every unless given.
+    image_every is save_every unless given.
     nonfinite says what happens at a step whose loss or gradient is not finite: 'skip' counts it, 'stop' saves its
     batch and ends the run.
     profile is the steps to trace, (first, last).
@@ -49,7 +50,7 @@ class Run:
     )
     log_every: int = 50
     save_every: int = 1000
-    picture_every: int | None = None
+    image_every: int | None = None
     keep: int = 2
     keep_every: int | None = None
     nonfinite: str = 'skip'
@@ -65,7 +66,7 @@ class Run:
             'accumulate',
             'log_every',
             'save_every',
-            'picture_every',
+            'image_every',
             'keep',
             'keep_every',
         ):

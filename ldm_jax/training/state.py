@@ -32,7 +32,7 @@ class TrainState:
 
     @property
     def ema_params(self) -> PyTree:
-        """All parameters to make pictures with, frozen ones too: the average MAIN, or the newest without one."""
+        """All parameters to make images with, frozen ones too: the average MAIN, or the newest without one."""
         return join(self.ema.get(MAIN, self.params), self.frozen)
 
     def with_frozen(self, frozen: dict[str, PyTree]) -> TrainState:

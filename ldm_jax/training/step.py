@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ldm_jax.training import ema, metrics
-from ldm_jax.training.metrics import Metrics
+from ldm_jax.training import ema
+from ldm_jax.training.monitoring import metrics
+from ldm_jax.training.monitoring.metrics import Metrics
 from ldm_jax.training.state import TrainState, join
 from ldm_jax.types import Array, PyTree
 

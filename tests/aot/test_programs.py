@@ -9,8 +9,8 @@ import pytest
 import configs
 from ldm_jax import costs, trees
 from ldm_jax.aot import programs, report
-from ldm_jax.training import parallel
 from ldm_jax.training import state as train_state
+from ldm_jax.training.parallel import backend as parallel
 
 TINY = dict(
     stage=dict(
@@ -37,7 +37,7 @@ TINY = dict(
         first_stage=dict(model='nowhere', name='vae', channels=8, channel_mult=(1, 2), num_groups=4)
     ),
     schedule=dict(name='scaled_linear'),
-    latent_scale=0.2,
+    scaling_factor=0.2,
     optimizer=dict(lr=1e-3),
     run=dict(
         num_steps=10,

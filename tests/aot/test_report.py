@@ -42,7 +42,7 @@ def test_the_table_says_it_and_the_data_are_json():
     assert 'All-gathers of activations: 1.' in text
     assert '| if all overlap | 1000.0 | 50% | 32 |' in text
     plain = json.loads(json.dumps(report.data(made())))
-    assert plain['pictures_per_second']['overlapped'] == 32
+    assert plain['images_per_second']['overlapped'] == 32
     assert plain['gathered_activations'][0]['nbytes'] == 400_000_000
     seen = made(work=report.Work(1e12, 1.0, (), kernels=('tpu_custom_call',)))  # most of it is in a kernel
     assert seen.times['compute'] == pytest.approx(0.5)

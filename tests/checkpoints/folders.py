@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ldm_jax import build, trees
-from ldm_jax.checkpoints import keymap
+from ldm_jax.checkpoints.layouts import rules
 
 SCHEDULE = dict(name='scaled_linear', beta_start=0.0009, beta_end=0.0125, num_train_steps=1000)
 UNET = dict(
@@ -34,9 +34,9 @@ def clip_tokenizer(pad_id):
     return dict(name='clip', context_length=77, pad_id=pad_id)
 
 
-def settings(models, parameterization='eps', latent_scale=0.2, **more):
+def settings(models, parameterization='eps', scaling_factor=0.2, **more):
     found = dict(
-        models=models, schedule=SCHEDULE, parameterization=parameterization, latent_scale=latent_scale
+        models=models, schedule=SCHEDULE, parameterization=parameterization, scaling_factor=scaling_factor
     )
     return found | dict(latent_size=8, image_size=16) | more
 
@@ -69,7 +69,7 @@ TINY = {
         depth=[1, 1],
         cross_attention_only=[True, False],
     )
-    | dict(latent_scale=0.08333),
+    | dict(scaling_factor=0.08333),
     'StableUnCLIPImg2ImgPipeline': sd(
         OPEN_CLIP,
         0,
@@ -105,14 +105,14 @@ TINY = {
             unet=dict(UNET, context_width=None, depth=[0, 1], head_width=16, in_channels=3, out_channels=3),
             first_stage=VQ,
         ),
-        latent_scale=1.0,
+        scaling_factor=1.0,
     ),
     'LDMSuperResolutionPipeline': settings(
         dict(
             unet=dict(UNET, context_width=None, depth=[0, 1], head_width=16, in_channels=6, out_channels=3),
             first_stage=VQ,
         ),
-        latent_scale=1.0,
+        scaling_factor=1.0,
     ),
 }
 TINY['StableDiffusionXLInpaintPipeline'] = copy.deepcopy(TINY['StableDiffusionXLPipeline'])
@@ -135,7 +135,7 @@ def shapes(settings):
 def random_params(settings):
     """A combined tree of random parameters."""
     generator = np.random.default_rng(0)
-    return keymap.unflatten(
+    return rules.unflatten(
         {path: generator.standard_normal(leaf.shape, np.float32) for path, leaf in shapes(settings).items()}
     )
 

@@ -8,8 +8,9 @@ import pytest
 
 import configs
 from ldm_jax import build
-from ldm_jax.checkpoints import diffusers_json, keymap, transfer
-from ldm_jax.checkpoints.layouts import diffusers_folder
+from ldm_jax.checkpoints import apply_layout
+from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
+from ldm_jax.checkpoints.layouts import diffusers_folder, rules
 from tests import oracles
 from tests.checkpoints import folders
 
@@ -68,7 +69,7 @@ def published(name):
 )
 def test_keys_and_shapes_are_those_of_the_classes_of_diffusers(name, tmp_path):
     settings = published(name)
-    diffusers_json.write_settings(settings, tmp_path)
+    diffusers_settings.write_settings(settings, tmp_path)
     theirs = {}
     for folder, config in folders.configs_in(tmp_path).items():
         with torch.device('meta'):
@@ -83,8 +84,8 @@ def test_keys_and_shapes_are_those_of_the_classes_of_diffusers(name, tmp_path):
 
 def write_folder(settings, folder):
     """A whole folder from our parameters: what an export is. Returns the tensors by key."""
-    diffusers_json.write_settings(settings, folder)
-    tensors = transfer.export_params(diffusers_folder.layout(settings), folders.random_params(settings))
+    diffusers_settings.write_settings(settings, folder)
+    tensors = apply_layout.export_params(diffusers_folder.layout(settings), folders.random_params(settings))
     by_folder = {}
     for key, tensor in tensors.items():
         name, _, rest = key.rpartition('/')
@@ -142,20 +143,20 @@ def test_a_folder_of_ours_loads_as_it_is_with_equal_weights(name, tmp_path):
     )
     assert pipe.unet.config.sample_size == 8
     first_stage = pipe.components.get('vae') or pipe.components['vqvae']
-    assert first_stage.config.scaling_factor == settings['latent_scale']
+    assert first_stage.config.scaling_factor == settings['scaling_factor']
     for ours in ('tokenizer', 'tokenizer_2'):
         theirs = 'tokenizer_2' if 'XLImg2Img' in name else ours
         if settings.get(ours, {}).get('name') == 'clip':
             assert getattr(pipe, theirs).pad_token_id == settings[ours]['pad_id']
     if name.startswith('LDMText'):
         assert pipe.tokenizer('A red cat')['input_ids'] == [2, 5, 6, 7, 3]
-    again = diffusers_json.read_settings(folder)
+    again = diffusers_settings.read_settings(folder)
     assert build.parts(again) == build.parts(settings)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', folders.TINY)
-def test_a_folder_of_ours_makes_a_picture(name, tmp_path):
+def test_a_folder_of_ours_makes_an_image(name, tmp_path):
     image_module = pytest.importorskip('PIL.Image')
     folder = tmp_path / 'model'
     folder.mkdir()
@@ -163,12 +164,12 @@ def test_a_folder_of_ours_makes_a_picture(name, tmp_path):
     given = dict(depth_estimator=None, feature_extractor=None) if 'Depth' in name else {}
     pipe = diffusers.DiffusionPipeline.from_pretrained(folder, **given)
     side = 32 if 'LDMSuper' in name else 16
-    picture = image_module.fromarray(np.arange(3 * side**2, dtype=np.uint8).reshape(side, side, 3))
+    image = image_module.fromarray(np.arange(3 * side**2, dtype=np.uint8).reshape(side, side, 3))
     call = dict(num_inference_steps=2, output_type='np')
     if name not in ('LDMPipeline', 'LDMSuperResolutionPipeline'):
         call['prompt'] = ['a red cat']
     if any(word in name for word in ('Inpaint', 'Pix2Pix', 'Depth', 'Upscale', 'Img2Img', 'LDMSuper')):
-        call['image'] = picture
+        call['image'] = image
     if 'Inpaint' in name:
         call |= dict(mask_image=image_module.new('L', (side, side), 255), height=side, width=side)
     if 'XLI' in name or 'Depth' in name:
@@ -325,14 +326,14 @@ def saved(folder):
 def test_a_folder_that_diffusers_saved_is_read_whole(name, tmp_path):
     pipeline(name).save_pretrained(tmp_path)
     tensors = saved(tmp_path)
-    settings = diffusers_json.read_settings(tmp_path)
+    settings = diffusers_settings.read_settings(tmp_path)
     expected = folders.TINY[name]
     assert build.parts(settings) == build.parts(expected)
     for key in ('schedule', 'parameterization', 'latent_size', 'image_size'):
         assert settings[key] == expected[key], key
     layout = diffusers_folder.layout(settings, tensors.keys())
-    params = transfer.import_params(layout, tensors, keymap.unflatten(folders.shapes(settings)))
-    exported = transfer.export_params(layout, params)
+    params = apply_layout.import_params(layout, tensors, rules.unflatten(folders.shapes(settings)))
+    exported = apply_layout.export_params(layout, params)
     left = {key: layout.ignored(key) for key in tensors.keys() - exported.keys()}
     assert all(left.values())
     assert left.keys() == (UNUSED if 'bert' in NETWORKS[name] else set())
@@ -364,10 +365,10 @@ UNETS['resnets'] = RESNETS
 def test_the_unet_computes_what_that_of_diffusers_does(name):
     net = folders.module(UNETS[name]).eval()
     oracles.randomize(net)
-    settings = dict(models=dict(unet=diffusers_json.network(json.loads(net.to_json_string()))[1]))
+    settings = dict(models=dict(unet=diffusers_settings.network(json.loads(net.to_json_string()))[1]))
     model, state = build.parts(settings)['unet'], oracles.tensors(net)
-    params = transfer.import_params(
-        diffusers_folder.layout(settings, state.keys()), state, keymap.unflatten(folders.shapes(settings))
+    params = apply_layout.import_params(
+        diffusers_folder.layout(settings, state.keys()), state, rules.unflatten(folders.shapes(settings))
     )
     x, t, cond = jax.tree.map(
         lambda leaf: np.random.default_rng(leaf.size).standard_normal(leaf.shape, np.float32),

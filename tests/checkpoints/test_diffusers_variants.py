@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from ldm_jax import build
-from ldm_jax.checkpoints import diffusers_json, keymap, transfer
-from ldm_jax.checkpoints.layouts import diffusers_folder
+from ldm_jax.checkpoints import apply_layout
+from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
+from ldm_jax.checkpoints.layouts import diffusers_folder, rules
 from tests import oracles
 from tests.checkpoints import folders
 
@@ -15,12 +16,12 @@ def exported(name):
     """Settings, parameters and today's tensors of a tiny model."""
     settings = folders.TINY[name]
     params = folders.random_params(settings)
-    return settings, params, transfer.export_params(diffusers_folder.layout(settings), params)
+    return settings, params, apply_layout.export_params(diffusers_folder.layout(settings), params)
 
 
 def read(settings, tensors):
     layout = diffusers_folder.layout(settings, tensors.keys())
-    return transfer.import_params(layout, tensors, keymap.unflatten(folders.shapes(settings)))
+    return apply_layout.import_params(layout, tensors, rules.unflatten(folders.shapes(settings)))
 
 
 def assert_equal(ours, theirs):
@@ -127,11 +128,11 @@ def test_a_folder_of_one_model_has_bare_keys(tmp_path):
         settings = dict(whole, models={part: whole['models'][part]})
         bare = {key.removeprefix(folder): tensor for key, tensor in tensors.items() if key.startswith(folder)}
         assert_equal(read(settings, bare), {part: params[part]})
-        again = transfer.export_params(diffusers_folder.layout(settings), {part: params[part]})
+        again = apply_layout.export_params(diffusers_folder.layout(settings), {part: params[part]})
         assert again.keys() == bare.keys()
-        diffusers_json.write_settings(settings, tmp_path)
+        diffusers_settings.write_settings(settings, tmp_path)
         assert folders.configs_in(tmp_path).keys() == {''}
-        found = diffusers_json.read_settings(tmp_path)
+        found = diffusers_settings.read_settings(tmp_path)
         assert build.parts(found) == build.parts(settings)
     assert (tmp_path / 'vocab.json').is_file()  # the tokenizer of the text encoder is beside it
 
@@ -154,7 +155,7 @@ def test_text_is_read_as_the_pipelines_of_sdxl_read_it():
     net = transformers.CLIPTextModelWithProjection(config).eval()
     oracles.randomize(net)
     saved = dict(config.to_dict(), architectures=['CLIPTextModelWithProjection'])
-    part, spec = diffusers_json.network(saved, xl=True)
+    part, spec = diffusers_settings.network(saved, xl=True)
     settings = dict(models={part: spec})
     state = oracles.tensors(net)
     params = read(settings, state)[part]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import transfer
+from ldm_jax.checkpoints import apply_layout
 from ldm_jax.checkpoints.layouts import bert as bert_layout
 from ldm_jax.checkpoints.layouts import class_embedder as class_embedder_layout
 from ldm_jax.checkpoints.layouts import open_clip, transformers_clip
@@ -52,11 +52,11 @@ def random_params(model):
 def test_round_trip(name):
     model, layout = LAYOUTS[name]
     params = random_params(model)
-    tensors = transfer.export_params(layout, params)
+    tensors = apply_layout.export_params(layout, params)
     assert sum(tensor.size for tensor in tensors.values()) == trees.count(params)
-    again = transfer.import_params(layout, tensors, trees.shapes(model))
+    again = apply_layout.import_params(layout, tensors, trees.shapes(model))
     jax.tree.map(np.testing.assert_array_equal, again, params)
-    exported = transfer.export_params(layout, again)
+    exported = apply_layout.export_params(layout, again)
     assert exported.keys() == tensors.keys()
     for key, tensor in tensors.items():
         np.testing.assert_array_equal(exported[key], tensor, err_msg=key)
@@ -116,21 +116,23 @@ def references():
 def test_key_sets_are_those_of_the_libraries():
     for module, model, layout, left in references():
         state = {key: value.detach().numpy() for key, value in module.state_dict().items()}
-        exported = transfer.export_params(layout, transfer.import_params(layout, state, trees.shapes(model)))
+        exported = apply_layout.export_params(
+            layout, apply_layout.import_params(layout, state, trees.shapes(model))
+        )
         assert exported.keys() == state.keys() - left, type(module).__name__
         for key, tensor in exported.items():
             np.testing.assert_array_equal(tensor, state[key], err_msg=key)
 
 
 def test_a_tower_reads_the_file_of_the_pair():
-    tensors = transfer.export_params(transformers_clip.layout(PAIR), random_params(PAIR))
+    tensors = apply_layout.export_params(transformers_clip.layout(PAIR), random_params(PAIR))
     tensors['text_model.embeddings.position_ids'] = np.arange(7)[None]
     tensors['vision_model.embeddings.position_ids'] = np.arange(10)[None]
-    whole = transfer.import_params(transformers_clip.layout(PAIR), tensors, trees.shapes(PAIR))
+    whole = apply_layout.import_params(transformers_clip.layout(PAIR), tensors, trees.shapes(PAIR))
     for model, part in ((PAIR.text, 'text'), (PAIR.vision, 'vision')):
         for projection_width in (20, None):
             tower = model.clone(projection_width=projection_width)
-            params = transfer.import_params(transformers_clip.layout(tower), tensors, trees.shapes(tower))
+            params = apply_layout.import_params(transformers_clip.layout(tower), tensors, trees.shapes(tower))
             expected = dict(whole[part])
             if projection_width is None:
                 del expected['projection']
@@ -139,13 +141,13 @@ def test_a_tower_reads_the_file_of_the_pair():
 
 def test_layers_beyond_the_model_are_an_error_unless_expected():
     longer = clip_text.Model(**dict(TEXT, num_layers=3))
-    tensors = transfer.export_params(open_clip.layout(longer), random_params(longer))
+    tensors = apply_layout.export_params(open_clip.layout(longer), random_params(longer))
     tensors['attn_mask'] = np.zeros((7, 7), np.float32)
     model = clip_text.Model(**TEXT)
     with pytest.raises(ValueError, match=r'transformer\.resblocks\.2\..* unknown'):
-        transfer.import_params(open_clip.layout(model), tensors, trees.shapes(model))
+        apply_layout.import_params(open_clip.layout(model), tensors, trees.shapes(model))
     layout = open_clip.layout(model, extra_layers=1)
-    params = transfer.import_params(layout, tensors, trees.shapes(model))
+    params = apply_layout.import_params(layout, tensors, trees.shapes(model))
     assert params.keys() == trees.shapes(model).keys()
     assert layout.ignored('transformer.resblocks.2.ln_1.weight') == 'a layer after the last one that is used'
 

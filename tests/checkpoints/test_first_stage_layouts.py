@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import transfer
+from ldm_jax.checkpoints import apply_layout
 from ldm_jax.checkpoints.layouts import autoencoder
 from ldm_jax.checkpoints.layouts import taesd as taesd_layouts
 from ldm_jax.models import taesd, vae, vq
@@ -181,9 +181,9 @@ def test_round_trip_is_exact(name, names):
     model = ROUND_TRIPS[name]
     layout, rng = layout_of(model, names), np.random.default_rng(0)
     params = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32), shapes(model))
-    tensors = transfer.export_params(layout, params)
+    tensors = apply_layout.export_params(layout, params)
     assert {key: tensor.shape for key, tensor in tensors.items()} == listing(layout, shapes(model))
-    again = transfer.import_params(layout, tensors, shapes(model))
+    again = apply_layout.import_params(layout, tensors, shapes(model))
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
@@ -191,9 +191,11 @@ def test_losses_in_the_original_files_are_left_out():
     model = ROUND_TRIPS['vq']
     layout = original(model)
     zeros = {key: np.zeros(shape) for key, shape in listing(layout, shapes(model)).items()}
-    transfer.import_params(layout, zeros | {'loss.discriminator.main.0.weight': np.zeros(3)}, shapes(model))
+    apply_layout.import_params(
+        layout, zeros | {'loss.discriminator.main.0.weight': np.zeros(3)}, shapes(model)
+    )
     with pytest.raises(ValueError, match='surprise unknown'):
-        transfer.import_params(layout, zeros | {'surprise': np.zeros(3)}, shapes(model))
+        apply_layout.import_params(layout, zeros | {'surprise': np.zeros(3)}, shapes(model))
 
 
 def test_names_that_there_are_not_are_errors():

@@ -12,13 +12,14 @@ import safetensors.numpy
 
 from ldm_jax import trees
 from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints.apply_layout import export_params
 from ldm_jax.checkpoints.convert import convert
-from ldm_jax.checkpoints.files import hostile
+from ldm_jax.checkpoints.files.pickles import hostile
 from ldm_jax.checkpoints.layouts import single_file
-from ldm_jax.checkpoints.leaves import Arrays
-from ldm_jax.checkpoints.transfer import export_params
+from ldm_jax.checkpoints.lazy_arrays import Arrays
 from tests.checkpoints import folders
-from tests.checkpoints.files import forge, test_hostile_pickles
+from tests.checkpoints.files import file_builders as files
+from tests.checkpoints.files import test_hostile_pickles
 
 SETTINGS = {'models': {'first_stage': dict(name='vae', channels=32, channel_mult=[1, 2], num_res_blocks=1)}}
 KEY = 'encoder.conv_in.bias'
@@ -39,10 +40,10 @@ def as_zip(tensors, before=b'', **members):
     entries, storages = {}, {}
     for i, (key, array) in enumerate(tensors.items()):
         strides = [stride // array.itemsize for stride in np.zeros(array.shape, np.float32).strides]
-        entries[key] = forge.tensor(str(i), array.size, 0, array.shape, strides)
+        entries[key] = files.tensor(str(i), array.size, 0, array.shape, strides)
         storages[str(i)] = array.tobytes()
     dropped = before + b'0' if before else b''
-    return forge.torch_zip(forge.program(dropped + forge.dictionary(**entries)), storages, **members)
+    return files.torch_zip(files.program(dropped + files.dictionary(**entries)), storages, **members)
 
 
 def header_of(content):
@@ -56,7 +57,7 @@ def lying(change):
     def make(tensors):
         header, data = header_of(as_safetensors(tensors))
         change(header[KEY])
-        return forge.safetensors(header, data)
+        return files.safetensors(header, data)
 
     return make
 
@@ -66,15 +67,16 @@ def bomb(tensors):
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(
-            'archive/data.pkl', forge.program(b'N0' * (8 << 20) + forge.dictionary(w=forge.tensor()))
+            'archive/data.pkl',
+            files.program(b'N0' * (8 << 20) + files.dictionary(w=files.tensor())),
         )
-        archive.writestr(zipfile.ZipInfo('archive/data/0'), forge.FOUR.tobytes())
+        archive.writestr(zipfile.ZipInfo('archive/data/0'), files.FOUR.tobytes())
     return out.getvalue()
 
 
 def nested(tensors):
     """A zip file in a zip file, the inner one of which is the checkpoint."""
-    return forge.zip_file({'model.ckpt': as_zip(tensors), 'readme.txt': b'unpack me'})
+    return files.zip_file({'model.ckpt': as_zip(tensors), 'readme.txt': b'unpack me'})
 
 
 def changed(key, array):
@@ -106,7 +108,7 @@ FILES = {
     'bomb': (bomb, 'unpacks from'),
     'nested zip': (nested, 'no data.pkl|not .*PyTorch|zip'),
     'bare pickle': (
-        lambda t: forge.program(forge.call('os', 'system', test_hostile_pickles.COMMAND)),
+        lambda t: files.program(files.call('os', 'system', test_hostile_pickles.COMMAND)),
         'a bare pickle',
     ),
 }

@@ -15,7 +15,7 @@ from ldm_jax import trees
 from ldm_jax.checkpoints import store
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.files import reader
-from ldm_jax.checkpoints.leaves import Arrays
+from ldm_jax.checkpoints.lazy_arrays import Arrays
 from tests.checkpoints import folders
 
 ROOT = Path(__file__).parents[2]

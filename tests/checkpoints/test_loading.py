@@ -13,8 +13,8 @@ from ldm_jax import trees
 from ldm_jax.cache import CACHE
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.checkpoints.convert import convert
-from ldm_jax.checkpoints.leaves import Arrays
-from ldm_jax.checkpoints.sources import Choice
+from ldm_jax.checkpoints.lazy_arrays import Arrays
+from ldm_jax.checkpoints.open_checkpoint import Choice
 from tests.checkpoints import folders
 
 SETTINGS = folders.TINY['StableDiffusionPipeline']

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from ldm_jax import build, trees
-from ldm_jax.checkpoints import loss_networks, store, transfer
+from ldm_jax.checkpoints import apply_layout, loss_networks, store
 from ldm_jax.checkpoints.files import safetensors
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
-from ldm_jax.checkpoints.keymap import unflatten
 from ldm_jax.checkpoints.layouts import discriminator as discriminator_layout
 from ldm_jax.checkpoints.layouts import lpips as lpips_layout
+from ldm_jax.checkpoints.layouts.rules import unflatten
 from ldm_jax.models import discriminator, lpips
 
 NET_D = discriminator.Model(channels=8, num_layers=2)
@@ -35,7 +35,7 @@ def write(path, tensors):
 
 
 def exported(params, names):
-    return transfer.export_params(lpips_layout.layout(lpips.Model('alex'), names), params)
+    return apply_layout.export_params(lpips_layout.layout(lpips.Model('alex'), names), params)
 
 
 def same(found, params):
@@ -87,7 +87,7 @@ def test_a_first_stages_checkpoint_has_both(tmp_path, alex):
     ours = params_of(NET_D)
     tensors = {f'loss.perceptual_loss.{key}': array for key, array in exported(alex, 'lpips').items()}
     layout = discriminator_layout.layout(NET_D)
-    tensors |= {f'loss.discriminator.{key}': a for key, a in transfer.export_params(layout, ours).items()}
+    tensors |= {f'loss.discriminator.{key}': a for key, a in apply_layout.export_params(layout, ours).items()}
     tensors['loss.discriminator.main.3.running_mean'] = np.zeros(16, np.float32)
     tensors |= {'encoder.conv_in.weight': np.zeros((4, 3, 3, 3), np.float32), 'loss.logvar': np.float32([0])}
     settings, params = loss_networks.read([write(tmp_path / 'model.safetensors', tensors)])

@@ -36,20 +36,20 @@ def pair():
 
 @functools.cache
 def photograph():
-    """Pixels [1, H, W, 3] in [0, 1] of a crop, its latents [1, h, w, 32] and their picture, by the code of others."""
+    """Pixels [1, H, W, 3] in [0, 1] of a crop, its latents [1, h, w, 32] and their image, by the code of others."""
     kept = np.load(shared('reference/taef2_kodak23_crop128.npz'))
     pixels = kept['image_uint8'][None] / np.float32(255)
     return pixels, *(kept[name].transpose(0, 2, 3, 1) for name in ('latent', 'decoded'))
 
 
 def assert_works(model):
-    """Latents and picture are the reference's, and the picture looks like the photograph."""
+    """Latents and image are the reference's, and the image looks like the photograph."""
     pixels, latents, decoded = photograph()
     autoencoder, params = model.parts['first_stage'], {'params': model.params['first_stage']}
-    picture, z = map(np.asarray, jax.jit(autoencoder.apply)(params, 2 * pixels - 1))
+    image, z = map(np.asarray, jax.jit(autoencoder.apply)(params, 2 * pixels - 1))
     assert oracles.relative_error(z, latents) < 1e-5
-    assert oracles.relative_error((picture + 1) / 2, decoded) < 1e-5
-    psnr = -10 * np.log10(np.mean((((picture + 1) / 2).clip(0, 1) - pixels) ** 2))
+    assert oracles.relative_error((image + 1) / 2, decoded) < 1e-5
+    psnr = -10 * np.log10(np.mean((((image + 1) / 2).clip(0, 1) - pixels) ** 2))
     assert psnr == pytest.approx(27.6, abs=0.05)  # as the data's README says
 
 

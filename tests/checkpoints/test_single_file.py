@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ldm_jax import build, trees
-from ldm_jax.checkpoints import keymap, transfer
-from ldm_jax.checkpoints.identify import identify
-from ldm_jax.checkpoints.layouts import autoencoder, diffusers_unet, single_file, transformers_clip
+from ldm_jax.checkpoints import apply_layout
+from ldm_jax.checkpoints.detection.identify import identify
+from ldm_jax.checkpoints.layouts import autoencoder, diffusers_unet, rules, single_file, transformers_clip
 from tests.checkpoints import single_files
 from tests.checkpoints.single_files import blank, listings
 
@@ -58,7 +58,7 @@ def narrow(name):
             f'{part}/{path}': generator.standard_normal(leaf.shape, np.float32)
             for path, leaf in shapes.items()
         }
-    return settings, keymap.unflatten(params)
+    return settings, rules.unflatten(params)
 
 
 def slow_but(fast, names):
@@ -103,7 +103,7 @@ def test_every_shape_is_the_model_s(name):
 @pytest.mark.parametrize('name', slow_but(FAST_NARROW, [name for name in NAMES if name != 'sd2_sgm']))
 def test_what_is_exported_is_the_same_model(name):
     settings, params = narrow(name)
-    tensors = transfer.export_params(single_file.layout(settings), params)
+    tensors = apply_layout.export_params(single_file.layout(settings), params)
     if 'unclip' in name:  # the activation of a narrow image tower is not known
         with pytest.raises(ValueError, match='image tower 48 wide is not known'):
             identify(tensors)
@@ -112,8 +112,8 @@ def test_what_is_exported_is_the_same_model(name):
         sidecar = {'model': {'params': {'scale_factor': single_files.SCALE}}} if 'churches' in name else None
         found = identify(tensors, prediction=settings.get('parameterization'), sidecar=sidecar)
     assert build.parts(found) == build.parts(settings)
-    again = transfer.import_params(single_file.layout(found, tensors), tensors, params)
-    exported = transfer.export_params(single_file.layout(found), again)
+    again = apply_layout.import_params(single_file.layout(found, tensors), tensors, params)
+    exported = apply_layout.export_params(single_file.layout(found), again)
     assert exported.keys() == tensors.keys()
     for key, tensor in tensors.items():
         np.testing.assert_array_equal(exported[key], tensor, err_msg=key)
@@ -137,7 +137,7 @@ def test_diffusers_reads_what_is_exported(name):
     torch = pytest.importorskip('torch')
     theirs = pytest.importorskip('diffusers.loaders.single_file_utils')
     settings, params = narrow(name)
-    file = transfer.export_params(single_file.layout(settings), params)
+    file = apply_layout.export_params(single_file.layout(settings), params)
     file = {key: torch.from_numpy(array.copy()) for key, array in file.items()}
     config = dict(layers_per_block=1, down_block_types=range(4), up_block_types=range(4))  # counts
     if name == 'sdxl':
@@ -153,7 +153,7 @@ def test_diffusers_reads_what_is_exported(name):
     if name == 'sd2_base':
         converters['text_encoder'] = converters['text_encoder_2']
     for part, model in build.parts(settings).items():
-        ours = transfer.export_params(diffusers_names(part, model, settings), params[part])
+        ours = apply_layout.export_params(diffusers_names(part, model, settings), params[part])
         converted = converters[part]()
         assert converted.keys() == ours.keys(), part
         for key, array in ours.items():
@@ -267,9 +267,9 @@ def test_no_pattern_takes_what_nobody_knows(key):
 
 def test_unknown_keys_and_missing_parts_are_errors():
     settings, params = narrow('kl_f4')
-    tensors = transfer.export_params(single_file.layout(settings), params)
+    tensors = apply_layout.export_params(single_file.layout(settings), params)
     strange = tensors | {'encoder.surprise': np.zeros(3)}
     with pytest.raises(ValueError, match='encoder.surprise unknown'):
-        transfer.import_params(single_file.layout(settings, strange), strange, params)
+        apply_layout.import_params(single_file.layout(settings, strange), strange, params)
     with pytest.raises(ValueError, match=r"holds \['first_stage'\]; it lacks \['text_encoder', 'unet'\]"):
         single_file.layout(single_files.config('sd15'), tensors)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import leaves, store
-from ldm_jax.checkpoints.leaves import Arrays
+from ldm_jax.checkpoints import lazy_arrays, store
+from ldm_jax.checkpoints.lazy_arrays import Arrays
 
 RNG = np.random.default_rng(0)
 PARAMS = {
     'unet': {'conv_in': {'kernel': np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 3, 4)}},
     'first_stage': {'scale': np.float32(3) * np.ones(5, np.float32)},
 }
-SETTINGS = {'unet': {'name': 'unet', 'channel_mult': [1, 2]}, 'latent_scale': 0.5}
+SETTINGS = {'unet': {'name': 'unet', 'channel_mult': [1, 2]}, 'scaling_factor': 0.5}
 
 
 def test_a_model_comes_back_as_it_was(tmp_path):
@@ -199,8 +199,8 @@ def test_small_floats_are_floats(tmp_path, kind):
     assert wide.dtype == np.float32
     np.testing.assert_array_equal(wide, table.astype(np.float32))
     np.testing.assert_array_equal(store.load_model(tmp_path / 'model', dtype=None)[1]['unet']['table'], table)
-    assert leaves.all_finite(table)
-    assert not leaves.all_finite(np.array([1, np.nan]).astype(kind))
+    assert lazy_arrays.all_finite(table)
+    assert not lazy_arrays.all_finite(np.array([1, np.nan]).astype(kind))
 
 
 def test_leaves_are_read_in_windows_of_bounded_size(tmp_path, monkeypatch):
@@ -212,7 +212,7 @@ def test_leaves_are_read_in_windows_of_bounded_size(tmp_path, monkeypatch):
             asked.append(list(paths))
             return super().read(paths)
 
-    monkeypatch.setattr(store, 'windows', lambda specs: leaves.windows(specs, 1000))
+    monkeypatch.setattr(store, 'windows', lambda specs: lazy_arrays.windows(specs, 1000))
     store.write_model(tmp_path / 'model', {}, Recorded(arrays))
     assert [len(paths) for paths in asked] == [2] * 5
     unet = store.load_model(tmp_path / 'model')[1]['unet']

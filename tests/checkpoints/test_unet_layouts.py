@@ -10,8 +10,8 @@ import pytest
 
 import configs
 from ldm_jax import build, trees
-from ldm_jax.checkpoints import keymap, transfer
-from ldm_jax.checkpoints.layouts import compvis_unet, diffusers_unet
+from ldm_jax.checkpoints import apply_layout
+from ldm_jax.checkpoints.layouts import compvis_unet, diffusers_unet, rules
 from ldm_jax.models import unet
 
 LISTINGS = np.load(Path(__file__).parents[1] / 'models' / 'fixtures' / 'unet_keys.npz')
@@ -89,7 +89,7 @@ def test_both_layouts_agree_with_the_conversion_of_diffusers(name):
     for rule in compvis_unet.layout(model, is_linear(listing)).rules:
         outputs = rule.to_flax(tuple(tensors[key] for key in rule.torch))
         leaves |= dict(zip(rule.flax, outputs, strict=True))
-    ours = transfer.export_params(diffusers_unet.layout(model, **settings), keymap.unflatten(leaves))
+    ours = apply_layout.export_params(diffusers_unet.layout(model, **settings), rules.unflatten(leaves))
 
     prefixed = {f'model.diffusion_model.{key}': array for key, array in tensors.items()}
     theirs = single_file.convert_ldm_unet_checkpoint(prefixed, dict(config, layers_per_block=2))

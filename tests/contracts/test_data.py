@@ -9,7 +9,7 @@ SPECS = [dict(name='synthetic', image_size=16)]
 
 
 @pytest.mark.parametrize('spec', SPECS, ids=lambda spec: spec['name'])
-def test_examples_are_pictures_with_texts_by_index(spec):
+def test_examples_are_images_with_texts_by_index(spec):
     source = build.build('data', spec)
     texts = set()
     for i in range(len(source)):

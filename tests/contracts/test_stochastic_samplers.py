@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from ldm_jax import build
-from ldm_jax.diffusion import climbs
+from ldm_jax.diffusion import restart_levels
 from ldm_jax.diffusion.noise import image_keys
 from ldm_jax.diffusion.sampling import sample
 from ldm_jax.samplers import lcm
@@ -124,7 +124,7 @@ def test_the_rule_for_flows_reaches_the_distribution_on_flow_levels():
 @pytest.mark.slow
 @pytest.mark.parametrize('gamma', [0.0, 0.02])
 def test_tcd_reaches_the_distribution_by_many_small_climbs(gamma):
-    levels = climbs.tcd(Schedule(), Schedule().level(jnp.linspace(999.0, 40.0, STEPS + 1)), gamma)
+    levels = restart_levels.tcd(Schedule(), Schedule().level(jnp.linspace(999.0, 40.0, STEPS + 1)), gamma)
     x = draw(at(levels, 0))
     out = sample(build.build('samplers', dict(name='tcd')), Mixture(), x, levels, oracles.keys(x, 1))
     assert_distributed(out, at(levels, -1))
@@ -132,7 +132,7 @@ def test_tcd_reaches_the_distribution_by_many_small_climbs(gamma):
 
 def test_restarts_keep_the_distribution():
     levels = Schedule().level(jnp.linspace(999.0, 40.0, 41))
-    levels = climbs.restarts(Schedule(), levels, low=0.3, high=3.0, steps=20, times=2)
+    levels = restart_levels.restarts(Schedule(), levels, low=0.3, high=3.0, steps=20, times=2)
     x = draw(at(levels, 0))
     out = sample(build.build('samplers', dict(name='restart')), Mixture(), x, levels, oracles.keys(x, 1))
     assert_distributed(out, at(levels, -1))

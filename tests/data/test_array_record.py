@@ -7,7 +7,7 @@ import pytest
 
 from ldm_jax.data import array_record
 from ldm_jax.data.corrupt import Corrupt
-from tests.data.pictures import BROKEN, assert_shows, picture
+from tests.data.images import BROKEN, assert_shows, image
 
 
 def write(path, rows):
@@ -19,7 +19,7 @@ def write(path, rows):
 
 @pytest.fixture
 def folder(tmp_path):
-    rows = [{'image': picture(i), 'caption': f'number {i}', 'label': i, 'id': f'k{i}'} for i in range(5)]
+    rows = [{'image': image(i), 'caption': f'number {i}', 'label': i, 'id': f'k{i}'} for i in range(5)]
     rows[3]['image'] = np.full((8, 12, 3), 9, np.uint8)
     rows[4]['image'] = BROKEN
     write(tmp_path / '0.array_record', rows[:2])
@@ -47,7 +47,7 @@ def test_tensorflow_examples_are_read(tmp_path):
     writer = ArrayRecordWriter(str(tmp_path / 'x.array_record'), 'group_size:1')
     for i in range(3):
         example = tf_example_pb2.Example()
-        example.features.feature['jpg'].bytes_list.value.append(picture(i))
+        example.features.feature['jpg'].bytes_list.value.append(image(i))
         example.features.feature['caption'].bytes_list.value.append(f'Nº {i}'.encode())
         example.features.feature['cls'].int64_list.value.append(10 + i)
         writer.write(example.SerializeToString())

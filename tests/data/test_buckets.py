@@ -10,7 +10,7 @@ import pytest
 
 from ldm_jax.data import buckets, pipeline
 from ldm_jax.data.image_folder import Source as Folder
-from tests.data.pictures import BROKEN, picture
+from tests.data.images import BROKEN, image
 
 # Podell et al. 2023, arXiv:2307.01952, appendix I, the half whose height is at most its width.
 SDXL = """512 2048 512 1984 512 1920 512 1856 576 1792 576 1728 576 1664 640 1600 640 1536 704 1472 704 1408 704 1344
@@ -86,7 +86,7 @@ def test_high_and_wide_images_fare_alike():
 def folder(tmp_path):
     sizes = [(40, 40)] * 9 + [(60, 20)] * 5 + [(20, 50)] * 7 + [(41, 40)]
     for i, size in enumerate(sizes):
-        (tmp_path / f'{i:02}.png').write_bytes(picture(i, size))
+        (tmp_path / f'{i:02}.png').write_bytes(image(i, size))
     (tmp_path / '22.png').write_bytes(BROKEN[:10])
     (tmp_path / 'metadata.jsonl').write_text(
         '\n'.join(json.dumps({'file_name': f'{i:02}.png', 'caption': f'{i}'}) for i in range(23))
@@ -133,7 +133,7 @@ def test_sizes_are_measured_once_until_the_data_change(folder, monkeypatch, tmp_
     monkeypatch.setattr(buckets, 'measure', lambda inner: calls.append(1) or measure(inner))
     assert [source(folder).shape(0), source(folder, min_side=8).shape(0)] == [(32, 32)] * 2
     assert len(calls) == 1
-    (tmp_path / '00.png').write_bytes(picture(0, (60, 20)))
+    (tmp_path / '00.png').write_bytes(image(0, (60, 20)))
     assert source(folder).shape(0) == (16, 48)
     assert len(calls) == 2
 

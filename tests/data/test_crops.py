@@ -9,13 +9,13 @@ from ldm_jax import build
 from ldm_jax.data import pipeline
 from ldm_jax.data.crops import Source
 from ldm_jax.data.image_folder import Source as Folder
-from tests.data.pictures import picture
+from tests.data.images import image
 
 
 @pytest.fixture
 def folder(tmp_path):
     for i in range(4):
-        (tmp_path / f'{i}.png').write_bytes(picture(i, (40 + i, 30)))
+        (tmp_path / f'{i}.png').write_bytes(image(i, (40 + i, 30)))
     return str(tmp_path)
 
 

@@ -13,7 +13,7 @@ from ldm_jax.data.corrupt import Corrupt, TooManyCorrupt
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class Images:
     """Images of one value in two shapes; a view adds something random."""
 
     broken: tuple[int, ...] = (4,)
@@ -53,7 +53,7 @@ def double(batch):
 
 
 def run(out, job=None, function=double, **settings):
-    job = job or encoding.Job(Pictures(), batch_size=4, shard_size=5)
+    job = job or encoding.Job(Images(), batch_size=4, shard_size=5)
     settings = dict(max_corrupt=1) | settings
     return encoding.encode(
         job, function, str(out), {'model': 'x'}, null=lambda: {'context': np.ones(3)}, **settings
@@ -81,7 +81,7 @@ def test_examples_come_back_with_their_names_in_buckets(tmp_path):
         assert (example['moments'] == 2 * n).all()
         assert (example['text'], example['label']) == (f'text {n}', n)
         assert source.caption(i) == f'text {n}'
-        expected = Pictures().view(n, encoding.Order((), 1, 0).rng(0, n))['draw']
+        expected = Images().view(n, encoding.Order((), 1, 0).rng(0, n))['draw']
         assert example['pooled'] == ml_dtypes.bfloat16(expected)
     assert seen == set(range(23)) - {4}
     assert sorted(map(len, source.buckets)) == [8, 14]
@@ -125,13 +125,13 @@ def test_processes_share_the_shards(tmp_path):
 
 
 def test_views_are_showings_of_their_own(tmp_path):
-    run(tmp_path, encoding.Job(Pictures(), batch_size=4, shard_size=100, views=3))
+    run(tmp_path, encoding.Job(Images(), batch_size=4, shard_size=100, views=3))
     source = latents.Source(str(tmp_path))
     draws = {(source.name(i), float(source[i]['pooled'])) for i in range(len(source))}
     assert len(source) == 66
     assert len(draws) > 60  # in bfloat16 some are equal
     again = tmp_path / 'again'
-    run(again, encoding.Job(Pictures(), batch_size=4, shard_size=100, views=3))
+    run(again, encoding.Job(Images(), batch_size=4, shard_size=100, views=3))
     assert (
         contents(again)['00000-of-00001.array_record']
         == (tmp_path / '00000-of-00001.array_record').read_bytes()
@@ -141,15 +141,15 @@ def test_views_are_showings_of_their_own(tmp_path):
 def test_other_settings_are_refused(tmp_path):
     run(tmp_path)
     with pytest.raises(ValueError, match=r"'shard_size': \(5, 6\)"):
-        run(tmp_path, encoding.Job(Pictures(), batch_size=4, shard_size=6))
+        run(tmp_path, encoding.Job(Images(), batch_size=4, shard_size=6))
     with pytest.raises(ValueError, match='batch_size.*0'):
-        encoding.Job(Pictures(), batch_size=0)
+        encoding.Job(Images(), batch_size=0)
     with pytest.raises(ValueError, match='process_index.*2'):
         run(tmp_path, process_index=2, process_count=2)
 
 
 def test_too_many_corrupt_ones_stop_it_and_a_shard_may_have_none(tmp_path):
-    broken = encoding.Job(Pictures(broken=tuple(range(13))), batch_size=4, shard_size=4)
+    broken = encoding.Job(Images(broken=tuple(range(13))), batch_size=4, shard_size=4)
     with pytest.raises(TooManyCorrupt, match='allowed'):
         run(tmp_path / 'a', broken, max_corrupt=0.1)
     run(tmp_path / 'b', broken)

@@ -9,7 +9,7 @@ from pyarrow import parquet
 
 from ldm_jax.data import hf_datasets
 from ldm_jax.data.corrupt import Corrupt
-from tests.data.pictures import BROKEN, assert_shows, picture
+from tests.data.images import BROKEN, assert_shows, image
 
 FEATURES = {
     'image': {'_type': 'Image'},
@@ -20,7 +20,7 @@ FEATURES = {
 
 def table(numbers, features=FEATURES, column='image'):
     rows = {
-        column: [{'bytes': picture(i), 'path': None} for i in numbers],
+        column: [{'bytes': image(i), 'path': None} for i in numbers],
         'caption': [f'caption {i}' for i in numbers],
         'label': [i % 3 for i in numbers],
         'nested': [{'words': [f'w{i}', 'v']} for i in numbers],
@@ -96,7 +96,7 @@ def test_mistakes_are_named_at_once(tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere'):
         hf_datasets.Source(str(tmp_path / 'nowhere'))
     save_to_disk(tmp_path / 'odd', table(range(3), features=None, column='pixels'))
-    with pytest.raises(ValueError, match=r"which column holds the pictures.*\['pixels', 'caption'"):
+    with pytest.raises(ValueError, match=r"which column holds the images.*\['pixels', 'caption'"):
         hf_datasets.Source(str(tmp_path / 'odd'))
     assert_shows(hf_datasets.Source(str(tmp_path / 'odd'), image='pixels')[1]['image'], 1)
     (tmp_path / 'bad.parquet').write_bytes(b'x' * 100)
@@ -123,12 +123,12 @@ def test_parquet_is_rewritten_once(tmp_path, monkeypatch, cache):
     assert [path.suffix for path in (cache / 'arrow').iterdir()] == ['.arrow']
 
 
-def test_pictures_as_plain_bytes_and_broken_ones(tmp_path):
-    rows = pa.table({'jpg': [picture(0), BROKEN, None], 'caption': ['a', 'b', None]})
+def test_images_as_plain_bytes_and_broken_ones(tmp_path):
+    rows = pa.table({'jpg': [image(0), BROKEN, None], 'caption': ['a', 'b', None]})
     save_to_disk(tmp_path / 'set', rows)
     source = hf_datasets.Source(str(tmp_path / 'set'))
     assert_shows(source[0]['image'], 0)
     with pytest.raises(Corrupt, match='row 1 of .*set'):
         source[1]
-    with pytest.raises(Corrupt, match='row 2 of .*no encoded picture'):
+    with pytest.raises(Corrupt, match='row 2 of .*no encoded image'):
         source[2]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ldm_jax.data.corrupt import Corrupt
 from ldm_jax.data.image_folder import Source
-from tests.data.pictures import BROKEN, assert_shows, picture
+from tests.data.images import BROKEN, assert_shows, image
 
 ROWS = [
     {'file_name': 'a.png', 'caption': 'red', 'style': 'flat', 'split': 'train'},
@@ -77,12 +77,12 @@ def test_mistakes_are_named_before_any_image_is_read(path):
 
 @pytest.fixture(params=['folder', 'zip'])
 def plain(request, tmp_path):
-    """Pictures in nested folders, some with captions beside them, and things to leave alone."""
+    """Images in nested folders, some with captions beside them, and things to leave alone."""
     folder = tmp_path / 'plain'
     for i, name in enumerate(['cats/b.png', 'cats/a.JPG', 'dogs/big/c.webp', 'd.png']):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(
-            picture(i, kind={'JPG': 'JPEG', 'webp': 'WEBP'}.get(name.split('.')[1], 'PNG'))
+            image(i, kind={'JPG': 'JPEG', 'webp': 'WEBP'}.get(name.split('.')[1], 'PNG'))
         )
     for name in ('.DS_Store', '__MACOSX/cats/._a.JPG', 'readme.md', 'cats/.hidden.png'):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def test_captions_are_of_text_files_beside_the_images(plain):
 def test_metadata_in_folders_and_in_tables_are_found(tmp_path):
     for i, split in enumerate(('train', 'test')):
         (tmp_path / split / 'images').mkdir(parents=True)
-        (tmp_path / split / 'images' / 'x.png').write_bytes(picture(i))
+        (tmp_path / split / 'images' / 'x.png').write_bytes(image(i))
     (tmp_path / 'train' / 'metadata.csv').write_text('file_name,caption,number\nimages/x.png,"one, two",10\n')
     (tmp_path / 'test' / 'metadata.jsonl').write_text(
         '{"file_name": "images/x.png", "caption": "three", "number": 9}'
@@ -165,7 +165,7 @@ def test_missing_and_broken_images_are_corrupt_and_named(path, tmp_path):
 
 def test_a_zip_file_with_flipped_bits_names_the_image(tmp_path):
     (tmp_path / 'x').mkdir()
-    (tmp_path / 'x' / 'a.png').write_bytes(picture(0))
+    (tmp_path / 'x' / 'a.png').write_bytes(image(0))
     data = bytearray(zipped(tmp_path / 'x', tmp_path / 'x.zip').read_bytes())
     data[60] ^= 255
     (tmp_path / 'x.zip').write_bytes(data)
@@ -204,7 +204,7 @@ def test_the_stamp_changes_with_the_data(path, tmp_path):
     before = Source(path).stamp
     assert Source(path).stamp == before
     if path.endswith('.zip'):
-        (tmp_path / 'images' / 'new.png').write_bytes(picture(5))
+        (tmp_path / 'images' / 'new.png').write_bytes(image(5))
         zipped(tmp_path / 'images', path)
-    (tmp_path / 'images' / 'a.png').write_bytes(picture(5))
+    (tmp_path / 'images' / 'a.png').write_bytes(image(5))
     assert Source(path).stamp != before

@@ -200,7 +200,7 @@ def test_bad_settings_are_refused_at_once(settings, words):
         pipeline.batches(SOURCE, seed=0, **settings)
 
 
-def test_an_empty_source_and_pictures_of_several_sizes_are_refused():
+def test_an_empty_source_and_images_of_several_sizes_are_refused():
     with pytest.raises(ValueError, match='no examples'):
         pipeline.batches(Numbers(0), batch_size=1, seed=0)
     with pytest.raises(ValueError, match=r'several shapes.*crops'):

@@ -1,4 +1,4 @@
-"""The shared pictures, when they are there, through the loader."""
+"""The shared images, when they are there, through the loader."""
 
 import itertools
 from pathlib import Path
@@ -37,7 +37,7 @@ def first(source, count, batch_size=32):
         ('crawl_tiles32.zip', 3931, dict(image_size=32, label='category')),
     ],
 )
-def test_packs_give_pictures_with_captions(name, count, settings):
+def test_packs_give_images_with_captions(name, count, settings):
     source = image_folder.Source(shared(name), **settings)
     assert len(source) == count
     for batch in first(source, 4):

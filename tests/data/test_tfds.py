@@ -63,8 +63,8 @@ def test_examples_are_squares_with_labels_and_texts_spelled_out(data_dir):
 def test_a_feature_that_is_not_there_is_named(data_dir):
     with pytest.raises(ValueError, match=r"'title'.*'caption'"):
         Source('swatches', image_size=4, text='{title}', data_dir=data_dir)
-    with pytest.raises(ValueError, match=r"image='picture'.*\['image'\].*'caption'"):
-        Source('swatches', image='picture', data_dir=data_dir)
+    with pytest.raises(ValueError, match=r"image='thumbnail'.*\['image'\].*'caption'"):
+        Source('swatches', image='thumbnail', data_dir=data_dir)
 
 
 def test_a_class_is_numbered_and_captions_in_lists_are_reached(data_dir):

@@ -1,4 +1,4 @@
-"""Pictures of files: upright, on white, cut; broken ones are named, whatever is wrong with them."""
+"""Images of files: upright, on white, cut; broken ones are named, whatever is wrong with them."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ def encoded(image, kind='PNG', **settings):
     return file.getvalue()
 
 
-def test_pixels_come_back_and_an_array_counts_as_a_picture():
+def test_pixels_come_back_and_an_array_counts_as_an_image():
     data = encoded(Image.fromarray(PIXELS))
     np.testing.assert_array_equal(transforms.decode(data, 'x'), PIXELS)
     np.testing.assert_array_equal(transforms.decode(PIXELS, 'x'), PIXELS)
@@ -35,7 +35,7 @@ def test_a_turned_photograph_is_upright(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(Image.fromarray(PIXELS), exif=exif)
-    # What the EXIF standard says row 0 and column 0 of the stored picture are, when it is upright.
+    # What the EXIF standard says row 0 and column 0 of the stored image are, when it is upright.
     upright = {
         1: PIXELS, 2: PIXELS[:, ::-1], 3: PIXELS[::-1, ::-1], 4: PIXELS[::-1],
         5: PIXELS.transpose(1, 0, 2), 6: np.rot90(PIXELS, -1), 7: PIXELS[::-1, ::-1].transpose(1, 0, 2),

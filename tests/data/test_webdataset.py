@@ -10,7 +10,7 @@ import pytest
 
 from ldm_jax.data import index, webdataset
 from ldm_jax.data.corrupt import Corrupt
-from tests.data.pictures import BROKEN, assert_shows, picture
+from tests.data.images import BROKEN, assert_shows, image
 
 
 def write(path, files):
@@ -25,7 +25,7 @@ def write(path, files):
 
 def sample(i, **files):
     names = {
-        'jpg': picture(i, kind='PNG'),
+        'jpg': image(i, kind='PNG'),
         'json': json.dumps({'key': f'{i:05}', 'caption': f'of json {i}', 'width': 12}),
     }
     return {f'{i:05}.{suffix}': data for suffix, data in (names | files).items()}
@@ -37,7 +37,7 @@ def shards(tmp_path):
     write(
         tmp_path / '00001.tar',
         {f'./deep.er/{name}': data for name, data in sample(2).items()}
-        | {'00003.json': '{}', '00003.txt': 'no picture'}
+        | {'00003.json': '{}', '00003.txt': 'no image'}
         | sample(4, jpg=BROKEN, txt='broken')
         | sample(5, json='{'),
     )
@@ -64,7 +64,7 @@ def test_the_fields_of_json_and_classes_can_be_named(shards):
         labelled[0]
 
 
-def test_broken_pictures_and_json_are_corrupt_and_named(shards):
+def test_broken_images_and_json_are_corrupt_and_named(shards):
     source = webdataset.Source(shards)
     with pytest.raises(Corrupt, match='00001.tar/00004: '):
         source[3]

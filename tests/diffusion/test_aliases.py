@@ -105,7 +105,7 @@ def test_samplers_that_discard_the_next_to_last_sigma_do_so_on_top_of_the_grid(s
         (('DPM++ 2N',), ["'DPM++ 2N'", "'DPM++ 2M'"]),
         (('Eular a',), ["'Eular a'", "'Euler a'"]),
         (('Euler', 'Karas'), ["'Karas'", "'Karras'"]),
-        (('ddim_inverse',), ["'ddim_inverse'", "'DDIM'"]),  # goes from pictures up to their noise
+        (('ddim_inverse',), ["'ddim_inverse'", "'DDIM'"]),  # goes from images up to their noise
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(asked, words):

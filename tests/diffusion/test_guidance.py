@@ -19,7 +19,7 @@ BOTH = guidance.pair(Cond(vector=jnp.zeros((3, 1))), Cond(vector=jnp.full((3, 1)
 
 
 def both(x, level):
-    """A denoiser of the pair: its answer depends on picture, level and conditioning."""
+    """A denoiser of the pair: its answer depends on image, level and conditioning."""
     return jnp.tanh(x) * jnp.reshape(level.alpha, (-1, 1, 1, 1)) + BOTH.vector[:, :, None, None]
 
 
@@ -53,12 +53,12 @@ def test_scale_zero_is_unconditional_one_conditional_and_more_goes_beyond():
         np.testing.assert_allclose(out, expected(scale), rtol=1e-6)
 
 
-def test_each_picture_can_have_its_own_scale():
+def test_each_image_can_have_its_own_scale():
     scale = jnp.array([0.0, 1.0, 5.0])
     np.testing.assert_allclose(guidance.classifier_free(both, scale)(X, LEVEL), expected(scale), rtol=1e-6)
 
 
-def test_each_picture_can_have_its_own_level():
+def test_each_image_can_have_its_own_level():
     levels = Schedule().level(jnp.array([0.0, 500.0, 999.0]))
     out = guidance.classifier_free(both, 1.0)(X, levels)
     np.testing.assert_allclose(out, jnp.tanh(X) * levels.alpha[:, None, None, None] + 2, rtol=1e-6)
@@ -229,7 +229,7 @@ def test_an_interval_without_end_holds_noise_alone():
 def test_zero_init_stands_still_without_an_evaluation():
     calls = []
     inner = guidance.classifier_free(counted(calls, both), 5.0)
-    denoise = guidance.zero_init(inner, 0.96)
+    denoise = guidance.hold_still(inner, 0.96)
     early, late = (flow.Schedule().level(jnp.array(t)) for t in (989.0, 900.0))
     x0 = denoise(X, early)
     jax.effects_barrier()
@@ -240,14 +240,12 @@ def test_zero_init_stands_still_without_an_evaluation():
 
 
 def test_thresholding_clips_to_the_percentile_but_never_inside_the_range():
-    pictures = jnp.stack([jnp.linspace(-3, 3, 101), jnp.linspace(-0.5, 0.5, 101)])
-    out = guidance.thresholded(says(pictures), 0.9)(pictures, LEVEL)
-    s = np.quantile(np.abs(pictures[0]), 0.9)
-    close(out[0], np.clip(pictures[0], -s, s) / s)
-    close(out[1], pictures[1])
-    close(
-        guidance.thresholded(says(pictures), 0.9, limit=1.0)(pictures, LEVEL)[0], np.clip(pictures[0], -1, 1)
-    )
+    images = jnp.stack([jnp.linspace(-3, 3, 101), jnp.linspace(-0.5, 0.5, 101)])
+    out = guidance.thresholded(says(images), 0.9)(images, LEVEL)
+    s = np.quantile(np.abs(images[0]), 0.9)
+    close(out[0], np.clip(images[0], -s, s) / s)
+    close(out[1], images[1])
+    close(guidance.thresholded(says(images), 0.9, limit=1.0)(images, LEVEL)[0], np.clip(images[0], -1, 1))
 
 
 def test_thresholding_keeps_both_predictions():

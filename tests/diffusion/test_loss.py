@@ -23,7 +23,7 @@ def test_a_network_that_knows_the_noise_has_no_loss():
     np.testing.assert_allclose(losses(lambda x, t, cond: DRAWS.eps, 'eps'), 0, atol=1e-6)
 
 
-def test_a_network_that_is_off_by_one_has_loss_one_for_each_picture():
+def test_a_network_that_is_off_by_one_has_loss_one_for_each_image():
     np.testing.assert_allclose(losses(lambda x, t, cond: DRAWS.eps + 1, 'eps'), 1, rtol=1e-3)
 
 
@@ -32,7 +32,7 @@ def test_a_network_that_outputs_zero_pays_the_mean_square_of_its_target():
     np.testing.assert_allclose(losses(lambda x, t, cond: jnp.zeros_like(x), 'x0'), expected, rtol=1e-5)
 
 
-def test_a_network_sees_the_picture_with_its_noise():
+def test_a_network_sees_the_image_with_its_noise():
     level = Schedule().level(DRAWS.t)
     alpha, sigma = level.alpha[:, None, None, None], level.sigma[:, None, None, None]
     seen = []

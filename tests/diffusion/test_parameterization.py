@@ -62,7 +62,7 @@ def test_pure_noise_has_a_finite_prediction_and_a_target(name):
 def test_clean_data_are_their_own_prediction_whatever_the_network_says(name):
     level = NoiseLevel(t=jnp.array(0.0), alpha=jnp.array(1.0), sigma=jnp.array(0.0))
     s = parameterization.named(name)(level)
-    kept = 0.0 if name == 'x0' else 1.0  # x0's network says itself what the picture is
+    kept = 0.0 if name == 'x0' else 1.0  # x0's network says itself what the image is
     np.testing.assert_allclose([s.c_skip, s.c_out], [kept, 1 - kept], atol=1e-7)
 
 

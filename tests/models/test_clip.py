@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import build, trees
-from ldm_jax.checkpoints import transfer
+from ldm_jax.checkpoints import apply_layout
 from ldm_jax.checkpoints.layouts import open_clip, transformers_clip
 from ldm_jax.models import clip, clip_text, clip_vision
 from tests import oracles
@@ -176,5 +176,5 @@ def test_a_tower_reads_the_file_of_the_pair():
     for kind, fields in ((clip_text, TEXT), (clip_vision, VISION)):
         for projection_width in (20, None):
             model = kind.Model(**dict(fields, projection_width=projection_width))
-            params = transfer.import_params(open_clip.layout(model), weights, trees.shapes(model))
+            params = apply_layout.import_params(open_clip.layout(model), weights, trees.shapes(model))
             assert ('projection' in params) == (projection_width is not None)

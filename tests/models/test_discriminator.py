@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import transfer
+from ldm_jax.checkpoints import apply_layout
 from ldm_jax.checkpoints.layouts import discriminator as layouts
 from ldm_jax.models import discriminator
 from tests import oracles
@@ -49,7 +49,7 @@ def test_parity_with_torch_in_both_modes():
             np.testing.assert_allclose(stats[f'norm_{n}']['var'], norm.running_var, rtol=1e-9)
         logits, _ = run({'params': params, 'batch_stats': stats}, batches[0], running=True)
         assert oracles.relative_error(logits[..., 0], theirs[-1].detach().numpy()[:, 0]) < 1e-9
-        exported = transfer.export_params(layout, params)
+        exported = apply_layout.export_params(layout, params)
     learned = {key for key in state if not key.rpartition('.')[2].startswith(('running', 'num_batches'))}
     assert exported.keys() == learned
     assert all(np.array_equal(exported[key], state[key]) for key in learned)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.checkpoints import transfer
+from ldm_jax.checkpoints import apply_layout
 from ldm_jax.checkpoints.layouts import image_normalizer as layouts
 from ldm_jax.models import image_normalizer
 
@@ -36,7 +36,7 @@ def test_the_layout_and_the_numbers_are_those_of_diffusers():
     torch = pytest.importorskip('torch')
     theirs = pytest.importorskip('diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer')
     module = theirs.StableUnCLIPImageNormalizer(6)
-    tensors = transfer.export_params(layouts.layout(MODEL, 'diffusers'), PARAMS)
+    tensors = apply_layout.export_params(layouts.layout(MODEL, 'diffusers'), PARAMS)
     module.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in tensors.items()})
     with torch.no_grad():
         scaled = module.scale(torch.from_numpy(DATA))

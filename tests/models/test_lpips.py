@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import loss_networks, transfer
+from ldm_jax.checkpoints import apply_layout, loss_networks
 from ldm_jax.checkpoints.layouts import lpips as layouts
 from ldm_jax.models import lpips
 from tests import oracles
@@ -33,7 +33,7 @@ def test_parity_with_torch_on_random_weights(trunk):
     with oracles.float64():
         model = lpips.Model(trunk, dtype=jnp.float64)
         params = oracles.params_like(model, layout, state)
-        exported = transfer.export_params(layout, params)
+        exported = apply_layout.export_params(layout, params)
         assert exported.keys() == state.keys()
         assert all(np.array_equal(exported[key], state[key]) for key in state)
 

@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax.checkpoints import keymap
-from ldm_jax.checkpoints.layouts import diffusers_unet
+from ldm_jax.checkpoints.layouts import diffusers_unet, rules
 from ldm_jax.models import layers
 from ldm_jax.models.resnet import Downsample, ResBlock, Upsample
 from tests import oracles
@@ -41,8 +40,8 @@ def test_res_block(features, resample, scale_shift):
         up=resample == 'up',
         down=resample == 'down',
     )
-    rules = diffusers_unet.res_block('net', 'module', has_skip=features != 8)
-    oracles.assert_parity(module, net, rules, X, TEMB)
+    found = diffusers_unet.res_block('net', 'module', has_skip=features != 8)
+    oracles.assert_parity(module, net, found, X, TEMB)
 
 
 def test_res_block_without_time():
@@ -54,19 +53,19 @@ def test_res_block_without_time():
         def forward(self, x):
             return self.block(x, None)
 
-    rules = [
+    found = [
         rule
         for rule in diffusers_unet.res_block('net.block', 'module')
         if not rule.torch[0].startswith('net.block.time_emb_proj')
     ]
-    oracles.assert_parity(ResBlock(8, epsilon=1e-6, num_groups=4), Untimed(), rules, X)
+    oracles.assert_parity(ResBlock(8, epsilon=1e-6, num_groups=4), Untimed(), found, X)
 
 
 def test_epsilon_is_that_of_both_norms():
     # Inputs of variance 1e-6, where epsilon decides.
     net = resnet.ResnetBlock2D(in_channels=8, temb_channels=12, groups=4, eps=1e-2)
-    rules = diffusers_unet.res_block('net', 'module')
-    oracles.assert_parity(ResBlock(8, epsilon=1e-2, num_groups=4), net, rules, 1e-3 * X, TEMB)
+    found = diffusers_unet.res_block('net', 'module')
+    oracles.assert_parity(ResBlock(8, epsilon=1e-2, num_groups=4), net, found, 1e-3 * X, TEMB)
 
 
 def test_zero_init_starts_as_the_identity():
@@ -77,8 +76,8 @@ def test_zero_init_starts_as_the_identity():
 
 
 def test_upsample():
-    rules = keymap.conv('net.conv', 'module/conv')
-    oracles.assert_parity(Upsample(), resnet.Upsample2D(8, use_conv=True), rules, X)
+    found = rules.conv('net.conv', 'module/conv')
+    oracles.assert_parity(Upsample(), resnet.Upsample2D(8, use_conv=True), found, X)
 
 
 @pytest.mark.parametrize('padding', [(1, 1), (0, 1)])
@@ -91,8 +90,8 @@ def test_downsample(padding):
         def forward(self, x):
             return self.conv(torch.nn.functional.pad(x, 2 * padding))
 
-    rules = keymap.conv('net.conv', 'module/conv')
-    oracles.assert_parity(Downsample(padding), Reference(), rules, X)
+    found = rules.conv('net.conv', 'module/conv')
+    oracles.assert_parity(Downsample(padding), Reference(), found, X)
 
 
 def test_upsample_nearest_repeats_each_pixel():

@@ -223,7 +223,7 @@ def test_perturbed_attention_is_that_of_diffusers(family, perturbed, theirs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('wrap', ['xy', 'x'])
-def test_going_round_is_that_of_torch_and_moves_with_the_picture(wrap):
+def test_going_round_is_that_of_torch_and_moves_with_the_image(wrap):
     fields, _, settings = FAMILIES['sd1']
     model = unet.Model(**fields, wrap=wrap)
     x, t, cond = draw(model)

@@ -86,7 +86,7 @@ def test_parity_with_diffusers():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('wrap', ['xy', 'y'])
-def test_going_round_is_that_of_torch_and_moves_with_the_picture(wrap):
+def test_going_round_is_that_of_torch_and_moves_with_the_image(wrap):
     model = dataclasses.replace(SMALL, wrap=wrap, channel_mult=(1, 2), dtype=jnp.float64)
     reference = diffusers.AutoencoderKL(
         down_block_types=('DownEncoderBlock2D',) * 2,

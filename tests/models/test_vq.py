@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import transfer
+from ldm_jax.checkpoints import apply_layout
 from ldm_jax.checkpoints.layouts import autoencoder
 from ldm_jax.models import vq
 from tests import oracles
@@ -82,7 +82,7 @@ def test_outputs_and_gradients_are_those_of_diffusers():
     assert oracles.relative_error(ours[0], nhwc(image)) < 1e-9
     assert oracles.relative_error(ours[1], loss.detach()) < 1e-9
     theirs = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
-    for name, grad in transfer.export_params(layout, grads).items():
+    for name, grad in apply_layout.export_params(layout, grads).items():
         # Biases before a softmax or a norm cancel: their gradients are rounding, hence an absolute tolerance.
         np.testing.assert_allclose(grad, theirs[name], rtol=1e-9, atol=1e-14, err_msg=name)
 

@@ -12,11 +12,12 @@ import jax
 import numpy as np
 
 from ldm_jax import build
-from ldm_jax.checkpoints import keymap, store
+from ldm_jax.checkpoints import store
 from ldm_jax.checkpoints.convert import convert
+from ldm_jax.checkpoints.layouts import rules
 from ldm_jax.checkpoints.loading import Loaded
 from ldm_jax.diffusion import noise_sources
-from ldm_jax.pipelines.pipeline import Pipeline, open_pipeline
+from ldm_jax.inference.pipeline import Pipeline, open_pipeline
 from tests.checkpoints import folders
 
 
@@ -34,7 +35,7 @@ def random_params(settings, seed=0):
         else:
             values = values * np.prod(leaf.shape[:-1]) ** -0.5
         found[path] = values
-    return keymap.unflatten(found)
+    return rules.unflatten(found)
 
 
 def ours(settings, params=None, devices=1, **options) -> Pipeline:

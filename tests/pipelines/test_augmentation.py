@@ -41,5 +41,5 @@ def test_levels_beyond_those_of_training_are_refused(level):
 
 
 def test_another_count_of_levels_is_refused():
-    with pytest.raises(ValueError, match='3 noise levels for 2 pictures: give one for each, or one for all'):
+    with pytest.raises(ValueError, match='3 noise levels for 2 images: give one for each, or one for all'):
         augmentation.levels(EMBEDDINGS, [1, 2, 3], 2)

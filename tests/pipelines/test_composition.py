@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.text_to_image import text_to_image, texts
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 
@@ -65,11 +66,11 @@ def test_other_kinds_of_guidance_take_the_composition_for_one_prompt(pipeline, c
 
 
 def test_the_parts_of_a_prompt_are_told_one_by_one(pipeline):
-    conds, guide = texts(pipeline, SAMPLING, ['a red cat :2 AND two dogs', 'a'], '', (16, 16))
-    expected, _ = texts(pipeline, SAMPLING, ['two dogs', 'a'], '', (16, 16))
+    conds, guide = prompt_conds(pipeline, SAMPLING, ['a red cat :2 AND two dogs', 'a'], '', (16, 16))
+    expected, _ = prompt_conds(pipeline, SAMPLING, ['two dogs', 'a'], '', (16, 16))
     assert len(conds) == 3
     jax.tree.map(np.testing.assert_array_equal, conds[2], expected[1])
     np.testing.assert_array_equal(guide.weights, [[2, 1], [1, 0]])
     plain = dataclasses.replace(SAMPLING, guidance_scale=None)
     with pytest.raises(ValueError, match='AND.*give a guidance_scale'):
-        texts(pipeline, plain, ['a AND b'], '', (16, 16))
+        prompt_conds(pipeline, plain, ['a AND b'], '', (16, 16))

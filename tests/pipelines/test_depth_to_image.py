@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.depth_to_image import depth_to_image, latent_depths
-from ldm_jax.pipelines.sampling import Sampling
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.edit import edit
-from ldm_jax.pipelines.sampling import Sampling
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['make it a red cat', 'turn it into two green apples'], 'blurry'
@@ -61,9 +61,9 @@ def test_bad_input_is_refused_before_anything_runs():
         edit(pipeline, PROMPTS, IMAGES, sampling=Sampling(guidance_rescale=0.7))
     with pytest.raises(ValueError, match=r"\['guidance_rule'\] does not go"):
         edit(pipeline, PROMPTS, IMAGES, sampling=Sampling(guidance_rule='projected'))
-    with pytest.raises(ValueError, match='3 numbers for 2 pictures'):
+    with pytest.raises(ValueError, match='3 numbers for 2 images'):
         edit(pipeline, PROMPTS, IMAGES, image_guidance_scale=[1, 2, 3])
-    with pytest.raises(ValueError, match='2 pictures for 3 prompts'):
+    with pytest.raises(ValueError, match='2 images for 3 prompts'):
         edit(pipeline, [*PROMPTS, 'a'], IMAGES)
     with pytest.raises(ValueError, match='The nearest that is: 16 x 32'):
         edit(pipeline, PROMPTS, IMAGES[:, :, :31])

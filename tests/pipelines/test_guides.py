@@ -8,9 +8,10 @@ import pytest
 
 from ldm_jax import build
 from ldm_jax.checkpoints.loading import Loaded
-from ldm_jax.pipelines import parts
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.text_to_image import starting_noise, text_to_image
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines.start import starting_noise
+from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 
@@ -33,12 +34,12 @@ def worse():
 
 @pytest.fixture(scope='module')
 def pipelines(worse):
-    """The model, the worse one, and the model with that as guide."""
+    """The model, the worse one, and the model with that as weak model."""
     return pairs.ours(SETTINGS, PARAMS), pairs.ours(worse.settings, worse.params), guided_by(worse)
 
 
-def guided_by(guide):
-    return pairs.ours(SETTINGS, PARAMS, guide=guide)
+def guided_by(weak_model):
+    return pairs.ours(SETTINGS, PARAMS, weak_model=weak_model)
 
 
 def latents(pipeline, **changes):
@@ -56,17 +57,17 @@ def test_autoguidance_is_away_from_the_guide(pipelines):
     good, bad = (latents(pipeline) for pipeline in pipelines[:2])
     assert np.abs(good - bad).max() > 0.1 * np.abs(good).max()
     for scale in (1.0, 2.5):
-        close(latents(pipelines[2], guide_scale=scale), bad + scale * (good - bad))
-    both = latents(pipelines[2], guide_scale=2.5, guidance_scale=3.0)
+        close(latents(pipelines[2], autoguidance_scale=scale), bad + scale * (good - bad))
+    both = latents(pipelines[2], autoguidance_scale=2.5, guidance_scale=3.0)
     close(both, latents(pipelines[0], guidance_scale=3.0) + 1.5 * (good - bad))
-    # Where there is no guidance the guide is not asked either.
-    close(latents(pipelines[2], guide_scale=2.5, guidance_interval=(0.0, 0.1)), good)
+    # Where there is no guidance the weak model is not asked either.
+    close(latents(pipelines[2], autoguidance_scale=2.5, guidance_interval=(0.0, 0.1)), good)
     close(latents(pipelines[2]), good)
 
 
 @pytest.mark.slow
 def test_cfg_pp_takes_the_guide_for_the_unconditional_model(pipelines):
-    close(latents(pipelines[2], sampler='euler_cfg_pp', guide_scale=1.0), latents(pipelines[0]))
+    close(latents(pipelines[2], sampler='euler_cfg_pp', autoguidance_scale=1.0), latents(pipelines[0]))
 
 
 @pytest.mark.slow
@@ -78,22 +79,23 @@ def test_zero_init_and_thresholding_reach_the_prediction(pipelines):
     close(found, np.clip(plain, -size, size) / size)
     _, levels = ONE.plan(pipelines[0].parts.schedule)
     x = starting_noise(pipelines[0], ONE, levels, [5], (16, 16))
-    still = latents(pipelines[0], guidance_scale=3.0, zero_init=0.5)
+    still = latents(pipelines[0], guidance_scale=3.0, cfg_zero_share=0.5)
     close(still, x / (levels.alpha[0] + levels.sigma[0]))
-    close(latents(pipelines[0], guidance_scale=3.0, zero_init=0.01), plain)
+    close(latents(pipelines[0], guidance_scale=3.0, cfg_zero_share=0.01), plain)
 
 
 def test_a_guide_that_does_not_go_with_the_model_is_refused(pipelines):
-    described = parts.from_settings(SETTINGS)
+    described = parts_of.from_settings(SETTINGS)
     for change, words in [
         (dict(parameterization='v'), 'parameterization is v of it, not eps'),
-        (dict(latent_scale=1.0), 'latent_scale is 1.0 of it'),
+        (dict(scaling_factor=1.0), 'scaling_factor is 1.0 of it'),
     ]:
         with pytest.raises(ValueError, match=words):
-            parts.guided(described, SETTINGS | change)
+            parts_of.with_weak_model(described, SETTINGS | change)
     with pytest.raises(ValueError, match='unet.context_width is 36 of it, not 16'):
-        parts.guided(
-            described, folders.TINY['StableDiffusionXLPipeline'] | {'latent_scale': SETTINGS['latent_scale']}
+        parts_of.with_weak_model(
+            described,
+            folders.TINY['StableDiffusionXLPipeline'] | {'scaling_factor': SETTINGS['scaling_factor']},
         )
     with pytest.raises(ValueError, match='open the pipeline with one'):
-        latents(pipelines[0], guide_scale=2.0)
+        latents(pipelines[0], autoguidance_scale=2.0)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ldm_jax.pipelines import images as pictures
+from ldm_jax.images import fit
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.hires import UPSCALERS, WEB_UI, hires
-from ldm_jax.pipelines.sampling import Sampling
 from tests.pipelines import pairs
 
 KIND = 'StableDiffusionPipeline'
@@ -38,7 +38,7 @@ def test_images_are_those_of_diffusers_and_torch():
 
     with torch.no_grad():
         pixels = theirs.vae.decode(small / theirs.vae.config.scaling_factor).sample.clamp(-1, 1)
-    fitted = np.stack([pictures.fit(each, (16, 32)) for each in pairs.channels_last(pixels)])
+    fitted = np.stack([fit(each, (16, 32)) for each in pairs.channels_last(pixels)])
     expected = pairs.made_by_theirs(
         again,
         **prompts,

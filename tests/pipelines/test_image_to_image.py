@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from ldm_jax.pipelines.image_to_image import image_to_image, last_levels
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines.image_to_image import image_to_image
+from ldm_jax.pipelines.start import last_levels
 from ldm_jax.schedules.scaled_linear import Schedule
 from tests.checkpoints import folders
 from tests.pipelines import pairs
@@ -46,7 +47,7 @@ def test_images_are_those_of_diffusers(name, task, strength):
 
 
 @pytest.mark.slow
-def test_a_little_strength_keeps_the_picture_that_the_first_stage_makes_of_it():
+def test_a_little_strength_keeps_the_image_that_the_first_stage_makes_of_it():
     pipeline = pairs.ours(folders.TINY['StableDiffusionPipeline'])
     sampling = Sampling('ddim', num_steps=1000, guidance_scale=None)
     made = image_to_image(pipeline, 'a red cat', IMAGES[0], strength=0.001, sampling=sampling)
@@ -67,9 +68,9 @@ def test_strength_is_the_share_of_the_steps_that_are_left():
         last_levels(levels, 0.05)
 
 
-def test_pictures_of_another_count_or_size_are_refused_before_anything_runs():
+def test_images_of_another_count_or_size_are_refused_before_anything_runs():
     pipeline = pairs.ours(folders.TINY['StableDiffusionPipeline'])
-    with pytest.raises(ValueError, match='2 pictures for 3 prompts'):
+    with pytest.raises(ValueError, match='2 images for 3 prompts'):
         image_to_image(pipeline, ['a'] * 3, IMAGES)
     with pytest.raises(ValueError, match=r'15 x 32.*The nearest that is: 16 x 32'):
         image_to_image(pipeline, ['a'], IMAGES[:1, :15])

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines import masks as masking
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.inpaint import inpaint
-from ldm_jax.pipelines.sampling import Sampling
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
@@ -142,7 +142,7 @@ def test_contents_are_what_a_little_strength_leaves(text_model):
 
 
 def test_only_masked_works_at_its_own_size_and_changes_nothing_else(text_model):
-    """Pictures of any size: the part around the mask is made at 16 x 32 and pasted back."""
+    """Images of any size: the part around the mask is made at 16 x 32 and pasted back."""
     images = np.random.default_rng(1).uniform(-1, 1, (2, 41, 53, 3)).astype(np.float32)
     mask = np.zeros((2, 41, 53, 1), np.float32)
     mask[0, 20:26, 30:36] = mask[1, 1:4, 2:5] = 1
@@ -172,7 +172,7 @@ def test_only_masked_works_at_its_own_size_and_changes_nothing_else(text_model):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(masks=MASKS[:, :8]), r'The mask is \[8, 32, 1\] and the picture \[16, 32, 3\]'),
+        (dict(masks=MASKS[:, :8]), r'The mask is \[8, 32, 1\] and the image \[16, 32, 3\]'),
         (dict(masks=2 * MASKS), r'values from 0 to 2; they must be in \[0, 1\]'),
         (dict(masks=0 * MASKS), 'leaves nothing to make anew'),
         (dict(negative_prompts=['a'] * 3), '3 negative prompts for 2 prompts'),

@@ -1,10 +1,10 @@
-"""Inversion: the noise that is found makes the picture again, and another prompt makes another of it."""
+"""Inversion: the noise that is found makes the image again, and another prompt makes another of it."""
 
 import numpy as np
 import pytest
 
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.invert import edit_by_inversion, invert
-from ldm_jax.pipelines.sampling import Sampling
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 
@@ -18,7 +18,7 @@ def pipeline():
 
 
 @pytest.mark.slow
-def test_the_way_there_and_back_ends_at_the_picture_the_nearer_the_more_it_iterates(pipeline):
+def test_the_way_there_and_back_ends_at_the_image_the_nearer_the_more_it_iterates(pipeline):
     kept = pipeline.decode(pipeline.encode(IMAGES))
     errors = []
     for iterations in (1, 8):

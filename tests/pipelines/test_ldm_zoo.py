@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.inference.programs import Programs
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.class_to_image import class_to_image
 from ldm_jax.pipelines.inpaint_without_text import inpaint_without_text
 from ldm_jax.pipelines.layout_to_image import layout_to_image, tokens
-from ldm_jax.pipelines.programs import Programs
-from ldm_jax.pipelines.sampling import Sampling
 from ldm_jax.pipelines.semantic_to_image import semantic_to_image
 from ldm_jax.pipelines.super_resolution import super_resolution
 from ldm_jax.pipelines.text_to_image import text_to_image
@@ -55,7 +55,7 @@ def told(settings, of):
 
 def zoo(in_channels, **models):
     return folders.settings(
-        dict(unet=dict(UNET, in_channels=in_channels), first_stage=folders.VQ, **models), latent_scale=1.0
+        dict(unet=dict(UNET, in_channels=in_channels), first_stage=folders.VQ, **models), scaling_factor=1.0
     )
 
 
@@ -64,7 +64,7 @@ def decoded(pipeline, latents):
 
 
 @pytest.mark.slow
-def test_pictures_of_texts_that_bert_reads_are_those_of_diffusers():
+def test_images_of_texts_that_bert_reads_are_those_of_diffusers():
     pytest.importorskip('diffusers')
     ours, theirs = pairs.pair('LDMTextToImagePipeline')
     theirs.scheduler = pairs.ddim(theirs)
@@ -100,7 +100,7 @@ def guided_latents(pipe, x, null, context, scale):
 
 
 @pytest.mark.slow
-def test_unconditional_pictures_are_those_of_diffusers():
+def test_unconditional_images_are_those_of_diffusers():
     pytest.importorskip('diffusers')
     ours, theirs = pairs.pair('LDMPipeline')
     theirs.scheduler = pairs.ddim(theirs)
@@ -225,6 +225,6 @@ def test_guidance_without_anything_to_guide_by_is_refused():
     with pytest.raises(ValueError, match=r'unconditional has no guidance.*3\.0'):
         unconditional(told(zoo(3), 'concat'), sampling=Sampling(guidance_scale=3.0))
     with pytest.raises(
-        ValueError, match='super_resolution is for models that are told a small picture.*told nothing'
+        ValueError, match='super_resolution is for models that are told a small image.*told nothing'
     ):
         super_resolution(told(zoo(3), 'concat'), np.zeros((8, 8, 3)))

@@ -5,9 +5,8 @@ import pytest
 import scipy.ndimage
 from hypothesis import given, settings
 
-from ldm_jax import pictures
+from ldm_jax.images import fit, to_float
 from ldm_jax.pipelines import masks
-from ldm_jax.pipelines.images import fit
 
 RNG = np.random.default_rng(0)
 
@@ -58,7 +57,7 @@ class TestCrop:
                 8,
                 (200, 36, 232, 292),
             ),  # already wide: made wider still
-            (box((100, 512), 40, 0, 60, 512), 0, 1, (0, 0, 100, 512)),  # no further than the picture
+            (box((100, 512), 40, 0, 60, 512), 0, 1, (0, 0, 100, 512)),  # no further than the image
             (box((64, 64), 10, 10, 11, 11), 32, 1, (0, 0, 43, 43)),
         ],
     )
@@ -108,7 +107,7 @@ class TestPasteBack:
         whole = masks.Region(0, 0, 32, 48)
         found = masks.paste_back(self.original, generated, mask, whole)
         np.testing.assert_allclose(found, 0.5 * self.original, atol=1e-6)
-        found = masks.paste_back(self.original, generated, mask)  # the whole picture: the mask counts double
+        found = masks.paste_back(self.original, generated, mask)  # the whole image: the mask counts double
         np.testing.assert_allclose(found, 0 * self.original, atol=1e-6)
 
     def test_the_original_is_not_written_to(self):
@@ -117,7 +116,7 @@ class TestPasteBack:
         np.testing.assert_array_equal(self.original, before)
 
     def test_what_was_cut_out_and_filled_up_lands_where_it_was(self):
-        """A region that the picture's edge keeps from the wanted shape is filled up, and cropped again."""
+        """A region that the image's edge keeps from the wanted shape is filled up, and cropped again."""
         ramp = np.linspace(-1, 1, 48, dtype=np.float32)[None, :, None].repeat(32, 0).repeat(3, -1)
         region = masks.Region(0, 4, 32, 44)
         worked_at = fit(region.of(ramp), (128, 128), 'fill')
@@ -125,16 +124,16 @@ class TestPasteBack:
         np.testing.assert_allclose(found, ramp, atol=0.02)
 
     def test_another_size(self):
-        with pytest.raises(ValueError, match=r'The mask is \[48, 32, 1\] and the picture \[32, 48, 3\]'):
+        with pytest.raises(ValueError, match=r'The mask is \[48, 32, 1\] and the image \[32, 48, 3\]'):
             masks.paste_back(self.original, self.original, np.ones((48, 32, 1), np.float32))
 
 
 class TestContents:
-    image = pictures.to_float(RNG.integers(0, 256, (24, 40, 3), np.uint8))
+    image = to_float(RNG.integers(0, 256, (24, 40, 3), np.uint8))
     mask = box((24, 40), 6, 10, 18, 30)
 
     def test_fill_takes_the_only_colour_there_is(self):
-        image = pictures.to_float(np.full((24, 40, 3), [200, 30, 90], np.uint8))
+        image = to_float(np.full((24, 40, 3), [200, 30, 90], np.uint8))
         spoiled = np.where(self.mask, np.float32(-1), image)
         found = masks.masked_image('fill', spoiled, self.mask)
         assert abs(found - image).max() < 5 / 127.5  # blurs of eight bits
@@ -155,7 +154,7 @@ class TestContents:
         np.testing.assert_array_equal(masks.fill(self.image, np.ones((24, 40, 1), np.float32)), -1)
 
     @pytest.mark.parametrize('content', ['original', 'latent_noise', 'latent_nothing'])
-    def test_the_other_contents_leave_the_picture(self, content):
+    def test_the_other_contents_leave_the_image(self, content):
         np.testing.assert_array_equal(masks.masked_image(content, self.image, self.mask), self.image)
 
     @pytest.mark.parametrize('array', [np.asarray, jnp.asarray])

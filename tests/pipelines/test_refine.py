@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.pipelines import parts
-from ldm_jax.pipelines.pipeline import Pipeline
-from ldm_jax.pipelines.programs import Programs
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.programs import Programs
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines.refine import check, handover, refine
-from ldm_jax.pipelines.sampling import Sampling
-from ldm_jax.pipelines.sizes import Sizes
 from ldm_jax.schedules.scaled_linear import Schedule
 from ldm_jax.types import Cond
 from tests import walks
@@ -87,7 +87,7 @@ class Toy(nn.Module):
 
 
 def toy():
-    network = parts.Parts(Toy(), Toy(), Schedule(), 'eps', latent_scale=1.0, latent_size=2)
+    network = parts_of.Parts(Toy(), Toy(), Schedule(), 'eps', scaling_factor=1.0, latent_size=2)
     programs = Programs(network, tuple(jax.devices()[:1]))
     return Pipeline(network, programs.place({'unet': {}}), (), programs)
 
@@ -124,6 +124,6 @@ def test_a_share_or_models_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match=r'share 0\.0001 of 4 steps leaves none for the base'):
         handover(Schedule(), Sampling(grid='leading', num_steps=4).plan(Schedule())[1], 0.0001)
     base, refiner = pairs.model(BASE), pairs.model(REFINER)
-    other = dataclasses.replace(refiner, parts=dataclasses.replace(refiner.parts, latent_scale=0.5))
-    with pytest.raises(ValueError, match=r'share their latents: latent_scale is 0\.2 of the base and 0\.5'):
+    other = dataclasses.replace(refiner, parts=dataclasses.replace(refiner.parts, scaling_factor=0.5))
+    with pytest.raises(ValueError, match=r'share their latents: scaling_factor is 0\.2 of the base and 0\.5'):
         check(base, other)

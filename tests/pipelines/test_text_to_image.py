@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
@@ -109,7 +109,7 @@ def test_skipping_a_layer_of_the_text_encoder_is_reading_the_one_before_through_
 
 
 @pytest.mark.slow
-def test_large_pictures_go_in_windows_and_tiles_and_seamless_ones_round(pipeline):
+def test_large_images_go_in_windows_and_tiles_and_seamless_ones_round(pipeline):
     call = dict(size=(32, 48), seed=1, sampling=Sampling('ddim', num_steps=2, guidance_scale=2.0))
     settings, params = folders.TINY['StableDiffusionPipeline'], pipeline.params
     whole = text_to_image(pipeline, 'a red cat', **call)
@@ -123,7 +123,7 @@ def test_large_pictures_go_in_windows_and_tiles_and_seamless_ones_round(pipeline
     with pytest.raises(ValueError, match=r'30 x 30.*nearest that is: 32 x 32'):
         pairs.ours(settings, params, window=30)
 
-    # A seamless picture of noise that is rolled is the rolled picture.
+    # A seamless image of noise that is rolled is the rolled image.
     round_ = pairs.ours(settings, params, seamless='xy')
     x = round_.noise([1], (32, 32))
     conds = (round_.text(['a red cat'], (32, 32)),)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines.upscale import upscale
 from tests.pipelines import pairs
 
@@ -34,7 +34,7 @@ def test_images_are_those_of_diffusers():
     assert images.shape == (2, 16, 32, 3)  # this first stage has two pixels a latent, the published one four
     pairs.assert_same(latents, expected[0], images, expected[1])
 
-    # Of each picture its own: the same program.
+    # Of each image its own: the same program.
     apart = upscale(ours, PROMPTS, SMALL, NEGATIVE, noise_level=[25, 0], seed=3, sampling=DDIM)
     np.testing.assert_array_equal(apart[0], images[0])
     assert pairs.psnr(apart[1], images[1]) < 40
@@ -45,12 +45,12 @@ def test_what_it_cannot_do_is_refused_before_anything_runs():
     for level in (30, -1, 2.5):
         with pytest.raises(ValueError, match=f'noise_level must be whole and from 0 to 29; got {level}'):
             upscale(pipeline, 'a', SMALL[0], noise_level=level)
-    with pytest.raises(ValueError, match='3 noise levels for 1 pictures'):
+    with pytest.raises(ValueError, match='3 noise levels for 1 images'):
         upscale(pipeline, 'a', SMALL[0], noise_level=[1, 2, 3])
     with pytest.raises(ValueError, match=r'7 x 16.*multiples of 2.*The nearest that is: 8 x 16'):
         upscale(pipeline, 'a', SMALL[0, :7])
     with pytest.raises(
         ValueError,
-        match=r'upscale is for models that are told a text, a small picture.*told a text: it is for text_to_image',
+        match=r'upscale is for models that are told a text, a small image.*told a text: it is for text_to_image',
     ):
         upscale(pairs.model('StableDiffusionPipeline'), 'a', SMALL[0])

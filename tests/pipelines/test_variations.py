@@ -1,11 +1,11 @@
-"""Variations against diffusers' unCLIP with the same weights and noise, and how pictures are mixed."""
+"""Variations against diffusers' unCLIP with the same weights and noise, and how images are mixed."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.pipelines import variations as of_pictures
-from ldm_jax.pipelines.sampling import Sampling
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.pipelines import variations as of_images
 from ldm_jax.pipelines.variations import embed, mixed, variations
 from tests.pipelines import pairs
 
@@ -24,7 +24,7 @@ CALL = dict(
 GENERATOR = np.random.default_rng(0)
 EMBEDDINGS = GENERATOR.standard_normal((2, 12)).astype(np.float32)
 BYTES = [GENERATOR.integers(0, 256, shape, np.uint8) for shape in ((16, 23, 3), (30, 8, 3))]
-PICTURES = [pixels.astype(np.float32) / 127.5 - 1 for pixels in BYTES]
+IMAGES = [pixels.astype(np.float32) / 127.5 - 1 for pixels in BYTES]
 GIVEN = dict(noise_level=200, size=(16, 32), seed=3, sampling=DDIM)
 
 
@@ -41,23 +41,23 @@ def test_images_are_those_of_diffusers():
     assert images.shape == (2, 16, 32, 3)
     pairs.assert_same(latents, expected[0], images, expected[1])
 
-    # Pictures of any sizes are embedded as transformers does, whose resize rounds to bytes.
+    # Images of any sizes are embedded as transformers does, whose resize rounds to bytes.
     image_embeds = theirs.image_encoder(
         theirs.feature_extractor(images=[Image.fromarray(b) for b in BYTES], return_tensors='pt').pixel_values
     ).image_embeds
-    found, known = embed(ours, PICTURES), image_embeds.detach().numpy()
+    found, known = embed(ours, IMAGES), image_embeds.detach().numpy()
     assert np.abs(found - known).max() < 0.01 * np.abs(known).max()
-    by_pictures = variations(ours, PROMPTS, PICTURES, NEGATIVE, **GIVEN)
+    by_images = variations(ours, PROMPTS, IMAGES, NEGATIVE, **GIVEN)
     by_embeddings = variations(ours, PROMPTS, found, NEGATIVE, **GIVEN)
-    np.testing.assert_array_equal(by_pictures, by_embeddings)
+    np.testing.assert_array_equal(by_images, by_embeddings)
     # A mix goes to all prompts: all of the second is the second.
-    mix = variations(ours, PROMPTS, PICTURES, NEGATIVE, weights=[0, 2], **GIVEN)
-    np.testing.assert_allclose(mix[1], by_pictures[1], atol=1e-4)
-    assert pairs.psnr(mix[0], by_pictures[0]) < 40
+    mix = variations(ours, PROMPTS, IMAGES, NEGATIVE, weights=[0, 2], **GIVEN)
+    np.testing.assert_allclose(mix[1], by_images[1], atol=1e-4)
+    assert pairs.psnr(mix[0], by_images[0]) < 40
 
 
 @pytest.mark.slow
-def test_one_prompt_or_one_picture_goes_with_all_of_the_others():
+def test_one_prompt_or_one_image_goes_with_all_of_the_others():
     pipeline = pairs.model(KIND)
     asked = []
 
@@ -66,7 +66,7 @@ def test_one_prompt_or_one_picture_goes_with_all_of_the_others():
         raise StopIteration
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(of_pictures, '_told', told)
+        patch.setattr(of_images, '_told', told)
         for prompts, images, batch in (
             ('', EMBEDDINGS, 2),
             (['a'] * 3, EMBEDDINGS[0], 3),
@@ -75,7 +75,7 @@ def test_one_prompt_or_one_picture_goes_with_all_of_the_others():
             with pytest.raises(StopIteration):
                 variations(pipeline, prompts, images)
             assert asked[-1][2].shape == (batch, 12)
-    with pytest.raises(ValueError, match='3 prompts for 2 pictures: give as many, or one of either'):
+    with pytest.raises(ValueError, match='3 prompts for 2 images: give as many, or one of either'):
         variations(pipeline, ['a'] * 3, EMBEDDINGS)
 
 
@@ -108,7 +108,7 @@ def test_what_it_cannot_do_is_refused_before_anything_runs():
         variations(pipeline, '', EMBEDDINGS, noise_level=1000)
     with pytest.raises(ValueError, match=r'Embeddings for this model are 12 wide; got shape \[2, 11\]'):
         variations(pipeline, '', EMBEDDINGS[:, :11])
-    with pytest.raises(ValueError, match='3 weights for 2 pictures'):
+    with pytest.raises(ValueError, match='3 weights for 2 images'):
         variations(pipeline, '', EMBEDDINGS, weights=[1, 2, 3])
     for weights in ([1, -1], [0, 0], [np.nan, 1]):
         with pytest.raises(ValueError, match='weights must be at least 0, and one of them above'):

@@ -12,7 +12,7 @@ import pytest
 from scipy import integrate
 
 from ldm_jax import build
-from ldm_jax.diffusion import climbs
+from ldm_jax.diffusion import restart_levels
 from ldm_jax.schedules.scaled_linear import Schedule
 from tests import oracles
 from tests.walks import levels_of, trajectory
@@ -237,7 +237,7 @@ def test_restart_goes_back_up_where_its_table_does():
     base = np.append(karras(0.03, 12, 9), 0)
     with oracles.float64():
         levels = levels_of(base, 'preserving')
-        table = climbs.restarts(Schedule(), levels, low=0.1, high=2.0, steps=4, times=2)
+        table = restart_levels.restarts(Schedule(), levels, low=0.1, high=2.0, steps=4, times=2)
     bottom, top = np.abs(base - 0.1).argmin(), np.abs(base - 2.0).argmin()
     detour = karras(base[bottom], base[top], 4)
     ratios = np.concatenate([base[: bottom + 1], detour, detour, base[bottom + 1 :]])

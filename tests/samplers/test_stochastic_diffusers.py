@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.diffusion import climbs
+from ldm_jax.diffusion import restart_levels
 from ldm_jax.diffusion.consistency import boundary
 from ldm_jax.samplers import ddpm, lcm, sa_solver, tcd
 from ldm_jax.schedules.scaled_linear import Schedule
@@ -110,7 +110,7 @@ def test_tcd(gamma):
     x, noise = numbers(5)
     with oracles.float64():
         theirs = reference(scheduler, x, noise[:, 0], eta=gamma)
-        levels = climbs.tcd(Schedule(), table([*scheduler.timesteps, 0]), gamma)
+        levels = restart_levels.tcd(Schedule(), table([*scheduler.timesteps, 0]), gamma)
         climbing = np.repeat(noise, 2, 0)[1:-1]  # a pair of rows a step, down and up; the last one has no up
         ours = trajectory(tcd.Sampler(), denoise, x, levels, np.concatenate([noise[:1], climbing]))
     assert_same(ours[::2], theirs[:-1])

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax import pictures
 from ldm_jax.checkpoints import loading
 from ldm_jax.data import latents, synthetic
+from ldm_jax.images import to_float
 from ldm_jax.pipelines import encoder
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -53,7 +53,7 @@ def test_a_killed_run_goes_on_and_equals_encoding_by_hand(tmp_path):
     assert len(source) == len(examples) == 12
     loaded = loading.load('emoji32', ['first_stage', 'text_encoder'])
     model = encoder.from_settings(loaded.settings, ['first_stage', 'text_encoder'])
-    images = pictures.to_float(np.stack([examples[i]['image'] for i in range(12)]))
+    images = to_float(np.stack([examples[i]['image'] for i in range(12)]))
     found = jax.jit(model)(loaded.params, images, model.tokens([examples[i]['text'] for i in range(12)]))
     assert source[0].keys() == {'moments', 'context', 'pooled', 'text'}
     for i in range(12):

@@ -1,4 +1,4 @@
-"""The main job from the command line: three stages trained, then a prompt becomes pictures."""
+"""The main job from the command line: three stages trained, then a prompt becomes images."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.pipelines import infotext
+from ldm_jax.requests import infotext
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -45,16 +45,16 @@ def workdir(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('stage', ['first_stage', 'contrastive', 'latent_diffusion'])
-def test_a_stage_learns_and_leaves_metrics_pictures_and_a_model(workdir, stage):
+def test_a_stage_learns_and_leaves_metrics_images_and_a_model(workdir, stage):
     folder = workdir / 'runs' / 'tiny' / stage
     lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
     assert lines[-1]['step'] == 40
     assert lines[-1]['loss'] < lines[0]['loss']
     assert '<svg' in (folder / 'report.html').read_text()
-    assert (folder / 'pictures' / '0000040_rows.png').is_file()
+    assert (folder / 'images' / '0000040_rows.png').is_file()
     settings = json.loads((folder / 'model' / 'settings.json').read_text())
     if stage == 'latent_diffusion':
-        assert settings.keys() >= {'models', 'tokenizer', 'schedule', 'latent_scale'}
+        assert settings.keys() >= {'models', 'tokenizer', 'schedule', 'scaling_factor'}
         assert settings['models'].keys() == {'unet', 'first_stage', 'text_encoder'}
 
 
@@ -74,7 +74,7 @@ MODEL = ['--model', 'runs/tiny/latent_diffusion/model', '--num_steps', 4, '--see
 
 
 @pytest.mark.slow
-def test_a_prompt_becomes_the_same_pictures_each_time_and_from_their_own_settings(workdir):
+def test_a_prompt_becomes_the_same_images_each_time_and_from_their_own_settings(workdir):
     args = [*MODEL, '--prompt', 'a red circle']
     tool('sample.py', *args, '--out', 'one', '--num_images', 2, cwd=workdir)
     tool('sample.py', *args, '--out', 'two', '--num_images', 1, '--seed', 4, cwd=workdir)
@@ -109,17 +109,17 @@ def test_other_tasks_and_prompts_of_a_file(workdir):
     assert names == [
         '00001-3_a_red_circle.png', '00002-3_a_blue_square.png', '00003-sheet.png', 'preview.png'
     ]  # fmt: skip
-    picture = workdir / 'file' / names[0]
+    image = workdir / 'file' / names[0]
     Image.new('L', (128, 128), 255).save(workdir / 'mask.png')
     for extra in (['--strength', 0.5], ['--mask', 'mask.png']):
         args = [*MODEL, '--prompt', 'a circle', '--num_images', 1, '--out', 'edited', '--width', 16]
-        tool('sample.py', *args, '--init_image', picture, *extra, cwd=workdir)
+        tool('sample.py', *args, '--init_image', image, *extra, cwd=workdir)
     assert len(list((workdir / 'edited').iterdir())) == 2
 
 
 @pytest.mark.slow
-def test_kinds_of_guidance_are_written_into_pictures_and_read_back(workdir):
-    worse = ['--guide_model', 'runs/tiny/latent_diffusion/model', '--guide_scale', 2]
+def test_kinds_of_guidance_are_written_into_images_and_read_back(workdir):
+    worse = ['--weak_model', 'runs/tiny/latent_diffusion/model', '--autoguidance_scale', 2]
     apg = ['--guidance_rule', 'projected', '--apg_eta', 0.2, '--apg_threshold', 3, '--percentile', 0.99]
     for extra, words in [
         (worse, 'Guide model: runs/tiny/latent_diffusion/model, Guide scale: 2.0, '),
@@ -155,8 +155,8 @@ def test_mistakes_end_in_one_clear_line_before_any_model_is_read(tmp_path):
         (['--prompt', 'x', '--sampler', 'ddim_inverse'], ['ddim_inverse', 'DDIM']),
         (['--prompt', 'x', '--original_size', '64'], ['original_size', 'WIDTHxHEIGHT', '64']),
         (['--prompt', 'x', '--target_size', '64x64'], ['target_size', 'SDXL']),
-        (['--prompt', 'x', '--guide_model', 'emoji32'], ['guide_model', 'guide_scale']),
-        (['--prompt', 'x', '--guide_model', 'nowhere', '--guide_scale', 2], ['nowhere', 'owner/name']),
+        (['--prompt', 'x', '--weak_model', 'emoji32'], ['weak_model', 'autoguidance_scale']),
+        (['--prompt', 'x', '--weak_model', 'nowhere', '--autoguidance_scale', 2], ['nowhere', 'owner/name']),
         (['--prompt', 'x', '--apg_eta', 1], ['apg_eta', 'projected']),
         (['--prompt', 'x', '--percentile', 2], ['percentile', '2.0']),
         (['--prompt', 'x', '--from_png', 'small.png'], ['small.png', 'parameters']),

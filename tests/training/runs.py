@@ -9,8 +9,9 @@ import optax
 from flax import struct
 
 from ldm_jax.data import pipeline
-from ldm_jax.training import loop, writers
+from ldm_jax.training import loop
 from ldm_jax.training.job import Job
+from ldm_jax.training.monitoring import writers
 
 RNG = np.random.default_rng(0)
 SOURCE = pipeline.InMemory({'x': RNG.standard_normal((30, 3)).astype(np.float32)})
@@ -67,11 +68,11 @@ def step(state, batch, key, axis_name=None):
     return State(state.step + 1, params, ema, (first_opt, second_opt), key), metrics
 
 
-def pictures(state, batch, key):
+def images(state, batch, key):
     return {'rows': jnp.zeros((2, len(batch['x']), 4, 4, 3))}
 
 
-JOB = Job(init, step, pictures)
+JOB = Job(init, step, images)
 
 
 def run(workdir, num_steps=20, source=SOURCE, preemption=None, job=JOB, **settings):

@@ -114,7 +114,7 @@ def test_what_the_data_bring_is_passed_on(kind, networks):
     assert_dropped(getattr(told(kind, networks, {kind: given}), kind), given, 0)
 
 
-def test_an_edited_picture_s_latents_are_not_scaled(networks, params):
+def test_an_edited_image_s_latents_are_not_scaled(networks, params):
     image = jax.random.uniform(jax.random.key(1), (B, 16, 16, 3), minval=-1)
     found = told('source', networks, {'source': image})
     latents = latents_of(params, image)
@@ -133,7 +133,7 @@ def test_inpainting_is_a_mask_and_the_latents_of_the_rest(networks, params):
 
 
 @pytest.mark.slow
-def test_masks_are_rectangles_or_the_whole_picture():
+def test_masks_are_rectangles_or_the_whole_image():
     masks = np.asarray(conditioning._masks(jax.random.split(jax.random.key(0), 2000), (16, 16), 0.25))
     assert set(np.unique(masks)) == {0, 1}
     share = masks.mean(axis=(1, 2, 3))
@@ -145,7 +145,7 @@ def test_masks_are_rectangles_or_the_whole_picture():
 
 
 @pytest.mark.slow
-def test_a_small_picture_is_noised_as_its_label_says(networks):
+def test_a_small_image_is_noised_as_its_label_says(networks):
     image = jnp.broadcast_to(jnp.linspace(-1, 1, 2000)[:, None, None, None], (2000, 16, 16, 3))
     keys, keep = jax.random.split(jax.random.key(3), 2000), jnp.zeros(2000, bool)
     plain = told('low_resolution', networks, {'image': image}, keep, keys)

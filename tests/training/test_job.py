@@ -10,8 +10,10 @@ from ldm_jax import trees
 from ldm_jax.models import clip_text, clip_vision, discriminator, unet
 from ldm_jax.schedules import scaled_linear
 from ldm_jax.text import clip
-from ldm_jax.training import contrastive, ema, first_stage, job, latent_diffusion, parallel
-from ldm_jax.training.parallel import Parallel
+from ldm_jax.training import ema, job
+from ldm_jax.training.parallel import backend as parallel
+from ldm_jax.training.parallel.backend import Parallel
+from ldm_jax.training.stages import contrastive, first_stage, latent_diffusion
 from tests.training import tiny_stages
 
 KEY = jax.random.key(0)

@@ -7,9 +7,11 @@ import pytest
 
 from ldm_jax.data import pipeline
 from ldm_jax.data.corrupt import Corrupt, TooManyCorrupt
-from ldm_jax.training import checkpoints, loop, window, writers
+from ldm_jax.training import loop
 from ldm_jax.training.job import Job
+from ldm_jax.training.monitoring import metric_buffer, writers
 from ldm_jax.training.preemption import Preempted, Preemption
+from ldm_jax.training.saving import checkpoints
 from tests.training.runs import JOB, SOURCE, assert_same, init, metrics, plain, run, step
 
 
@@ -106,7 +108,7 @@ def test_log_lines_average_their_steps(tmp_path, whole):
 def test_what_a_run_leaves(whole, capsys):
     workdir = whole[1]
     assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['16', '20', 'deleted']
-    names = sorted(path.name for path in (workdir / 'pictures').iterdir())
+    names = sorted(path.name for path in (workdir / 'images').iterdir())
     assert names == [f'{n:07}_rows.png' for n in (4, 8, 12, 16, 20)]
     assert all(line['images_per_second'] > 0 for line in writers.read_metrics(workdir))
     lines = metrics(workdir)
@@ -185,7 +187,7 @@ def test_steps_that_are_not_finite_are_counted(tmp_path):
 
 
 def test_or_end_the_run_with_their_batch_saved(tmp_path):
-    with pytest.raises(window.NonFinite, match=r"Step 6 .*'loss'.*nonfinite_0000006"):
+    with pytest.raises(metric_buffer.NonFinite, match=r"Step 6 .*'loss'.*nonfinite_0000006"):
         run(tmp_path, job=Job(init, burst), nonfinite='stop')
     (path,) = tmp_path.glob('nonfinite_*.npz')
     sixth = next(pipeline.batches(SOURCE, 8, 0, start=5))
@@ -198,7 +200,7 @@ def test_a_loss_that_is_not_finite_is_noticed_though_the_step_does_not_say_so(tm
         state, found = burst(state, batch, key)
         return state, {'loss': found['loss']}
 
-    with pytest.raises(window.NonFinite, match='Step 6'):
+    with pytest.raises(metric_buffer.NonFinite, match='Step 6'):
         run(tmp_path, job=Job(init, silent), nonfinite='stop')
 
 

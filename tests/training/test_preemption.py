@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.training import checkpoints, loop, parallel
+from ldm_jax.training import loop
 from ldm_jax.training.job import Job
+from ldm_jax.training.parallel import backend as parallel
 from ldm_jax.training.preemption import EXIT_CODE, Preempted, Preemption, in_thread
-from tests.training.runs import JOB, SOURCE, assert_same, init, pictures, run, step
+from ldm_jax.training.saving import checkpoints
+from tests.training.runs import JOB, SOURCE, assert_same, images, init, run, step
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 LONG = 60.0  # seconds that a phase takes when nobody stops it
@@ -95,18 +97,18 @@ def test_in_a_step(tmp_path, whole):
         jax.debug.callback(send, state.step)
         return step(state, batch, key, axis_name)
 
-    (last,) = stopped(tmp_path, job=Job(init, signalled, pictures), save_every=100)
+    (last,) = stopped(tmp_path, job=Job(init, signalled, images), save_every=100)
     assert 4 <= last < 6
     assert_same(run(tmp_path, num_steps=6), whole)
 
 
 @pytest.mark.slow
-def test_while_making_pictures(tmp_path, whole, stuck):
+def test_while_making_images(tmp_path, whole, stuck):
     def slow(state, batch, key):
         value = jax.pure_callback(stuck, jax.ShapeDtypeStruct((), jnp.float32), state.step)
         return {'rows': jnp.zeros((1, 8, 4, 4, 3)) + value}
 
-    assert stopped(tmp_path, job=Job(init, step, slow), picture_every=2, save_every=100) == [2]
+    assert stopped(tmp_path, job=Job(init, step, slow), image_every=2, save_every=100) == [2]
     assert_same(run(tmp_path, num_steps=6), whole)
 
 

@@ -9,9 +9,10 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ldm_jax.training import ema, metrics, optimizer
+from ldm_jax.training import ema, optimizer
 from ldm_jax.training import state as train_state
 from ldm_jax.training import step as train_step
+from ldm_jax.training.monitoring import metrics
 
 PARAMS = {'w': jnp.array([1.0, -2.0])}
 BATCH = {'x': jnp.array([[1.0, 0.0], [0.0, 2.0]])}

@@ -32,7 +32,7 @@ class Stage:
         error = (batch['x'] + draws) @ params['kernel'] - batch['x'].sum(axis=1)
         return jnp.mean(error**2), {'bias': jnp.mean(error)}
 
-    def picture(self, params, batch, draws):
+    def image(self, params, batch, draws):
         return jnp.broadcast_to(
             params['kernel'][:, None, None, None, None], (self.width, len(batch['x']), 4, 4, 3)
         )

@@ -12,6 +12,6 @@ def get_config(arg=''):
             models=dict(),
             data=dict(name='synthetic', image_size=4),
             optimizer=dict(lr=1e-2, warmup_steps=5),
-            run=common.run(60, 8, log_every=7, save_every=1, picture_every=20, keep_every=25),
+            run=common.run(60, 8, log_every=7, save_every=1, image_every=20, keep_every=25),
         )
     )

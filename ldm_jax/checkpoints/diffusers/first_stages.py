@@ -102,18 +102,18 @@ def read_tiny(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
 
 
 def write(
-    model: vae.Model | vq.Model | taesd.Model, latent_scale: float | None, image_size: int | None
+    model: vae.Model | vq.Model | taesd.Model, scaling_factor: float | None, image_size: int | None
 ) -> dict[str, Any]:
     """The config.json of a first stage.
 
     Args:
         model: the first stage.
-        latent_scale: factor on its latents; None where no diffusion model goes with it.
+        scaling_factor: factor on its latents; None where no diffusion model goes with it.
         image_size: side in pixels, or None.
 
     Raises ValueError, naming the field, for what diffusers does not have.
     """
-    scale = {} if latent_scale is None else dict(scaling_factor=latent_scale)
+    scale = {} if scaling_factor is None else dict(scaling_factor=scaling_factor)
     if isinstance(model, taesd.Model):
         if model.mid_norm:
             raise unsupported('first_stage.mid_norm', True, 'AutoencoderTiny has none')

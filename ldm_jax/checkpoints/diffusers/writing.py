@@ -35,7 +35,7 @@ def files(settings: Mapping[str, Any], kind: pipelines.Kind) -> dict[str, str]:
             found['scheduler_config.json'] = tokenizers.text(schedule['scheduler'])
         found['config.json'] = tokenizers.text(configs[''])
     else:
-        for key in ('latent_scale', 'latent_size'):
+        for key in ('scaling_factor', 'latent_size'):
             if settings.get(key) is None:
                 raise ValueError(f'Settings without {key!r} cannot be written: the pipeline needs its value.')
         length = getattr(models.get('text_encoder'), 'context_length', None)
@@ -83,12 +83,12 @@ def _network(
             model, settings.get('latent_size'), class_projection=unclip, sizes=sizes
         )
     if part == 'first_stage':
-        scale = settings.get('latent_scale')
+        scale = settings.get('scaling_factor')
         if kind.pipeline == pipelines.SUPER_RESOLUTION and scale != 1.0:
-            raise unsupported('latent_scale', scale, f'{kind.pipeline} has none, which is 1.0')
+            raise unsupported('scaling_factor', scale, f'{kind.pipeline} has none, which is 1.0')
         if kind.pipeline == pipelines.UPSCALE and scale != pipelines.UPSCALE_FACTOR:
             raise unsupported(
-                'latent_scale', scale, f'{kind.pipeline} always takes {pipelines.UPSCALE_FACTOR}'
+                'scaling_factor', scale, f'{kind.pipeline} always takes {pipelines.UPSCALE_FACTOR}'
             )
         if kind.pipeline is None and isinstance(model, vq.Model) and scale is None:
             scale = 1.0  # the class's own default is another

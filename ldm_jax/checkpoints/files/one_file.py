@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ldm_jax.checkpoints.files import safetensors, torch_legacy, torch_zip
+from ldm_jax.checkpoints.files import safetensors
+from ldm_jax.checkpoints.files.pickles import torch_legacy, torch_zip
 from ldm_jax.checkpoints.files.tensor_file import MappedFile, TensorFile
 
 # What else people have under such names, by its first bytes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ldm_jax.checkpoints.files.allowed import Inert, Storage, Tensor
+from ldm_jax.checkpoints.files.pickles.allowed import Inert, Storage, Tensor
 from ldm_jax.checkpoints.files.tensor_file import MappedFile, Place, TensorFile, quoted
 
 # The outermost dict's entries that may hold the model, most telling first; '' is the dict itself. Training tools

@@ -10,7 +10,7 @@ import dataclasses
 
 import flax.linen as nn
 
-from ldm_jax.checkpoints.keymap import Layout, Rule, conv, dense, norm, tensor
+from ldm_jax.checkpoints.layouts.rules import Layout, Rule, conv, dense, norm, tensor
 from ldm_jax.models import vq
 
 

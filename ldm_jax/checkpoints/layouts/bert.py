@@ -6,7 +6,7 @@ feed-forwards. Both kinds of file hold the output layer of a language model too,
 
 from __future__ import annotations
 
-from ldm_jax.checkpoints.keymap import Layout, dense, embed, norm, tensor
+from ldm_jax.checkpoints.layouts.rules import Layout, dense, embed, norm, tensor
 from ldm_jax.models import bert
 
 IGNORE = {'to_logits.*': 'the output layer of a language model, neither trained nor used'}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldm_jax.checkpoints.keymap import Layout, embed
+from ldm_jax.checkpoints.layouts.rules import Layout, embed
 from ldm_jax.models import class_embedder
 
 

@@ -7,7 +7,7 @@ M counts within: the residual block, then attention where there is any, then the
 
 from __future__ import annotations
 
-from ldm_jax.checkpoints.keymap import Layout, Rule, conv, dense, embed, fused_qkv, norm
+from ldm_jax.checkpoints.layouts.rules import Layout, Rule, conv, dense, embed, fused_qkv, norm
 from ldm_jax.models import unet
 
 

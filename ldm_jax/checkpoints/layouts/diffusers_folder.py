@@ -14,11 +14,11 @@ from typing import Any
 
 from ldm_jax import build
 from ldm_jax.checkpoints.diffusers import conditional_unet, pipelines
-from ldm_jax.checkpoints.keymap import Layout, Rule, prefixed
 from ldm_jax.checkpoints.layouts import autoencoder, diffusers_unet, transformers_clip
 from ldm_jax.checkpoints.layouts import bert as bert_layout
 from ldm_jax.checkpoints.layouts import image_normalizer as image_normalizer_layout
 from ldm_jax.checkpoints.layouts import taesd as taesd_layout
+from ldm_jax.checkpoints.layouts.rules import Layout, Rule, prefixed
 from ldm_jax.models import bert, image_normalizer, taesd, unet
 
 

@@ -5,8 +5,8 @@ Down blocks count levels from full resolution, up blocks from the middle.
 
 from __future__ import annotations
 
-from ldm_jax.checkpoints.keymap import Layout, Rule, conv, dense, embed, norm
 from ldm_jax.checkpoints.layouts.compvis_unet import transformer
+from ldm_jax.checkpoints.layouts.rules import Layout, Rule, conv, dense, embed, norm
 from ldm_jax.models import unet
 
 

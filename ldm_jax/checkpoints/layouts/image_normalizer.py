@@ -5,7 +5,7 @@ Both store a row [1, D] where the model has a vector [D].
 
 from __future__ import annotations
 
-from ldm_jax.checkpoints.keymap import Layout, Rule
+from ldm_jax.checkpoints.layouts.rules import Layout, Rule
 from ldm_jax.models import image_normalizer
 
 NAMES = {'compvis': ('data_mean', 'data_std'), 'diffusers': ('mean', 'std')}

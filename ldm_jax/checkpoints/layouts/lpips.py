@@ -10,7 +10,7 @@ Ref: Zhang et al. 2018, arXiv:1801.03924; version 0.1 of the authors' package.
 from __future__ import annotations
 
 from ldm_jax.build import unknown
-from ldm_jax.checkpoints.keymap import Layout, conv, tensor
+from ldm_jax.checkpoints.layouts.rules import Layout, conv, tensor
 from ldm_jax.models import lpips
 
 # What a file has under no other names, by which `loss_networks` knows it.

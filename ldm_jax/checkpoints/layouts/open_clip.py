@@ -7,7 +7,17 @@ and the projections are stored as [width, projection_width], unlike torch's line
 
 from __future__ import annotations
 
-from ldm_jax.checkpoints.keymap import Layout, Rule, conv, dense, embed, fused_qkv, norm, prefixed, tensor
+from ldm_jax.checkpoints.layouts.rules import (
+    Layout,
+    Rule,
+    conv,
+    dense,
+    embed,
+    fused_qkv,
+    norm,
+    prefixed,
+    tensor,
+)
 from ldm_jax.models import clip, clip_text, clip_vision
 
 CONSTANTS = {

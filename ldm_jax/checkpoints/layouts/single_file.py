@@ -27,7 +27,6 @@ from typing import Any
 import flax.linen as nn
 
 from ldm_jax import build
-from ldm_jax.checkpoints.keymap import Layout, prefixed
 from ldm_jax.checkpoints.layouts import (
     autoencoder,
     bert,
@@ -39,6 +38,7 @@ from ldm_jax.checkpoints.layouts import (
     taesd,
     transformers_clip,
 )
+from ldm_jax.checkpoints.layouts.rules import Layout, prefixed
 from ldm_jax.models import bert as bert_model
 from ldm_jax.models import taesd as taesd_model
 
@@ -107,7 +107,7 @@ IGNORE = {
     'denoiser.*': SCHEDULE,
     'lvlb_weights': 'weights of a loss that is not used',
     'logvar': "the loss's variances",
-    'scale_factor': 'in the settings as latent_scale',
+    'scale_factor': 'in the settings as scaling_factor',
     **dict.fromkeys(('v_pred', 'ztsnr', 'edm_vpred.*'), FLAG),
     'model_ema.*': 'moving averages: decay and count, and weights that were not asked for',
     'first_stage_model.model_ema.*': "moving averages of the first stage's own training",

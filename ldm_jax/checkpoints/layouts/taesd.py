@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 
-from ldm_jax.checkpoints.keymap import Layout, Rule, conv, norm
+from ldm_jax.checkpoints.layouts.rules import Layout, Rule, conv, norm
 from ldm_jax.models import taesd
 
 

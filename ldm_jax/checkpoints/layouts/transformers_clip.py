@@ -6,7 +6,7 @@ files these keys are under 'cond_stage_model.transformer.'. 'pre_layrnorm' is sp
 
 from __future__ import annotations
 
-from ldm_jax.checkpoints.keymap import Layout, Rule, conv, dense, embed, norm, prefixed, tensor
+from ldm_jax.checkpoints.layouts.rules import Layout, Rule, conv, dense, embed, norm, prefixed, tensor
 from ldm_jax.models import clip, clip_text, clip_vision
 
 POSITIONS = 'the numbers 0, 1, 2, ..., which older versions stored'

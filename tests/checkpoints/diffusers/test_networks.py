@@ -6,8 +6,8 @@ import inspect
 import pytest
 
 from ldm_jax import build
-from ldm_jax.checkpoints import diffusers_json
 from ldm_jax.checkpoints.diffusers import conditional_unet, encoders, first_stages, plain_unet
+from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
 from tests.checkpoints import folders
 from tests.checkpoints.published_files import (
     CELEBA_UNET,
@@ -67,9 +67,9 @@ from tests.checkpoints.published_files import (
     ],
 )
 def test_settings_that_ldm_jax_does_not_have_are_named(config, key, value, message):
-    diffusers_json.network(config)
+    diffusers_settings.network(config)
     with pytest.raises(ValueError, match=message) as caught:
-        diffusers_json.network(dict(config, **{key: value}))
+        diffusers_settings.network(dict(config, **{key: value}))
     assert 'config.json' in str(caught.value)
 
 
@@ -91,7 +91,7 @@ def test_settings_that_ldm_jax_does_not_have_are_named(config, key, value, messa
     ],
 )
 def test_settings_that_it_has_are_kept(config, changes, fields):
-    part, spec = diffusers_json.network(config | changes)
+    part, spec = diffusers_settings.network(config | changes)
     model = build.parts(dict(models={part: spec}))[part]
     assert {field: getattr(model, field) for field in fields} == fields
 
@@ -128,7 +128,7 @@ def test_keys_that_must_be_at_their_default_are_checked_against_it():
             if p.default is not inspect.Parameter.empty
         }
         silent = dict(_class_name=class_name)
-        assert diffusers_json.network(silent) == diffusers_json.network(silent | whole), class_name
+        assert diffusers_settings.network(silent) == diffusers_settings.network(silent | whole), class_name
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 
-from tests.checkpoints.files import forge
-from tests.checkpoints.files.forge import name, program, text
+from tests.checkpoints.files import file_builders as files
+from tests.checkpoints.files.file_builders import name, program, text
 
 MANY = 300_000  # opcodes, more than a small file's budget has
 AGAIN = b'h\x00h\x01R' * MANY  # calls the first remembered with the second, again and again
@@ -46,10 +46,10 @@ BOMBS = {
     'laughing dicts': b''.join(
         nested(60, b'}q\x000', lambda last: b'}(' + text('a') + last + text('b') + last + b'u')
     ),
-    'colliding keys': b'}(' + b''.join(forge.integer(index * (2**61 - 1)) + b'N' for index in range(MANY // 3)) + b'u',
+    'colliding keys': b'}(' + b''.join(files.integer(index * (2**61 - 1)) + b'N' for index in range(MANY // 3)) + b'u',
     'a dict in itself': b'}q\x00' + text('state_dict') + b'h\x00s' + text('a') + b'h\x00s',
     'tensors': (
-        name('torch._utils', '_rebuild_tensor_v2') + b'q\x00(' + forge.storage() + b'K\x00)))})tq\x01' + AGAIN
+        name('torch._utils', '_rebuild_tensor_v2') + b'q\x00(' + files.storage() + b'K\x00)))})tq\x01' + AGAIN
     ),
     'names': b''.join(b'cx\n%d\n' % index for index in range(MANY)),
 }  # fmt: skip
@@ -59,10 +59,10 @@ BOMBS = {
 def test_memory_is_bounded_by_the_file_s_size(tmp_path):
     files = {}
     for case, expression in BOMBS.items():
-        files[f'{case}, zip'] = forge.torch_zip(program(expression))
+        files[f'{case}, zip'] = files.torch_zip(program(expression))
     for case in ('lists', 'memoized', 'wide text'):
-        files[f'{case}, legacy'] = forge.torch_legacy(program(BOMBS[case]))
-    one = forge.Zip().add('a/000000', b'')
+        files[f'{case}, legacy'] = files.torch_legacy(program(BOMBS[case]))
+    one = files.Zip().add('a/000000', b'')
     names = [b'a/%06d' % index for index in range(65_000)]
     body = b''.join(one.body.replace(b'a/000000', member) for member in names)
     offsets = (struct.pack('<I', len(one.body) * index) for index in range(len(names)))
@@ -74,13 +74,13 @@ def test_memory_is_bounded_by_the_file_s_size(tmp_path):
     paths = {case: tmp_path / case for case in files}
     for case, content in files.items():
         paths[case].write_bytes(content)
-    for case, peak in zip(files, forge.peaks_of_opening(list(paths.values())), strict=True):
+    for case, peak in zip(files, files.peaks_of_opening(list(paths.values())), strict=True):
         assert peak < 2 * len(files[case]) + (64 << 20), case
 
 
 def test_the_reader_imports_nothing_heavy_and_nothing_that_unpickles(tmp_path):
     path = tmp_path / 'file.pt'
-    path.write_bytes(forge.one_tensor(x=forge.call('os', 'system', text('true'))))
+    path.write_bytes(files.one_tensor(x=files.call('os', 'system', text('true'))))
     code = f"""
         import sys
         import atexit, numpy, ml_dtypes

@@ -8,7 +8,7 @@ import pytest
 
 from ldm_jax.checkpoints.files import reader, safetensors
 from ldm_jax.checkpoints.files.reader import BadFile, TensorSpec
-from tests.checkpoints.files import forge
+from tests.checkpoints.files import file_builders as files
 
 SHARDS = {'m-00001-of-00002.safetensors': ('a', 'b'), 'm-00002-of-00002.safetensors': ('c',)}
 
@@ -21,8 +21,8 @@ def write(path, *keys, value=0.0):
         safetensors.write(path, {key: TensorSpec((2,), np.dtype(np.float32)) for key in keys}, arrays.items())
     else:
         raw = np.full(4, value, np.float32).tobytes()
-        tensors = {key: forge.tensor() for key in keys}
-        path.write_bytes(forge.torch_zip(forge.program(forge.dictionary(**tensors)), {'0': raw}))
+        tensors = {key: files.tensor() for key in keys}
+        path.write_bytes(files.torch_zip(files.program(files.dictionary(**tensors)), {'0': raw}))
     return path
 
 

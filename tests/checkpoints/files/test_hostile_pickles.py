@@ -14,15 +14,24 @@ import pytest
 
 from ldm_jax.checkpoints.files import reader
 from ldm_jax.checkpoints.files.reader import BadFile
-from tests.checkpoints.files import forge
-from tests.checkpoints.files.forge import call, dictionary, integer, items, name, program, tensor, text
+from tests.checkpoints.files import file_builders as files
+from tests.checkpoints.files.file_builders import (
+    call,
+    dictionary,
+    integer,
+    items,
+    name,
+    program,
+    tensor,
+    text,
+)
 
-CONTAINERS = {'zip': forge.torch_zip, 'legacy': forge.torch_legacy}
+CONTAINERS = {'zip': files.torch_zip, 'legacy': files.torch_legacy}
 
 
 def packed(container, program):
     """A file of a pickle, with the four numbers that its tensor needs if it has one."""
-    data = {'zip': forge.FOUR.tobytes(), 'legacy': forge.FOUR}[container]
+    data = {'zip': files.FOUR.tobytes(), 'legacy': files.FOUR}[container]
     return CONTAINERS[container](program, {'0': data} if b'FloatStorage' in program else {})
 
 
@@ -181,7 +190,7 @@ def test_a_call_in_a_tensor_s_place_is_inert_and_listed(container, case):
     # Beside a tensor: that one is read. In its place: there is no such key, and if no other, no file.
     with opened(packed(container, program(dictionary(w=tensor(), evil=expression)))) as file:
         assert set(file) == {'w'}
-        np.testing.assert_array_equal(file['w'], forge.FOUR)
+        np.testing.assert_array_equal(file['w'], files.FOUR)
         assert refused in file.refused
     with pytest.raises(BadFile, match='which are not imported') as caught:
         opened(packed(container, program(dictionary(w=expression))))
@@ -284,7 +293,7 @@ def test_objects_of_numpy_and_torch_that_are_not_understood_are_inert():
         call('numpy.core.multiarray', '_reconstruct', name('numpy', 'ndarray'), items(integer(0)), b'C\x01b'),
         call('numpy.core.multiarray', 'scalar', call('numpy', 'dtype', text('O8')), b'C\x01a'),
     ):
-        with opened(forge.one_tensor(x=expression)) as file:
+        with opened(files.one_tensor(x=expression)) as file:
             assert set(file) == {'w'}
             assert file.refused
 
@@ -294,18 +303,18 @@ WHOLE = {
     'a bare pickle of protocol 0': (b'cos\nsystem\n(' + string('touch CANARY') + b'tR.', 'unknown kind'),
     'stacked bare pickles': (program(b'}') + program(call('os', 'system', COMMAND)), 'a bare pickle'),
     'the magic number, then a call': (
-        pickle.dumps(forge.LEGACY[0], 2) + program(call('os', 'system', COMMAND)), 'protocol is not 1001|pickle',
+        pickle.dumps(files.LEGACY[0], 2) + program(call('os', 'system', COMMAND)), 'protocol is not 1001|pickle',
     ),
     'the magic number before a zip file': (
-        pickle.dumps(forge.LEGACY[0], 2) + forge.one_tensor(call('os', 'system', COMMAND)), 'pickle',
+        pickle.dumps(files.LEGACY[0], 2) + files.one_tensor(call('os', 'system', COMMAND)), 'pickle',
     ),
-    'a call before a zip file': (program(call('os', 'system', COMMAND)) + forge.one_tensor(), 'a bare pickle'),
+    'a call before a zip file': (program(call('os', 'system', COMMAND)) + files.one_tensor(), 'a bare pickle'),
     'a call behind the pickle': (
-        forge.torch_zip(program(dictionary(w=tensor())) + program(call('os', 'system', COMMAND)), {'0': bytes(16)}),
+        files.torch_zip(program(dictionary(w=tensor())) + program(call('os', 'system', COMMAND)), {'0': bytes(16)}),
         'something follows',
     ),
     'a legacy file with something behind': (packed('legacy', program(dictionary(w=tensor()))) + b'x', 'storages end'),
-    'a pickle of two objects': (forge.torch_zip(program(b'}}')), 'more than one object'),
+    'a pickle of two objects': (files.torch_zip(program(b'}}')), 'more than one object'),
     '7z': (b"7z\xbc\xaf'\x1c" + bytes(40), '7z archive'),
     'gzip': (b'\x1f\x8b' + bytes(40), 'gzip'),
     'tar': (bytes(257) + b'ustar' + bytes(300), 'tar file'),
@@ -323,17 +332,17 @@ def test_other_files_say_what_they_are(case):
 
 
 def test_a_pickle_that_unpacks_to_far_more_is_refused():
-    files = {'a/data.pkl': program(b'N0' * (4 << 20) + dictionary(w=tensor()))}
-    content = forge.zip_file(files, zipfile.ZIP_DEFLATED)
+    members = {'a/data.pkl': program(b'N0' * (4 << 20) + dictionary(w=tensor()))}
+    content = files.zip_file(members, zipfile.ZIP_DEFLATED)
     with pytest.raises(BadFile, match='unpacks from'):
         opened(content)
 
 
 def test_a_deep_object_is_dropped_without_recursion():
     nest = b'(' * 100_000 + b'l' * 100_000
-    with opened(forge.one_tensor(x=nest)) as file:
+    with opened(files.one_tensor(x=nest)) as file:
         assert set(file) == {'w'}
     state = b'h\x00)Rh\x01bq\x010'  # a new object, whose state is the one before
     chain = name('x', 'X') + b'q\x000Nq\x010' + state * 20_000 + b'h\x01'
-    with opened(forge.one_tensor(x=chain)) as file:
+    with opened(files.one_tensor(x=chain)) as file:
         assert set(file) == {'w'}

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from ldm_jax.checkpoints.files import reader, safetensors
 from ldm_jax.checkpoints.files.reader import BadFile, TensorSpec
-from tests.checkpoints.files import forge
+from tests.checkpoints.files import file_builders as files
 
 TREE = {
     'conv.weight': np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -57,7 +57,7 @@ def seeds(folder):
         {'a': 'b'},
     )
     found = {'safetensors': (folder / 'seed').read_bytes()}
-    state = {key: forge.torch_tensor(array) for key, array in TREE.items()}
+    state = {key: files.torch_tensor(array) for key, array in TREE.items()}
     state['strided'] = state['conv.weight'].permute(2, 0, 1)[1:]
     tree = {
         'state_dict': state,
@@ -70,7 +70,7 @@ def seeds(folder):
         found[f'zip {protocol}'] = (folder / 'seed').read_bytes()
         torch.save(tree, folder / 'seed', pickle_protocol=protocol, _use_new_zipfile_serialization=False)
         found[f'legacy {protocol}'] = (folder / 'seed').read_bytes()
-    found['small zip'] = forge.one_tensor()
+    found['small zip'] = files.one_tensor()
     return found
 
 
@@ -158,7 +158,7 @@ def test_every_truncation(tmp_path):
 
 def test_every_bit_of_the_structure(tmp_path):
     content = seeds(tmp_path)['small zip']
-    data = content.index(forge.FOUR.tobytes())
+    data = content.index(files.FOUR.tobytes())
     for index in range(len(content)):
         for bit in (0, 3, 7):
             flipped = bytearray(content)
@@ -195,12 +195,12 @@ def test_rewritten_headers_that_open_are_read_as_the_library_reads_them(tmp_path
         else:
             entry['data_offsets'] = [rng.choice(NUMBERS), rng.choice(NUMBERS)]
         path = tmp_path / 'file'
-        if survives(path, forge.safetensors(changed, data)):
+        if survives(path, files.safetensors(changed, data)):
             opened += 1
             with safe_open(path, 'pt') as theirs, reader.open_file(path) as ours:
                 assert set(theirs.keys()) == set(ours)
                 for key in ours:
-                    assert forge.torch_bytes(theirs.get_tensor(key)) == ours[key].tobytes()
+                    assert files.torch_bytes(theirs.get_tensor(key)) == ours[key].tobytes()
     assert 100 < opened < 900
 
 
@@ -236,8 +236,8 @@ def test_any_bytes(folder, content, start):
     )
 )
 def test_any_pickle(folder, program):
-    assert not survives(folder / 'file', forge.torch_zip(b''.join(program) + b'.'))
-    survives(folder / 'file', forge.one_tensor(x=b''.join(program)))
+    assert not survives(folder / 'file', files.torch_zip(b''.join(program) + b'.'))
+    survives(folder / 'file', files.one_tensor(x=b''.join(program)))
 
 
 JSON = st.recursive(
@@ -256,7 +256,7 @@ JSON = st.recursive(
 @quick
 @given(header=JSON, data=st.binary(max_size=16))
 def test_any_json_as_header(folder, header, data):
-    survives(folder / 'file', forge.safetensors(header, data))
+    survives(folder / 'file', files.safetensors(header, data))
 
 
 @quick
@@ -282,4 +282,4 @@ def test_what_is_written_is_read_by_both(folder, tree, metadata):
         assert ours.metadata == (theirs.metadata() or {}) == metadata
         assert set(theirs.keys()) == set(arrays)
         for key, array in arrays.items():
-            assert ours[key].tobytes() == array.tobytes() == forge.torch_bytes(theirs.get_tensor(key))
+            assert ours[key].tobytes() == array.tobytes() == files.torch_bytes(theirs.get_tensor(key))

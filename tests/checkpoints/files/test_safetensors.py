@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from ldm_jax.checkpoints.files import reader, safetensors
 from ldm_jax.checkpoints.files.reader import BadFile, TensorSpec
-from tests.checkpoints.files import forge
+from tests.checkpoints.files import file_builders as files
 
 KINDS = sorted(safetensors.DTYPES)
 
@@ -47,7 +47,7 @@ def same(one, two):
 def test_the_library_s_files_are_read(tmp_path, seed):
     library = pytest.importorskip('safetensors.torch')
     tree = random_tree(seed)
-    tensors = {key: forge.torch_tensor(array) for key, array in tree.items()}
+    tensors = {key: files.torch_tensor(array) for key, array in tree.items()}
     library.save_file(tensors, tmp_path / 'a', {'format': 'pt', 'quote': '"\u2028'})
     with reader.open_file(tmp_path / 'a') as file:
         assert file.kind == 'safetensors'
@@ -73,7 +73,7 @@ def test_the_library_reads_ours(tmp_path, seed):
         for key, array in tree.items():
             tensor = theirs.get_tensor(key)
             assert tuple(tensor.shape) == array.shape
-            assert forge.torch_bytes(tensor) == array.tobytes()
+            assert files.torch_bytes(tensor) == array.tobytes()
             assert same(ours[key], array)
             assert ours[key].ctypes.data % array.dtype.itemsize == 0
     length = struct.unpack('<Q', (tmp_path / 'a').read_bytes()[:8])[0]
@@ -141,50 +141,50 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_name(tmp_path):
     assert os.listdir(tmp_path) == ['x']
 
 
-one = forge.entry
+one = files.entry
 
 
 def of_shape(shape):
     """A file of one float32 tensor of four bytes, its shape as it is spelt."""
-    return forge.safetensors(b'{"a":{"dtype":"F32","shape":%s,"data_offsets":[0,4]}}' % shape, b'1234')
+    return files.safetensors(b'{"a":{"dtype":"F32","shape":%s,"data_offsets":[0,4]}}' % shape, b'1234')
 
 
 BAD = {
     'empty': (b'', 'unknown kind'),
     'a length and nothing': (struct.pack('<Q', 0), 'unknown kind'),
-    'header beyond the file': (forge.safetensors(b'{}', length=3), 'cut or damaged'),
-    'header of 2^64 - 1': (forge.safetensors(b'{}', length=2**64 - 1), 'at most 100000000 are allowed'),
-    'no object': (forge.safetensors(b'{"a"', length=4), "expected ':'"),
-    'text after': (forge.safetensors(b'{}x'), 'follows the closing brace'),
-    'key twice': (forge.safetensors(b'{"a":%b,"a":%b}' % ((json.dumps(one([], 0, 4)).encode(),) * 2)), 'twice'),
-    'metadata twice': (forge.safetensors(b'{"__metadata__":{},"__metadata__":{}}'), 'twice'),
-    'metadata of numbers': (forge.safetensors({'__metadata__': {'a': 1}}), 'expected a string'),
-    'unknown type': (forge.safetensors({'a': one([1], 0, 4, 'F31')}, b'1234'), 'F31'),
-    'negative': (forge.safetensors({'a': one([-1, -1], 0, 4)}, b'1234'), 'none negative'),
-    'fraction': (forge.safetensors({'a': one([1.0], 0, 4)}, b'1234'), 'integers'),
+    'header beyond the file': (files.safetensors(b'{}', length=3), 'cut or damaged'),
+    'header of 2^64 - 1': (files.safetensors(b'{}', length=2**64 - 1), 'at most 100000000 are allowed'),
+    'no object': (files.safetensors(b'{"a"', length=4), "expected ':'"),
+    'text after': (files.safetensors(b'{}x'), 'follows the closing brace'),
+    'key twice': (files.safetensors(b'{"a":%b,"a":%b}' % ((json.dumps(one([], 0, 4)).encode(),) * 2)), 'twice'),
+    'metadata twice': (files.safetensors(b'{"__metadata__":{},"__metadata__":{}}'), 'twice'),
+    'metadata of numbers': (files.safetensors({'__metadata__': {'a': 1}}), 'expected a string'),
+    'unknown type': (files.safetensors({'a': one([1], 0, 4, 'F31')}, b'1234'), 'F31'),
+    'negative': (files.safetensors({'a': one([-1, -1], 0, 4)}, b'1234'), 'none negative'),
+    'fraction': (files.safetensors({'a': one([1.0], 0, 4)}, b'1234'), 'integers'),
     'exponent': (of_shape(b'[1e0]'), 'integers'),
     'leading zero': (of_shape(b'[01]'), 'integers'),
     'trailing comma': (of_shape(b'[1,]'), 'integers'),
-    'bool': (forge.safetensors({'a': one([True], 0, 4)}, b'1234'), 'integers'),
-    'overflow to the right size': (forge.safetensors({'a': one([2**62 + 1, 4], 0, 16)}, bytes(16)), 'more than'),
-    'empty and endless': (forge.safetensors({'a': one([0, 2**62, 2**62], 0, 0)}), 'more than an array'),
-    'huge integer': (forge.safetensors({'a': one([10**30], 0, 4)}, b'1234'), 'integers'),
-    '65 axes': (forge.safetensors({'a': one([1] * 65, 0, 4)}, b'1234'), '65 axes'),
-    'wrong size': (forge.safetensors({'a': one([2], 0, 4)}, b'1234'), r"'a' has 4 bytes; F32 \[2\] takes 8"),
-    'backwards': (forge.safetensors({'a': one([0], 4, 0)}, b'1234'), r'expected \[from, to\]'),
-    'hole at the start': (forge.safetensors({'a': one([1], 4, 8)}, bytes(8)), "'a' leaves a hole"),
-    'hole': (forge.safetensors({'a': one([1], 0, 4), 'b': one([1], 8, 12)}, bytes(12)), "'b' leaves a hole"),
-    'overlap': (forge.safetensors({'a': one([2], 0, 8), 'b': one([1], 4, 8)}, bytes(8)), "'b' overlaps"),
-    'the same bytes twice': (forge.safetensors({'a': one([1], 0, 4), 'b': one([1], 0, 4)}, bytes(4)), 'overlaps'),
-    'cut': (forge.safetensors({'a': one([2], 0, 8)}, bytes(7)), 'end at byte'),
-    'appended': (forge.safetensors({'a': one([1], 0, 4)}, bytes(5)), 'something was appended'),
-    'unknown field': (forge.safetensors({'a': one([1], 0, 4) | {'x': 1}}, bytes(4)), "'x'"),
-    'missing field': (forge.safetensors({'a': {'dtype': 'F32', 'shape': []}}), 'data_offsets'),
-    'no entry': (forge.safetensors({'a': []}), "expected '{'"),
-    'not UTF-8': (forge.safetensors(b'{"\xff":{}}'), 'not valid'),
-    'half a surrogate pair': (forge.safetensors(b'{"\\ud800":{}}'), 'not valid'),
-    'control character': (forge.safetensors(b'{"a\nb":{}}'), 'not valid'),
-    'deep brackets': (forge.safetensors(b'{"a":' + b'[' * 100_000), "expected '{'"),
+    'bool': (files.safetensors({'a': one([True], 0, 4)}, b'1234'), 'integers'),
+    'overflow to the right size': (files.safetensors({'a': one([2**62 + 1, 4], 0, 16)}, bytes(16)), 'more than'),
+    'empty and endless': (files.safetensors({'a': one([0, 2**62, 2**62], 0, 0)}), 'more than an array'),
+    'huge integer': (files.safetensors({'a': one([10**30], 0, 4)}, b'1234'), 'integers'),
+    '65 axes': (files.safetensors({'a': one([1] * 65, 0, 4)}, b'1234'), '65 axes'),
+    'wrong size': (files.safetensors({'a': one([2], 0, 4)}, b'1234'), r"'a' has 4 bytes; F32 \[2\] takes 8"),
+    'backwards': (files.safetensors({'a': one([0], 4, 0)}, b'1234'), r'expected \[from, to\]'),
+    'hole at the start': (files.safetensors({'a': one([1], 4, 8)}, bytes(8)), "'a' leaves a hole"),
+    'hole': (files.safetensors({'a': one([1], 0, 4), 'b': one([1], 8, 12)}, bytes(12)), "'b' leaves a hole"),
+    'overlap': (files.safetensors({'a': one([2], 0, 8), 'b': one([1], 4, 8)}, bytes(8)), "'b' overlaps"),
+    'the same bytes twice': (files.safetensors({'a': one([1], 0, 4), 'b': one([1], 0, 4)}, bytes(4)), 'overlaps'),
+    'cut': (files.safetensors({'a': one([2], 0, 8)}, bytes(7)), 'end at byte'),
+    'appended': (files.safetensors({'a': one([1], 0, 4)}, bytes(5)), 'something was appended'),
+    'unknown field': (files.safetensors({'a': one([1], 0, 4) | {'x': 1}}, bytes(4)), "'x'"),
+    'missing field': (files.safetensors({'a': {'dtype': 'F32', 'shape': []}}), 'data_offsets'),
+    'no entry': (files.safetensors({'a': []}), "expected '{'"),
+    'not UTF-8': (files.safetensors(b'{"\xff":{}}'), 'not valid'),
+    'half a surrogate pair': (files.safetensors(b'{"\\ud800":{}}'), 'not valid'),
+    'control character': (files.safetensors(b'{"a\nb":{}}'), 'not valid'),
+    'deep brackets': (files.safetensors(b'{"a":' + b'[' * 100_000), "expected '{'"),
 }  # fmt: skip
 
 
@@ -223,8 +223,8 @@ def test_a_hostile_header_costs_less_than_twice_its_file_and_a_constant(tmp_path
     ]
     paths = [tmp_path / str(index) for index in range(len(headers))]
     for path, header in zip(paths, headers, strict=True):
-        path.write_bytes(forge.safetensors(header))
-    for header, peak in zip(headers, forge.peaks_of_opening(paths), strict=True):
+        path.write_bytes(files.safetensors(header))
+    for header, peak in zip(headers, files.peaks_of_opening(paths), strict=True):
         assert peak < 2 * len(header) + (96 << 20), header[:20]
 
 
@@ -232,7 +232,7 @@ def test_pages_of_a_dropped_array_leave_the_process(tmp_path):
     size = 64 << 20
     with open(tmp_path / 'a', 'wb') as out:
         out.write(
-            forge.safetensors({'a': one([size], 0, size, 'U8'), 'b': one([size], size, 2 * size, 'U8')})
+            files.safetensors({'a': one([size], 0, size, 'U8'), 'b': one([size], size, 2 * size, 'U8')})
         )
         out.truncate(out.tell() + 2 * size)
 

@@ -8,7 +8,8 @@ import types
 import numpy as np
 import pytest
 
-from ldm_jax.checkpoints.files import allowed, reader
+from ldm_jax.checkpoints.files import reader
+from ldm_jax.checkpoints.files.pickles import allowed
 from ldm_jax.checkpoints.files.reader import BadFile
 
 torch = pytest.importorskip('torch')
@@ -290,18 +291,18 @@ def test_torchscript_says_so(tmp_path):
 
 def test_storages_of_legacy_files_can_be_parts_of_storages(tmp_path):
     """What PyTorch before 0.4 wrote for storages that share memory: a view of the root storage."""
-    from tests.checkpoints.files import forge
+    from tests.checkpoints.files import file_builders as files
 
-    view = forge.items(forge.text('v'), forge.integer(2), forge.integer(3))
-    pid = forge.items(
-        forge.text('storage'), forge.name('torch', 'FloatStorage'), forge.text('0'), forge.text('cpu'),
-        forge.integer(6), view,
+    view = files.items(files.text('v'), files.integer(2), files.integer(3))
+    pid = files.items(
+        files.text('storage'), files.name('torch', 'FloatStorage'), files.text('0'), files.text('cpu'),
+        files.integer(6), view,
     ) + b'Q'  # fmt: skip
-    part = forge.call(
-        'torch._utils', '_rebuild_tensor', pid, forge.integer(1), forge.items(forge.integer(2)),
-        forge.items(forge.integer(1)),
+    part = files.call(
+        'torch._utils', '_rebuild_tensor', pid, files.integer(1), files.items(files.integer(2)),
+        files.items(files.integer(1)),
     )  # fmt: skip
-    raw = forge.torch_legacy(forge.program(forge.dictionary(w=part)), {'0': np.arange(6)})
+    raw = files.torch_legacy(files.program(files.dictionary(w=part)), {'0': np.arange(6)})
     (tmp_path / 'a').write_bytes(raw)
     theirs = torch.load(tmp_path / 'a', weights_only=True)['w']
     with reader.open_file(tmp_path / 'a') as file:

@@ -11,8 +11,8 @@ import pytest
 
 from ldm_jax.checkpoints.files import reader, zip_archive
 from ldm_jax.checkpoints.files.reader import BadFile
-from tests.checkpoints.files import forge
-from tests.checkpoints.files.forge import FOUR, Zip, dictionary, program, tensor
+from tests.checkpoints.files import file_builders as files
+from tests.checkpoints.files.file_builders import FOUR, Zip, dictionary, program, tensor
 
 PICKLE = program(dictionary(w=tensor()))
 DATA = FOUR.tobytes()
@@ -122,7 +122,7 @@ def overlapping():
 
 
 def nested_quine():
-    return forge.torch_zip(forge.torch_zip(PICKLE, {'0': DATA}), {'0': DATA})
+    return files.torch_zip(files.torch_zip(PICKLE, {'0': DATA}), {'0': DATA})
 
 
 FULL, PKL = 2**32 - 1, ('a/data.pkl', PICKLE)
@@ -178,8 +178,8 @@ BAD = {
     'directory size': (plain().bytes(size=10), 'does not end at'),
     'directory offset': (plain().bytes(offset=0), 'does not end at'),
     'a zip file as the pickle': (nested_quine(), 'its pickle'),
-    'big-endian': (forge.torch_zip(PICKLE, {'0': DATA}, byteorder=b'big'), "b'big'-endian"),
-    'TorchScript': (forge.torch_zip(PICKLE, {'0': DATA}, **{'constants.pkl': b'x', 'code/x.py': b''}), 'TorchScript'),
+    'big-endian': (files.torch_zip(PICKLE, {'0': DATA}, byteorder=b'big'), "b'big'-endian"),
+    'TorchScript': (files.torch_zip(PICKLE, {'0': DATA}, **{'constants.pkl': b'x', 'code/x.py': b''}), 'TorchScript'),
     'storage without its member': (Zip().add(*PKL).bytes(), "storage '0' is named and not there"),
     'storage of another size': (Zip().add(*PKL).add('a/data/0', DATA[:8]).bytes(), '8 bytes for 16'),
 }  # fmt: skip

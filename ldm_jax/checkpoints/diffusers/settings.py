@@ -1,0 +1,245 @@
+"""A diffusers folder's JSON files as settings, and settings as a folder that diffusers loads.
+
+    model_index.json                      the pipeline's class and its components
+    unet/, vae/, text_encoder/, ...       config.json of each network
+    scheduler/scheduler_config.json       schedule and parameterization
+    tokenizer/                            padding; the vocabulary
+
+A folder of one model has its config.json at the top, and its tokenizer or scheduler_config.json beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax import build
+from ldm_jax.checkpoints.diffusers import (
+    conditional_unet,
+    encoders,
+    first_stages,
+    pipelines,
+    plain_unet,
+    schedulers,
+    tokenizers,
+    writing,
+)
+from ldm_jax.checkpoints.diffusers.fields import Spec
+from ldm_jax.models import bert
+
+READERS = {
+    'UNet2DConditionModel': ('unet', conditional_unet.read),
+    'UNet2DModel': ('unet', plain_unet.read),
+    'AutoencoderKL': ('first_stage', first_stages.read_kl),
+    'VQModel': ('first_stage', first_stages.read_vq),
+    'AutoencoderTiny': ('first_stage', first_stages.read_tiny),
+    'CLIPTextModel': ('text_encoder', encoders.read_text),
+    'CLIPTextModelWithProjection': ('text_encoder', encoders.read_text),
+    'LDMBertModel': ('text_encoder', encoders.read_bert),
+    'CLIPVisionModel': ('image_encoder', encoders.read_vision),
+    'CLIPVisionModelWithProjection': ('image_encoder', encoders.read_vision),
+    'StableUnCLIPImageNormalizer': (pipelines.NORMALIZER, encoders.read_normalizer),
+}
+
+
+def read_settings(folder: str | os.PathLike[str], prediction: str | None = None) -> dict[str, Any]:
+    """The settings of a diffusers folder: of a pipeline, or of one model.
+
+    Args:
+        folder: with a model_index.json, or with the config.json of one model, or with the usual subfolders.
+        prediction: 'eps' or 'v', what the network predicts; it goes before what the scheduler says. Needed where
+            there is no scheduler and the network is like Stable Diffusion 2's, of which there are both.
+
+    Returns:
+        plain JSON data by the schema of configs/__init__.py; what the folder does not tell is left out, such as
+        the tokenizer of a BERT whose vocabulary is not bert-base-uncased's.
+
+    Raises:
+        FileNotFoundError: neither model_index.json nor a config.json is there.
+        ValueError: a component or a setting that ldm_jax does not have; the message names file, key and value.
+    """
+    if prediction not in (None, 'eps', 'v'):
+        raise ValueError(f"prediction must be 'eps', 'v' or None; got {prediction!r}.")
+    folder = pathlib.Path(folder)
+    pipeline, configs = _configs(folder)
+    xl = 'StableDiffusionXL' in pipeline or any(
+        config.get('addition_embed_type') == 'text_time' for _, config in configs.values()
+    )
+    refiner = 'text_encoder_2' in configs and 'text_encoder' not in configs
+    models: dict[str, Spec] = {}
+    places: dict[str, str] = {}
+    for name, (class_name, config) in configs.items():
+        part, spec = network(config, class_name, str(folder / name / 'config.json'), xl)
+        part = pipelines.PARTS.get(name, part)
+        if refiner and part == 'text_encoder_2':
+            part = 'text_encoder'
+        models[part], places[part] = spec, name
+    settings: dict[str, Any] = dict(models=models)
+    settings |= _tokenizers(folder, models, places)
+    settings |= _schedule(folder, models, prediction)
+    settings |= _sizes(models, {part: configs[name] for part, name in places.items()}, pipeline)
+    return settings
+
+
+def write_settings(settings: Mapping[str, Any], folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Writes all files of a diffusers folder but the weights, so that diffusers loads it as it is.
+
+    Args:
+        settings: of a model that diffusers has; one part alone makes a folder of one model.
+        folder: an existing one. Each file appears whole; those there are replaced.
+
+    Returns:
+        what the folder lacks and cannot be had from settings: 'tokenizer/vocab.txt' of BERT, and the
+        'depth_estimator' of the depth model, which `from_pretrained` takes as an argument (or None, when the
+        pipeline is called with depth maps).
+
+    Raises:
+        ValueError: diffusers cannot express a setting; the message names it, and nothing is written.
+        FileNotFoundError: there is no such folder.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'No folder {str(folder)!r}; make it first.')
+    kind = pipelines.kind_of(settings)
+    files = writing.files(settings, kind)
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + '.partial')
+        partial.write_text(text, 'utf-8')
+        partial.replace(path)
+    lacking = [] if kind.pipeline != pipelines.DEPTH else ['depth_estimator']
+    for ours, place in kind.tokenizers.items():
+        name = os.path.join(place, 'vocab.txt')
+        if settings.get(ours, {}).get('name') == 'bert' and name not in files:
+            lacking.append(name)
+    return tuple(lacking)
+
+
+def network(
+    config: Mapping[str, Any], class_name: str | None = None, where: str = 'config.json', xl: bool = False
+) -> tuple[str, Spec]:
+    """Part and spec of one network.
+
+    Args:
+        config: its config.json.
+        class_name: its class; by default the one that the config names.
+        where: what errors call the file.
+        xl: SDXL reads this text encoder.
+
+    Raises ValueError for a class or a setting that ldm_jax does not have, naming it.
+    """
+    class_name = class_name or config.get('_class_name') or config.get('architectures', [None])[0]
+    if class_name not in READERS:
+        raise build.unknown(f'network class of {where}', str(class_name), sorted(READERS))
+    part, read = READERS[class_name]
+    if read is encoders.read_text:
+        return part, read(config, where, projected=class_name == encoders.PROJECTED_TEXT, xl=xl)
+    if read is encoders.read_vision:
+        return part, read(config, where, projected=class_name == encoders.PROJECTED_VISION)
+    return part, read(config, where)
+
+
+def _configs(folder: pathlib.Path) -> tuple[str, dict[str, tuple[str, dict[str, Any]]]]:
+    """The pipeline's class ('' without), and subfolder -> (class, config.json) of its networks."""
+    index = folder / 'model_index.json'
+    if index.is_file():
+        components = _load(index)
+        pipeline, classes = components.get('_class_name', ''), {}
+        for name, value in components.items():
+            if name.startswith('_') or not isinstance(value, list) or value[:1] == [None]:
+                continue  # a note, a setting, or a component that is not there
+            if name in pipelines.PARTS:
+                classes[name] = value[1]
+            elif name not in pipelines.LEFT:
+                raise ValueError(
+                    f'{index}: the pipeline {pipeline} has {name!r} ({value[1]}), which is not supported; have '
+                    f'{sorted(pipelines.PARTS)}.'
+                )
+    elif (folder / 'config.json').is_file():
+        pipeline, classes = '', {'': None}
+    else:
+        pipeline = ''
+        classes = {name: None for name in pipelines.PARTS if (folder / name / 'config.json').is_file()}
+    if not classes:
+        raise FileNotFoundError(
+            f'No diffusers folder {str(folder)!r}: it has neither model_index.json nor config.json.'
+        )
+    found = {}
+    for name, class_name in classes.items():
+        config = _load(folder / name / 'config.json')
+        # The class that wrote the weights, which is not always the one that the pipeline asks for.
+        found[name] = config.get('_class_name') or config.get('architectures', [class_name])[0], config
+    return pipeline, found
+
+
+def _tokenizers(
+    folder: pathlib.Path, models: Mapping[str, Spec], places: Mapping[str, str]
+) -> dict[str, Spec]:
+    found = {}
+    for ours, part in pipelines.TOKENIZED.items():
+        if part not in models:
+            continue
+        place = folder / pipelines.tokenizer_folder(places[part])
+        if not any((place / name).is_file() for name in ('tokenizer_config.json', 'vocab.json', 'vocab.txt')):
+            continue
+        model = build.build('models', models[part])
+        read = tokenizers.read_bert if isinstance(model, bert.Model) else tokenizers.read_clip
+        spec = read(place, model.context_length)
+        if spec is not None:
+            found[ours] = spec
+    return found
+
+
+def _schedule(folder: pathlib.Path, models: Mapping[str, Spec], prediction: str | None) -> dict[str, Any]:
+    if 'unet' not in models:
+        return {}
+    for path in (folder / 'scheduler' / 'scheduler_config.json', folder / 'scheduler_config.json'):
+        if path.is_file():
+            schedule, said = schedulers.read(_load(path), str(path))
+            return dict(schedule=schedule, parameterization=prediction or said)
+    if prediction is None and build.build('models', models['unet']).context_width == 1024:
+        raise ValueError(
+            f'{folder} has no scheduler, and networks like this one (Stable Diffusion 2: context_width 1024) '
+            "predict eps or v. Give prediction='eps' or 'v'."
+        )
+    return dict(parameterization=prediction or 'eps')
+
+
+def _sizes(
+    models: Mapping[str, Spec], configs: Mapping[str, tuple[str, Mapping[str, Any]]], pipeline: str
+) -> dict[str, Any]:
+    """scaling_factor, latent_size, image_size and context_length, as far as the folder tells."""
+    found: dict[str, Any] = {}
+    if 'first_stage' in models:
+        class_name, config = configs['first_stage']
+        if 'unet' in models or 'scaling_factor' in config:
+            default = (
+                pipelines.UPSCALE_FACTOR if pipeline == pipelines.UPSCALE else first_stages.SCALES[class_name]
+            )
+            found['scaling_factor'] = config.get('scaling_factor', default)
+        if pipeline == pipelines.SUPER_RESOLUTION:
+            found['scaling_factor'] = 1.0  # the pipeline reads no factor
+        if 'unet' not in models and isinstance(config.get('sample_size'), int):
+            found['image_size'] = config['sample_size']
+    if 'unet' in models:
+        size = configs['unet'][1].get('sample_size')
+        if isinstance(size, int):
+            found['latent_size'] = size
+            if 'first_stage' in models:
+                found['image_size'] = size * build.build('models', models['first_stage']).downscale
+    if 'unet' in models and 'text_encoder' in models:
+        length = build.build('models', models['text_encoder']).context_length
+        if length != 77:
+            found['context_length'] = length
+    return found
+
+
+def _load(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text('utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{path} is no JSON file: {error}.') from error

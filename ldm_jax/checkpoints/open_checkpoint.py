@@ -1,0 +1,290 @@
+"""What people have, opened: a checkpoint of any kind as settings and leaves.
+
+a directory of ours        settings.json and Orbax trees
+a single file              CompVis' and Stability's .ckpt and .safetensors, a part alone, half of a tiny autoencoder
+a folder of diffusers      of a pipeline, or of one model
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ldm_jax import trees
+from ldm_jax.build import parts as build_parts
+from ldm_jax.build import unknown
+from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints.apply_layout import Imported
+from ldm_jax.checkpoints.detection import identify
+from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
+from ldm_jax.checkpoints.files import reader
+from ldm_jax.checkpoints.files.pickles import hostile
+from ldm_jax.checkpoints.files.tensor_file import TensorFile
+from ldm_jax.checkpoints.layouts import diffusers_folder, single_file
+from ldm_jax.checkpoints.layouts.rules import Layout, listed
+from ldm_jax.checkpoints.lazy_arrays import Leaves, Only, part_of
+
+Settings = dict[str, Any]
+
+ALIASES = {'vae': 'first_stage', 'te': 'text_encoder'}
+MAX_SIDECAR = 2**20  # bytes of a YAML beside a checkpoint; the published ones have two to five thousand
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a file leaves open, or offers more than one of.
+
+    prediction: 'eps' or 'v', where keys do not tell.
+    weights: 'main', or 'ema' for the moving averages that a training checkpoint may hold.
+    variant: of a diffusers folder's files, such as 'fp16'.
+    parts: which ones; all by default. 'vae' is first_stage.
+    model: settings of a named config, instead of what would be recognized.
+    """
+
+    prediction: str | None = None
+    weights: str = 'main'
+    variant: str | None = None
+    parts: tuple[str, ...] | None = None
+    model: Mapping[str, Any] | None = None
+
+    def __post_init__(self):
+        if self.prediction not in (None, 'eps', 'v'):
+            raise ValueError(f"prediction must be 'eps' or 'v'; got {self.prediction!r}.")
+        if self.weights not in ('main', 'ema'):
+            raise ValueError(f"weights must be 'main' or 'ema'; got {self.weights!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """An opened checkpoint.
+
+    Attributes:
+        kind: 'orbax', 'single file' or 'diffusers folder'.
+        settings: in the schema of configs, with the chosen parts.
+        leaves: '<part>/<path>' -> parameters; a file's are checked to be finite as they are read.
+        ignored: key of the file -> why it is left out.
+        notes: what else a report tells: which averages there are, what a pickle wanted and did not get.
+        digests: file name -> SHA-256; reads all of them.
+    """
+
+    kind: str
+    settings: Settings
+    leaves: Leaves
+    ignored: Mapping[str, str]
+    notes: Mapping[str, Any]
+    digests: Callable[[], dict[str, str]]
+
+
+@contextlib.contextmanager
+def opened(path: str, choice: Choice = Choice()) -> Iterator[Source]:
+    """The checkpoint at a path.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: it is something else, or not what its kind is supposed to be, or leaves a question open; or a
+            pickle in it would run programs if it could.
+    """
+    place = pathlib.Path(path)
+    if store.is_model(place):
+        yield _ours(place, choice)
+    elif place.is_dir():
+        with reader.open_folder(place, variant=choice.variant, parts=None) as tensors:
+            yield _folder(place, tensors, choice)
+    elif place.exists():
+        with _open_single(place) as tensors:
+            yield _single(place, tensors, choice)
+    else:
+        raise _nothing(path)
+
+
+def files(path: str, variant: str | None = None) -> list[pathlib.Path]:
+    """The files that reading a public checkpoint depends on, those of its settings included. Raises as `opened`."""
+    place = pathlib.Path(path)
+    if not place.exists():
+        raise _nothing(path)
+    if place.is_dir():
+        with reader.open_folder(place, variant=variant) as tensors:
+            return [*tensors.paths, *sorted(place.rglob('*.json')), *sorted(place.rglob('*.txt'))]
+    with _open_single(place) as tensors:
+        beside = _sidecar_path(place)
+        return [*tensors.paths, *([beside] if beside else [])]
+
+
+def chosen(parts: Sequence[str] | None, have: Sequence[str], where: str) -> tuple[str, ...]:
+    """The parts that are asked for, in the order of those there are. ValueError for one that there is not."""
+    if parts is None:
+        return tuple(have)
+    wanted = [ALIASES.get(part, part) for part in parts]
+    for part in wanted:
+        if part not in have:
+            raise unknown(f'part of {where}', part, list(have))
+    return tuple(part for part in have if part in wanted)
+
+
+def check_choice(path: str, choice: Choice) -> None:
+    """ValueError where what is chosen is not what the model directory at a path is: it leaves nothing open."""
+    found = store.open_model(path).settings.get('parameterization')
+    wrong = {
+        'prediction': choice.prediction not in (None, found),
+        'weights': choice.weights != 'main',
+        'variant': choice.variant is not None,
+        'model': choice.model is not None,
+    }
+    if any(wrong.values()):
+        names = [name for name, is_wrong in wrong.items() if is_wrong]
+        raise ValueError(
+            f'{path} is a model directory, of one set of weights and of parameterization {found!r}: leave out {names}, '
+            'or give the public checkpoint that it was converted from.'
+        )
+
+
+def _ours(path: pathlib.Path, choice: Choice) -> Source:
+    stored = store.open_model(path)
+    check_choice(str(path), choice)
+    parts = chosen(choice.parts, stored.parts, str(path))
+    return Source(
+        kind='orbax',
+        settings=_only(stored.settings, parts),
+        leaves=Only(stored, parts),
+        ignored={},
+        notes={},
+        digests=lambda: {store.CHECKSUMS: hashlib.sha256((path / store.CHECKSUMS).read_bytes()).hexdigest()},
+    )
+
+
+def _open_single(path: pathlib.Path) -> TensorFile:
+    other = reader.sibling(path)
+    if other is None:
+        tensors = reader.open_file(path)
+        reader.refuse_half(path.name, tensors.keys())
+        return tensors
+    first, second = sorted((path, other), key=lambda file: 'decoder' in file.name)
+    return reader.open_pair(first, second)
+
+
+def _single(path: pathlib.Path, tensors: TensorFile, choice: Choice) -> Source:
+    model = choice.model
+    if model is None and store.SETTINGS in tensors.metadata:
+        model = json.loads(tensors.metadata[store.SETTINGS])  # of our own export
+    settings = identify.identify(
+        tensors.specs,
+        metadata=tensors.metadata,
+        scalars=tensors.scalars,
+        read=tensors.__getitem__,
+        sidecar=_sidecar(path),
+        prediction=choice.prediction,
+        model=model,
+        name=path.name,
+    )
+    layout = single_file.layout(settings, tensors.specs, weights=choice.weights)
+    notes = {'ema': single_file.ema(settings, tensors.specs), 'weights': choice.weights}
+    return _imported('single file', path, tensors, settings, layout, choice, notes)
+
+
+def _folder(path: pathlib.Path, tensors: TensorFile, choice: Choice) -> Source:
+    if choice.weights == 'ema':
+        raise ValueError(
+            f"{path} is a diffusers folder; weights='ema' is for checkpoints of training. Name the folder's averages "
+            "by their variant, such as variant='ema', if it has them."
+        )
+    settings = (
+        dict(choice.model) if choice.model else diffusers_settings.read_settings(path, choice.prediction)
+    )
+    layout = diffusers_folder.layout(settings, tensors.specs)
+    notes = {} if choice.variant is None else {'variant': choice.variant}
+    return _imported('diffusers folder', path, tensors, settings, layout, choice, notes)
+
+
+def _imported(
+    kind: str,
+    path: pathlib.Path,
+    tensors: TensorFile,
+    settings: Settings,
+    layout: Layout,
+    choice: Choice,
+    notes: Mapping[str, Any],
+) -> Source:
+    if wanted := hostile.names(tensors.refused):
+        raise ValueError(
+            f'{path.name} is a pickle that was made to do harm: it asks for {listed(wanted)}, which no saved model '
+            'needs. Nothing of it was run, and nothing is converted. Do not open it with anything else; get the '
+            'weights from another place, as .safetensors.'
+        )
+    parts = chosen(choice.parts, list(settings['models']), path.name)
+    settings, layout = _only(settings, parts), _narrowed(layout, parts)
+    expected = {
+        name: leaf
+        for part, model in build_parts(settings).items()
+        for name, leaf in trees.named({part: trees.shapes(model)}).items()
+    }
+    try:
+        leaves = Imported(layout, tensors.__getitem__, tensors.specs, expected, finite=True)
+    except ValueError as error:
+        raise ValueError(
+            f'{path.name} is not the model that it looks like ({_named(kind, tensors)}). {error}'
+        ) from error
+    if tensors.refused:
+        notes = {**notes, 'refused': list(tensors.refused)}
+    return Source(kind, settings, leaves, leaves.ignored, notes, tensors.sha256)
+
+
+def _named(kind: str, tensors: TensorFile) -> str:
+    """The layout, as errors call it: in a single file each part has its own names."""
+    if kind != 'single file':
+        return kind
+    places = single_file.places(tensors.specs)
+    return f'{kind}: ' + ', '.join(f'{part} in {place.names} names' for part, place in places.items())
+
+
+def _only(settings: Settings, parts: Sequence[str]) -> Settings:
+    """The settings with these parts."""
+    models = {part: spec for part, spec in settings['models'].items() if part in parts}
+    return {**settings, 'models': models}
+
+
+def _narrowed(layout: Layout, parts: Sequence[str]) -> Layout:
+    """The layout with these parts; the keys of the others are left out for that reason."""
+    rules = tuple(rule for rule in layout.rules if part_of(rule.flax[0]) in parts)
+    others = {
+        key: f'of {part_of(rule.flax[0])}, which was not asked for'
+        for rule in layout.rules
+        if part_of(rule.flax[0]) not in parts
+        for key in rule.torch
+    }
+    return Layout(rules, {**layout.ignore, **others})
+
+
+def _nothing(path: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f'There is nothing at {str(path)!r}. Give a .ckpt or .safetensors file, a diffusers folder, a model '
+        'directory, a shipped model (emoji32), or the id of a repository on the Hugging Face hub (owner/name).'
+    )
+
+
+def _sidecar_path(path: pathlib.Path) -> pathlib.Path | None:
+    return next((p for p in (path.with_suffix('.yaml'), path.with_suffix('.yml')) if p.is_file()), None)
+
+
+def _sidecar(path: pathlib.Path) -> Mapping[str, Any] | None:
+    """The original code's YAML of the model, where it lies beside the file under its name."""
+    place = _sidecar_path(path)
+    if place is None:
+        return None
+    import yaml
+
+    if place.stat().st_size > MAX_SIDECAR:
+        raise ValueError(
+            f'{place} has {place.stat().st_size} bytes; a YAML of a model has some thousands. Remove it.'
+        )
+    try:
+        found = yaml.safe_load(place.read_text('utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f'{place} is no YAML: {error}. Mend or remove it.') from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f'{place} holds a {type(found).__name__}, no settings. Mend or remove it.')
+    return found

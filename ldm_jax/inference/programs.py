@@ -1,0 +1,216 @@
+"""The compiled half of a pipeline: one program for each shape, whatever the numbers.
+
+A `Job` is everything that a run of the sampler is told. Prompts, seeds, guidance, levels, their number and the
+sampler's knobs are arrays in it, so that changing them compiles nothing; shapes, the sampler's class and what is left
+out (None) are the program. `begin` and `advance` make a run in one piece or in several, for progress and previews.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ldm_jax.diffusion import parameterization
+from ldm_jax.diffusion.denoiser import denoiser, on_schedule
+from ldm_jax.diffusion.inpainting import MaskedSampler, masked_denoiser
+from ldm_jax.diffusion.prng import PHILOX
+from ldm_jax.diffusion.sampling import walk
+from ldm_jax.inference import guidance as guides
+from ldm_jax.inference.guidance import Guide
+from ldm_jax.inference.model import Params, Parts
+from ldm_jax.types import Array, Cond, NoiseLevel, PyTree, Sampler, Solver
+
+
+@struct.dataclass
+class KnownRegion:
+    """What inpainting keeps of an image; see diffusion.blending."""
+
+    known: Array  # [B, h, w, Z]
+    mask: Array  # [B, h, w, 1], 1 where latents are made anew
+    noise: Array  # [B, h, w, Z]
+    by: str = struct.field(pytree_node=False, default='step')  # or 'x0'
+
+
+@struct.dataclass
+class Images:
+    """What belongs to each image: the first axis of every leaf is that of the B images."""
+
+    x: Array  # [B, h, w, Z] at the first level
+    keys: Array  # uint32 [B, 2], the data of PRNG keys: of the noise that samplers add
+    conds: tuple[Cond, ...]
+    guide: Guide
+    kept: KnownRegion | None = None
+    sampler: Sampler | None = None  # with knobs [B], in place of the shared one
+
+
+@struct.dataclass
+class Job:
+    """A run of the sampler."""
+
+    images: Images
+    levels: NoiseLevel  # leaves [S + 1], padded
+    num_steps: Array  # [] of those that are walked
+    sampler: Sampler | Solver
+    interval: tuple[Array, Array] | None = None  # of sigma / alpha, where there is guidance
+    cfg_zero_share: Array | None = (
+        None  # share of flow matching's time without a movement, where there is guidance
+    )
+    percentile: Array | None = None  # of dynamic thresholding
+
+
+def begin(parts: Parts, params: Params, job: Job) -> PyTree:
+    """The carry of a run before its first step: x [B, h, w, Z] and the sampler's memory."""
+
+    def one(images, sampler):
+        if hasattr(sampler, 'solve'):
+            return images.x, ()
+        return images.x, sampler.init(images.x, job.levels, job.num_steps)
+
+    return _each(one, job)
+
+
+def advance(parts: Parts, params: Params, job: Job, carry: PyTree, start: Array, stop: Array) -> PyTree:
+    """Steps number start to stop - 1; of a Solver, whose steps are its own, the whole run."""
+
+    def one(images, sampler, carry):
+        def predict(cond, part='unet'):
+            return denoiser(parts.network(params, part), prediction, cond)
+
+        prediction = parameterization.named(parts.parameterization)
+        found = guides.denoiser(
+            images.guide,
+            predict,
+            images.conds,
+            prediction,
+            worse=functools.partial(predict, part='weak_model'),
+            interval=job.interval,
+            cfg_zero_share=job.cfg_zero_share,
+            percentile=job.percentile,
+        )
+        found = on_schedule(found, parts.schedule)
+        keys, kept = jax.random.wrap_key_data(images.keys, impl=PHILOX), images.kept
+        if hasattr(sampler, 'solve'):
+            found = found if kept is None else masked_denoiser(found, kept.known, kept.mask)
+            return sampler.solve(found, carry[0], job.levels, job.num_steps, keys), ()
+        if kept is not None and kept.by == 'x0':
+            found = masked_denoiser(found, kept.known, kept.mask)
+        elif kept is not None:
+            sampler = MaskedSampler(sampler, kept.known, kept.mask, kept.noise)
+        return walk(sampler, found, carry, job.levels, keys, start, stop)
+
+    return _each(one, job, carry)
+
+
+def _each(one: Callable[..., PyTree], job: Job, *carry: PyTree) -> PyTree:
+    """one(images, sampler, *carry), image by image where the sampler's knobs are each image's own."""
+    if job.images.sampler is None:
+        return one(job.images, job.sampler, *carry)
+
+    def alone(images, *carry):
+        batch = jax.tree.map(lambda a: a[None], images.replace(sampler=None))
+        return one(batch, images.sampler, *carry)
+
+    return jax.vmap(alone)(job.images, *carry)
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """Jitted functions of one model on some devices, with the batch spread over them.
+
+    Each device runs the program of its own share, with nothing to say to the others, so that an image does not
+    depend on how many there are. Compiled programs are kept for as long as this object.
+    """
+
+    parts: Parts
+    devices: tuple[jax.Device, ...]
+
+    @functools.cached_property
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), ('data',))
+
+    def place(self, params: Params) -> Params:
+        """The parameters on every device."""
+        return jax.device_put(params, NamedSharding(self._mesh, PartitionSpec()))
+
+    def shares(self, batch: int) -> int:
+        """The least multiple of the number of devices that holds so many images."""
+        return -(-batch // len(self.devices)) * len(self.devices)
+
+    def begin(self, params: Params, job: Job) -> PyTree:
+        """`begin` of this module; the leaves of the carry get a first axis of the devices."""
+        return self._begin(params, job.images, job.replace(images=None))
+
+    def advance(self, params: Params, job: Job, carry: PyTree, start: int, stop: int) -> PyTree:
+        """`advance` of this module, on such carries."""
+        return self._advance(
+            params, job.images, job.replace(images=None), carry, np.int32(start), np.int32(stop)
+        )
+
+    def latents(self, carry: PyTree) -> np.ndarray:
+        """The latents [B, h, w, Z] of a carry."""
+        x = np.asarray(carry[0])
+        return x.reshape(-1, *x.shape[-3:])
+
+    def map(self, function: Callable[..., PyTree], params: Params, *batches: PyTree) -> PyTree:
+        """function(parts, params, *batches) of images' arrays [B, ...] to such arrays, spread over the devices.
+
+        function: a plain function of a module, or a method of Parts, by which its program is kept.
+        """
+        batch = len(jax.tree.leaves(batches)[0])
+        padded = jax.tree.map(lambda a: pad(a, self.shares(batch)), batches)
+        return jax.tree.map(lambda a: np.asarray(a)[:batch], self._mapped(function)(params, padded))
+
+    @functools.cached_property
+    def _begin(self) -> Callable[..., PyTree]:
+        def run(params, images, shared):
+            return _stacked(begin(self.parts, params, shared.replace(images=images)))
+
+        return self._spread(run, (False, True, False))
+
+    @functools.cached_property
+    def _advance(self) -> Callable[..., PyTree]:
+        def run(params, images, shared, carry, start, stop):
+            carry = jax.tree.map(lambda a: a[0], carry)
+            return _stacked(advance(self.parts, params, shared.replace(images=images), carry, start, stop))
+
+        return self._spread(run, (False, True, False, True, False, False))
+
+    def _mapped(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        if function not in self._maps:
+
+            def run(params, batches):
+                return function(self.parts, params, *batches)
+
+            self._maps[function] = self._spread(run, (False, True))
+        return self._maps[function]
+
+    @functools.cached_property
+    def _maps(self) -> dict[Callable[..., PyTree], Callable[..., PyTree]]:
+        return {}
+
+    def _spread(self, run: Callable[..., PyTree], batched: tuple[bool, ...]) -> Callable[..., PyTree]:
+        """run, jitted, on each device's share of the arguments that are batched."""
+        specs = tuple(PartitionSpec('data') if b else PartitionSpec() for b in batched)
+        # Devices hold copies of the parameters and never talk, so there is nothing to check.
+        return jax.jit(
+            jax.shard_map(
+                run, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec('data'), check_vma=False
+            )
+        )
+
+
+def pad(a: Array, size: int) -> np.ndarray:
+    """An array [B, ...] with its last row repeated to [size, ...]."""
+    a = np.asarray(a)
+    return a if len(a) == size else np.concatenate([a, np.repeat(a[-1:], size - len(a), axis=0)])
+
+
+def _stacked(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda a: jnp.asarray(a)[None], tree)

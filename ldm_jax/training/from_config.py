@@ -1,0 +1,109 @@
+"""From a config, as plain data, to what the loop runs, and from its result to a model.
+
+The schema is in configs/__init__.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from ldm_jax.build import build, parts
+from ldm_jax.data import pipeline
+from ldm_jax.training import ema, job, optimizer
+from ldm_jax.training.loop import Run
+from ldm_jax.training.parallel import distributed
+from ldm_jax.types import PyTree
+
+SHARED = ('tokenizer', 'tokenizer_2', 'scaling_factor')  # settings that a trained part brings with it
+FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
+
+
+def stage(
+    config: Mapping[str, Any], load: Callable[[str, Sequence[str]], Any], source: Any = None
+) -> tuple[Any, dict[str, Any]]:
+    """The stage of a config, and the settings that its exported model will carry.
+
+    load: (model, parts) -> its settings and the params of the parts, which checkpoints.loading.load is.
+    source: the data, where they were encoded (data/latents.py): what their scale is and what the empty text became.
+
+    pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change).
+    initial: a model to train on from: its settings are the config's where that says nothing.
+
+    Raises ValueError or FileNotFoundError for what there is not.
+    """
+    first_stage = config['stage']['name'] == 'first_stage'
+    diffusion = config['stage']['name'] == 'latent_diffusion'
+    models, settings, frozen, initial = {}, {}, {}, {}
+    for part, taken in config.get('pretrained', {}).items():
+        fields = {'model': taken} if isinstance(taken, str) else dict(taken)
+        loaded = load(fields.pop('model'), [part])
+        models[part] = loaded.settings['models'][part] | fields
+        settings |= {key: loaded.settings[key] for key in SHARED if key in loaded.settings}
+        frozen |= loaded.params
+    trained = config.get('models', {})
+    if 'initial' in config:
+        loaded = load(config['initial'], ['first_stage'] if first_stage else list(trained))
+        initial = loaded.params
+        trained = {part: loaded.settings['models'].get(part, {}) | spec for part, spec in trained.items()}
+        kept = SHARED if first_stage else loaded.settings.keys() - {'models'}
+        settings |= {key: loaded.settings[key] for key in kept if key in loaded.settings}
+    if hasattr(source, 'manifest') and source.manifest['settings'].get('scaling_factor') is not None:
+        settings['scaling_factor'] = source.manifest['settings']['scaling_factor']
+    settings |= {key: config[key] for key in ('schedule', *SHARED) if config.get(key) is not None}
+    settings['models'] = models | trained
+    fields = parts(settings)
+    fields |= {key: build(family, settings[key]) for key, family in FAMILIES.items() if key in settings}
+    spec = dict(config['stage'])
+    if first_stage:
+        fields = {part: fields[part] for part in settings['models']} | {'pretrained': frozen | initial}
+    if diffusion:
+        fields |= {'frozen': frozen, 'initial': initial, 'null': getattr(source, 'null', {})}
+        fields |= {key: settings[key] for key in ('scaling_factor', 'latent_size') if key in settings}
+        if 'initial' in config:
+            known = {key: settings[key] for key in ('parameterization', 'loss') if key in settings}
+            spec['objective'] = known | spec.get('objective', {})
+    return build('training.stages', {**fields, **spec}), settings
+
+
+def work(config: Mapping[str, Any], stage: Any, run: Run) -> job.Job:
+    """The job of training a stage as the config says.
+
+    A discriminator's optimizer is that of the config with the fields of discriminator_optimizer, and its learning
+    rate begins when the adversary does.
+
+    Raises ValueError for settings that do not exist.
+    """
+    fields = dict(config['optimizer'])
+    tx = optimizer.optimizer(run.num_steps, run.batch_size, **fields)
+    discriminator_tx = None
+    if getattr(stage, 'discriminator', None) is not None:
+        steps = max(1, run.num_steps - stage.disc_start)
+        fields |= config.get('discriminator_optimizer', {})
+        fields['warmup_steps'] = min(fields.get('warmup_steps', 0), steps - 1)
+        discriminator_tx = optimizer.optimizer(steps, run.batch_size, **fields)
+    decays = {name: ema.named(spec) for name, spec in run.ema.items()}
+    return job.of_stage(stage, tx, decays, run.accumulate, discriminator_tx)
+
+
+def export(
+    config: Mapping[str, Any],
+    stage: Any,
+    settings: Mapping[str, Any],
+    params: PyTree,
+    examples: pipeline.Examples,
+    save: Callable[[dict[str, Any], dict[str, PyTree], str], None],
+) -> None:
+    """Saves the model of a stage's parameters, its own and the frozen ones, with what is measured on its examples.
+
+    settings: those of `stage`.
+    save: (settings, params, dtype) to disk, which checkpoints.store.save_model does at a path.
+    """
+    measured, params = stage.export(params, pipeline.in_order(examples, config['run']['batch_size']))
+    # Not those of the loss.
+    models = {part: spec for part, spec in settings['models'].items() if part in params}
+    dtype = config.get('export', {}).get('dtype', 'float32')
+    settings = settings | {'models': models} | measured
+    distributed.apart(save, settings, jax.device_get(params), dtype)

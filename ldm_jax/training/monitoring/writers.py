@@ -1,0 +1,233 @@
+"""Where metrics and images go: files of the workdir always, TensorBoard and Weights & Biases when asked for.
+
+A run that is resumed at step n writes its steps after n once more. The file of JSON lines drops them first, so no
+line is doubled; TensorBoard is told to hide them; Weights & Biases goes on in the run that the workdir names, where
+the later value of a step is the one that counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ldm_jax.build import unknown
+from ldm_jax.images import save_png, to_uint8
+
+Scalars = Mapping[str, Any]  # name -> float, or a list of them; NaN where there is no value
+
+METRICS, IMAGES = 'metrics.jsonl', 'images'
+
+
+class Writer(Protocol):
+    """Takes what a run has to show."""
+
+    def scalars(self, step: int, values: Scalars) -> None: ...
+
+    def image(self, step: int, name: str, sheet: np.ndarray) -> None: ...  # [H, W, 3], in [-1, 1]
+
+    def close(self) -> None: ...
+
+
+def build(
+    specs: Sequence[str | Mapping[str, Any]], root: pathlib.Path, step: int, config: Mapping[str, Any]
+) -> Writer:
+    """All the writers of a run as one.
+
+    Args:
+        specs: 'tensorboard', 'wandb', or dict(name='wandb', **settings).
+        root: of the workdir.
+        step: the one from which the run goes on; what was written for later ones is void.
+        config: of the run, as plain data, for back-ends that show it.
+
+    Raises:
+        ValueError: no such writer or setting.
+        ModuleNotFoundError: its package is not installed; the message says how to install it.
+    """
+    chosen = [(KINDS[name], settings) for name, settings in map(parsed, specs)]
+    return All([Files(root, step), *(kind(root, step, config, **settings) for kind, settings in chosen)])
+
+
+def parsed(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and settings of one spec. Raises ValueError when there is no such writer, or setting of it."""
+    settings = {'name': spec} if isinstance(spec, str) else dict(spec)
+    name = settings.pop('name', None)
+    if name not in KINDS:
+        raise unknown('writer', str(name), list(KINDS))
+    if settings and KINDS[name] is TensorBoard:
+        raise ValueError(f'The writer tensorboard has no settings; got {settings}.')
+    return name, settings
+
+
+class All:
+    """Several writers as one."""
+
+    def __init__(self, writers: list[Writer]):
+        self._writers = writers
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        for writer in self._writers:
+            writer.scalars(step, values)
+
+    def image(self, step: int, name: str, sheet: np.ndarray) -> None:
+        for writer in self._writers:
+            writer.image(step, name, sheet)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+class Nothing:
+    """Writes nowhere: what the hosts after the first have."""
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        pass
+
+    def image(self, step: int, name: str, sheet: np.ndarray) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Files:
+    """metrics.jsonl, a JSON object a line, null where there is no number, and images/<step>_<name>.png."""
+
+    def __init__(self, root: pathlib.Path, step: int):
+        self._root = root
+        path = root / METRICS
+        kept = [line for line in read_metrics(root) if line['step'] <= step]
+        partial = path.with_name(path.name + '.partial')
+        partial.write_text(''.join(map(_line, kept)))
+        partial.replace(path)
+        self._log = open(path, 'a')  # noqa: SIM115 (open for the whole run)
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        self._log.write(_line({'step': step, **values}))
+        self._log.flush()
+
+    def image(self, step: int, name: str, sheet: np.ndarray) -> None:
+        folder = self._root / IMAGES
+        folder.mkdir(exist_ok=True)
+        save_png(folder / f'{step:07}_{name}.png', sheet, scale=2)
+
+    def close(self) -> None:
+        self._log.close()
+
+
+class TensorBoard:
+    """Event files in workdir/tensorboard, through tensorboardX, which needs no TensorFlow."""
+
+    def __init__(self, root: pathlib.Path, step: int, config: Mapping[str, Any]):
+        try:
+            from tensorboardX import SummaryWriter
+        except ModuleNotFoundError as error:
+            raise _missing('tensorboard', 'tensorboardX', error) from None
+        # What lies after the step that the run goes on from is hidden by TensorBoard. The suffix keeps a restart
+        # within the same second from overwriting the file.
+        self._writer = SummaryWriter(
+            str(root / 'tensorboard'), purge_step=step + 1 if step else None, filename_suffix=f'.{step}'
+        )
+        if not step:
+            self._writer.add_text('config', f'<pre>{json.dumps(config, indent=2)}</pre>', 0)
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        for name, value in _flat(values).items():
+            self._writer.add_scalar(name, value, step)
+
+    def image(self, step: int, name: str, sheet: np.ndarray) -> None:
+        self._writer.add_image(name, to_uint8(sheet), step, dataformats='HWC')
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of wandb, whose id is kept in workdir/wandb_id so that resuming goes on in it.
+
+    settings: those of wandb.init, such as project, entity, name, tags, mode='offline'.
+    """
+
+    def __init__(self, root: pathlib.Path, step: int, config: Mapping[str, Any], **settings: Any):
+        try:
+            import wandb
+        except ModuleNotFoundError as error:
+            raise _missing('wandb', 'wandb', error) from None
+        path = root / 'wandb_id'
+        if not path.exists():
+            path.write_text(uuid.uuid4().hex)
+        self._wandb = wandb
+        self._run = wandb.init(
+            id=path.read_text(), resume='allow', dir=str(root), config=dict(config), **settings
+        )
+        # wandb's own step counter refuses to go back to a step; against a metric it may.
+        self._run.define_metric('step')
+        self._run.define_metric('*', step_metric='step')
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        self._run.log({'step': step, **_flat(values)})
+
+    def image(self, step: int, name: str, sheet: np.ndarray) -> None:
+        self._run.log({'step': step, name: self._wandb.Image(to_uint8(sheet))})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+KINDS = {'tensorboard': TensorBoard, 'wandb': WeightsAndBiases}
+
+
+def read_metrics(root: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl as dicts, null as NaN; a last line that a kill cut short is left out."""
+    path = root / METRICS
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append({name: _number(value) for name, value in json.loads(text).items()})
+        except ValueError:
+            break
+    return lines
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    return math.nan if value is None else value
+
+
+def _line(values: Scalars) -> str:
+    def plain(value):
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        # JSON has no NaN and no infinity.
+        return value if isinstance(value, int) or math.isfinite(value) else None
+
+    return json.dumps({name: plain(value) for name, value in values.items()}, allow_nan=False) + '\n'
+
+
+def _flat(values: Scalars) -> dict[str, float]:
+    """Entries of lists as scalars 'name/0', 'name/1', ...; what is not finite is left out."""
+    flat = {}
+    for name, value in values.items():
+        items = (
+            {f'{name}/{i}': item for i, item in enumerate(value)}
+            if isinstance(value, list)
+            else {name: value}
+        )
+        flat |= {key: item for key, item in items.items() if math.isfinite(item)}
+    return flat
+
+
+def _missing(writer: str, package: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    return ModuleNotFoundError(
+        f'run.writers.{writer} needs {package} ({error}): pip install "{package}", or leave the writer out.',
+        name=error.name,
+    )

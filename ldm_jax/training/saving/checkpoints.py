@@ -1,0 +1,337 @@
+"""The states of a run on disk: written beside the training, whole or absent, verified when they are read.
+
+    checkpoints/<step>/state     an Orbax tree of the state's leaves
+    checkpoints/<step>/record    shape, dtype and checksum of each leaf, and what the caller adds
+    checkpoints/deleted/         steps on their way out: renamed first, so that no listed step is half removed
+    checkpoints/damaged/         steps that could not be read, set aside by name
+
+A step is written under a temporary name and renamed when it is whole. Orbax notices a missing file but no flipped
+bit; the checksums do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers
+
+from ldm_jax import trees
+from ldm_jax.training.saving.checksums import checksums
+from ldm_jax.types import Array, PyTree
+
+DELETED, DAMAGED = 'deleted', 'damaged'
+
+
+class Damaged(ValueError):
+    """A stored state is not what was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A state as it was after `step` updates, and what was stored with it."""
+
+    step: int
+    state: PyTree
+    extra: dict[str, Any]
+
+
+class Checkpoints:
+    """The steps of one folder. A context manager: leaving it waits for the last write.
+
+    Args:
+        folder: made if need be. What killed runs left unfinished in it is removed.
+        keep: how many of the newest steps stay.
+        keep_every: multiples of this stay for good.
+    """
+
+    def __init__(self, folder: pathlib.Path, keep: int = 2, keep_every: int | None = None):
+        self.folder = pathlib.Path(folder).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            for path in unfinished(self.folder):
+                shutil.rmtree(path, ignore_errors=True)
+        managers = checkpoint_managers
+        policies = [managers.LatestN(keep)]
+        if keep_every is not None:
+            policies.append(managers.EveryNSteps(keep_every))
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=managers.AnyPreservationPolicy(policies),
+                todelete_subdir=DELETED,
+                enable_should_save_is_saving_in_progress_check=False,
+            ),
+        )
+        self._writing: int | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Those that are whole, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: PyTree, extra: Mapping[str, Any] | None = None) -> None:
+        """Starts writing a state; returns when its buffers may be overwritten. A step that exists is left alone.
+
+        Args:
+            step: its number of updates.
+            state: any pytree of arrays and PRNG keys, on any number of devices.
+            extra: plain JSON data that `restore` gives back.
+        """
+        self._manager.wait_until_finished()
+        if step in self._manager.all_steps():
+            return
+        if jax.process_index() == 0:
+            shutil.rmtree(self.folder / DELETED, ignore_errors=True)
+        leaves = _plain(state)
+        sums = checksums(leaves)
+        record = {
+            'arrays': {
+                name: {'shape': list(leaf.shape), 'dtype': str(leaf.dtype), 'checksum': sums[name]}
+                for name, leaf in leaves.items()
+            },
+            'keys': _keys(state),
+            'extra': dict(extra or {}),
+        }
+        # A copy: it is written while the caller goes on and changes his.
+        record = json.loads(json.dumps(record))
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(traverse_util.unflatten_dict(leaves, sep='/')),
+            record=ocp.args.JsonSave(record | {'crc32': _crc32(record)}),
+        )
+        self._manager.save(step, args=items, force=True)
+        self._writing = step
+
+    def written(self) -> int | None:
+        """The step whose write has ended since this was last asked; None if there is none."""
+        if self._writing is None or self._manager.is_saving_in_progress():
+            return None
+        return self.wait()
+
+    def wait(self) -> int | None:
+        """As `written`, but waits for the write that is under way. Raises what made it fail."""
+        self._manager.wait_until_finished()
+        step, self._writing = self._writing, None
+        return step
+
+    def restore(self, like: PyTree) -> Restored | None:
+        """The newest step that is what was written; None when there are no steps.
+
+        A damaged step is named, set aside in `damaged/`, and the one before it taken.
+
+        Args:
+            like: what the state looks like: its structure, with arrays or ShapeDtypeStructs for leaves. Each
+                leaf is read onto the sharding of its like, whatever devices it was written from.
+
+        Raises:
+            Damaged: no step can be read. Nothing has been moved.
+            ValueError: the steps are of a state with other leaves.
+        """
+        passed: dict[int, str] = {}
+        for step in reversed(self.steps()):
+            try:
+                restored, error = self._read(step, like), None
+            except Damaged as found:
+                restored, error = None, str(found)
+            if _any_process(error is not None):
+                passed[step] = error or 'another process could not read it'
+                continue
+            self._set_aside(passed)
+            return restored
+        if passed:
+            raise Damaged(
+                f'No checkpoint in {self.folder} can be read: {passed}. Train in another workdir, or remove that '
+                'folder to start anew.'
+            )
+        return None
+
+    def _read(self, step: int, like: PyTree) -> Restored:
+        record = read_record(self.folder / str(step))
+        wanted = _plain(like)
+        _check_leaves(self.folder / str(step), record['arrays'], wanted)
+        targets = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding(leaf))
+            for name, leaf in wanted.items()
+        }
+        leaves = _leaves(functools.partial(self._restore, step), targets)
+        _verify(step, leaves, record['arrays'])
+        return Restored(step, _typed(leaves, like, record['keys']), record['extra'])
+
+    def _restore(self, step: int, tree: PyTree) -> PyTree:
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(tree))
+        return self._manager.restore(step, args=items)['state']
+
+    def _set_aside(self, passed: Mapping[int, str]) -> None:
+        for step, error in passed.items():
+            target = self.folder / DAMAGED / str(step)
+            print(f'checkpoint {step} is passed over and moved to {target}: {error}', flush=True)
+            if jax.process_index() == 0:
+                target.parent.mkdir(exist_ok=True)
+                while target.exists():
+                    target = target.with_name(target.name + '_')
+                (self.folder / str(step)).rename(target)
+        if passed:
+            if jax.process_count() > 1:
+                multihost_utils.sync_global_devices('damaged checkpoints set aside')
+            self._manager.reload()
+
+
+def unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Folders that a killed run left half written or half removed."""
+    return [
+        path for path in folder.iterdir() if path.name == DELETED or ocp.path.step.is_path_temporary(path)
+    ]
+
+
+def inspect(folder: pathlib.Path) -> dict[int, str | None]:
+    """Every listed step and what is wrong with it, None if it is what was written; changes nothing."""
+    found: dict[int, str | None] = {}
+    for step in listed(folder):
+        try:
+            read_some(pathlib.Path(folder) / str(step))
+            found[step] = None
+        except Damaged as error:
+            found[step] = str(error)
+    return found
+
+
+def listed(folder: pathlib.Path) -> list[int]:
+    """The steps of a folder that no process needs to have open, in order."""
+    return sorted(int(path.name) for path in pathlib.Path(folder).glob('*') if path.name.isdecimal())
+
+
+def read_some(directory: pathlib.Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Array]:
+    """The leaves of one step whose paths are wanted, verified, on the first device. Raises Damaged."""
+    entries = {name: entry for name, entry in read_record(directory)['arrays'].items() if wanted(name)}
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    targets = {
+        name: jax.ShapeDtypeStruct(tuple(entry['shape']), np.dtype(entry['dtype']), sharding=here)
+        for name, entry in entries.items()
+    }
+
+    def restore(tree):
+        options = ocp.checkpoint_utils.construct_restore_args(tree)
+        restore = ocp.args.PyTreeRestore(tree, options, partial_restore=True)
+        with ocp.PyTreeCheckpointer() as reader:
+            return reader.restore((directory / 'state').absolute(), restore)
+
+    leaves = _leaves(restore, targets)
+    _verify(directory.name, leaves, entries)
+    return leaves
+
+
+def read_record(directory: pathlib.Path) -> dict[str, Any]:
+    """What was stored with the state of one step. Raises Damaged."""
+    path = directory / 'record' / 'metadata'
+    try:
+        record = json.loads(path.read_bytes())
+        right = record.pop('crc32') == _crc32(record)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise Damaged(f'{path} cannot be read ({error!r})') from error
+    if not right:
+        raise Damaged(f'{path} is not what was written')
+    return record
+
+
+def _plain(state: PyTree) -> dict[str, Any]:
+    """Leaves by path, PRNG keys as the integers they are."""
+    leaves = {}
+    for name, leaf in trees.named(state).items():
+        if _is_key(leaf):
+            if isinstance(leaf, jax.ShapeDtypeStruct):
+                data = jax.eval_shape(jax.random.key_data, leaf)
+                leaf = data.update(sharding=leaf.sharding)
+            else:
+                leaf = jax.random.key_data(leaf)
+        leaves[name] = leaf
+    return leaves
+
+
+def _typed(leaves: Mapping[str, Array], like: PyTree, keys: Mapping[str, str]) -> PyTree:
+    """The inverse of _plain."""
+    found = [
+        jax.random.wrap_key_data(leaves[name], impl=keys[name]) if name in keys else leaves[name]
+        for name in trees.named(like)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), found)
+
+
+def _keys(state: PyTree) -> dict[str, str]:
+    """The kind of each leaf that is a PRNG key."""
+    return {
+        name: str(jax.random.key_impl(leaf)) for name, leaf in trees.named(state).items() if _is_key(leaf)
+    }
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _sharding(leaf: Any) -> jax.sharding.Sharding:
+    sharding = getattr(leaf, 'sharding', None)
+    return sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _leaves(
+    restore: Callable[[PyTree], PyTree], targets: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, Array]:
+    """What Orbax makes of targets by path."""
+    try:
+        return trees.named(restore(traverse_util.unflatten_dict(dict(targets), sep='/')))
+    except (
+        ValueError,
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:  # each seen from damaged files
+        raise Damaged(f'its state cannot be read: {str(error).partition(chr(10))[0][:300]}') from error
+
+
+def _verify(step: int | str, leaves: Mapping[str, Array], entries: Mapping[str, Any]) -> None:
+    wrong = [name for name, value in checksums(leaves).items() if value != entries[name]['checksum']]
+    if wrong:
+        raise Damaged(f'{len(wrong)} arrays of step {step} are not what was written, such as {wrong[0]}')
+
+
+def _check_leaves(directory: pathlib.Path, entries: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    ours = {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in wanted.items()}
+    theirs = {name: (entry['shape'], entry['dtype']) for name, entry in entries.items()}
+    differing = {
+        name: (theirs.get(name, 'absent'), ours.get(name, 'absent'))
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    }
+    if differing:
+        some = dict(list(differing.items())[:5])
+        raise ValueError(
+            f'{directory} is a state with other arrays than this run has; {len(differing)} differ, such as (stored, '
+            f'wanted): {some}. Resume with the config and the version that wrote it, or choose another workdir.'
+        )
+
+
+def _crc32(record: Mapping[str, Any]) -> str:
+    return f'{zlib.crc32(json.dumps(record, sort_keys=True).encode()):08x}'
+
+
+def _any_process(flag: bool) -> bool:
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
