@@ -43,12 +43,32 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: no such family, module or field; the message lists what there is.
     """
-    if family not in CLASSES:
-        raise ValueError(f'No family {family!r}; have {sorted(CLASSES)}.')
     settings = {key: _setting(family, key, value) for key, value in spec.items()}
     name = settings.pop('name', None)
     if name is None:
         raise ValueError(f"A {family} spec needs a 'name'; got {dict(spec)}. Have {names(family)}.")
+    made = component(family, name)
+    declared = [
+        field for field in dataclasses.fields(made) if field.init and field.name not in ('parent', 'name')
+    ]
+    fields = [field.name for field in declared]
+    for key in settings:
+        if key not in fields:
+            raise unknown(f'field of {family}/{name}', key, fields)
+    missing = [
+        field.name
+        for field in declared
+        if field.default is field.default_factory is dataclasses.MISSING and field.name not in settings
+    ]
+    if missing:
+        raise ValueError(f'{family}/{name} needs {missing}; got {sorted(settings)}.')
+    return made(**settings)
+
+
+def component(family: str, name: str) -> type:
+    """The class of a component. Raises ValueError for an unknown family or name; the message lists what there is."""
+    if family not in CLASSES:
+        raise ValueError(f'No family {family!r}; have {sorted(CLASSES)}.')
     try:
         module = _module(family, name)
     except ModuleNotFoundError as error:
@@ -59,12 +79,7 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
         raise unknown(f'{family} module', name, names(family)) from None
     if not hasattr(module, CLASSES[family]):
         raise unknown(f'{family} module', name, names(family))
-    component = getattr(module, CLASSES[family])
-    fields = [f.name for f in dataclasses.fields(component) if f.init and f.name not in ('parent', 'name')]
-    for key in settings:
-        if key not in fields:
-            raise unknown(f'field of {family}/{name}', key, fields)
-    return component(**settings)
+    return getattr(module, CLASSES[family])
 
 
 def parts(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,9 @@ class Parser(argparse.ArgumentParser):
         self._overrides = overrides
         if compiles:
             self.add_argument(
-                '--no_cache', action='store_true', help='compile anew, and keep nothing of it for the next start'
+                '--no_cache',
+                action='store_true',
+                help='compile anew, and keep nothing of it for the next start',
             )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
@@ -71,6 +73,19 @@ class Parser(argparse.ArgumentParser):
             return f'unexpected argument {argument!r}'
         near = difflib.get_close_matches(flag, list(self._option_string_actions), n=1)
         return f'unknown flag {flag}' + (f'; did you mean {near[0]}?' if near else '')
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """The type of a flag that takes whole numbers from `low` on."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f'must be at least {low}; got {value}')
+        return value
+
+    number.__name__ = 'whole number'  # argparse names it: invalid whole number value
+    return number
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:

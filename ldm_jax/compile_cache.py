@@ -26,7 +26,9 @@ LIMIT = 8 * 2**30  # bytes: the programs that were used longest ago are removed 
 PATIENCE = 1.5  # seconds until a compilation is told of
 EVERY = 15.0  # seconds between its lines
 TIMES = 'times.json'
-LOWERING, COMPILING = (f'/jax/core/compile/{name}_duration' for name in ('jaxpr_to_mlir_module', 'backend_compile'))
+LOWERING, COMPILING = (
+    f'/jax/core/compile/{name}_duration' for name in ('jaxpr_to_mlir_module', 'backend_compile')
+)
 RATIO = 45.0  # time of compiling over that of lowering, where nothing has been compiled yet
 
 
@@ -71,7 +73,7 @@ def private(folder: pathlib.Path) -> pathlib.Path:
         if found.st_uid not in (os.getuid(), 0) or (shared and not sticky):
             raise PermissionError(
                 f'others can write {path}, and who writes compiled programs runs code; '
-                f"chmod go-w it, set LDM_JAX_CACHE to a folder of your own, or give --no_cache"
+                f'chmod go-w it, set LDM_JAX_CACHE to a folder of your own, or give --no_cache'
             )
     return folder
 
@@ -82,7 +84,10 @@ def _machine() -> str:
         lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
         lines = []
-    kind = [next((line for line in lines if line.startswith(word)), '') for word in ('model name', 'flags', 'Features')]
+    kind = [
+        next((line for line in lines if line.startswith(word)), '')
+        for word in ('model name', 'flags', 'Features')
+    ]
     return f'{platform.machine()}-{hashlib.sha256(repr(kind).encode()).hexdigest()[:12]}'
 
 

@@ -30,7 +30,7 @@ def stage(
     source: the data, where they were encoded (data/latents.py): what their scale is and what the empty text became.
 
     pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change).
-    initial: a model to train on from: its settings are the config's where that says nothing.
+    warm_start: a model to train on from: its settings are the config's where that says nothing.
 
     Raises ValueError or FileNotFoundError for what there is not.
     """
@@ -44,8 +44,8 @@ def stage(
         settings |= {key: loaded.settings[key] for key in SHARED if key in loaded.settings}
         frozen |= loaded.params
     trained = config.get('models', {})
-    if 'initial' in config:
-        loaded = load(config['initial'], ['first_stage'] if first_stage else list(trained))
+    if config.get('warm_start'):
+        loaded = load(config['warm_start'], ['first_stage'] if first_stage else list(trained))
         initial = loaded.params
         trained = {part: loaded.settings['models'].get(part, {}) | spec for part, spec in trained.items()}
         kept = SHARED if first_stage else loaded.settings.keys() - {'models'}
@@ -62,7 +62,7 @@ def stage(
     if diffusion:
         fields |= {'frozen': frozen, 'initial': initial, 'null': getattr(source, 'null', {})}
         fields |= {key: settings[key] for key in ('scaling_factor', 'latent_size') if key in settings}
-        if 'initial' in config:
+        if config.get('warm_start'):
             known = {key: settings[key] for key in ('parameterization', 'loss') if key in settings}
             spec['objective'] = known | spec.get('objective', {})
     return build('training.stages', {**fields, **spec}), settings

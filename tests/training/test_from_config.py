@@ -22,7 +22,7 @@ def config(**fields):
         stage=dict(name='latent_diffusion', conditioning=dict(text=dict(drop_rate=0.1)), encode='step'),
         models=dict(unet={}),
         pretrained=dict(first_stage=SHIPPED, text_encoder=SHIPPED),
-        initial=SHIPPED,
+        warm_start=SHIPPED,
     )
     return base | fields
 
@@ -87,7 +87,7 @@ def test_encoded_data_bring_their_scale_and_the_empty_text():
         pretrained=dict(first_stage=SHIPPED),  # whose scale is another
         schedule=dict(name='scaled_linear'),
     )
-    del spec['initial']
+    del spec['warm_start']
     stage, settings = from_config.stage(spec, loading.load, Encoded())
     assert stage.scaling_factor == settings['scaling_factor'] == 0.25
     assert stage.null is Encoded.null

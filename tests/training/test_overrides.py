@@ -71,7 +71,11 @@ def test_what_is_given_is_left_alone():
 
 @pytest.mark.parametrize('order', [1, -1])
 def test_another_component_has_fields_of_its_own(order):
-    given = [('data.name', 'image_folder'), ('data.path', 'somewhere'), ('data.select', "{'split': ['train']}")]
+    given = [
+        ('data.name', 'image_folder'),
+        ('data.path', 'somewhere'),
+        ('data.select', "{'split': ['train']}"),
+    ]
     config, said = overrides.apply(tiny(), given[::order])
     select = {'split': ['train']}
     assert config['data'] == dict(name='image_folder', path='somewhere', image_size=16, select=select)
@@ -81,7 +85,8 @@ def test_another_component_has_fields_of_its_own(order):
 @pytest.mark.parametrize('name', ['schedule', 'schedule.name'])
 def test_what_belonged_to_the_old_component_is_dropped(name):
     config, said = overrides.apply(
-        tiny() | dict(schedule=dict(name='scaled_linear', beta_end=0.02, num_train_steps=100)), [(name, 'cosine')]
+        tiny() | dict(schedule=dict(name='scaled_linear', beta_end=0.02, num_train_steps=100)),
+        [(name, 'cosine')],
     )
     assert config['schedule'] == {'name': 'cosine'} | {
         key: 100 for key in ('num_train_steps',) if key in fields(config, ('schedule',))
