@@ -47,7 +47,7 @@ def test_a_killed_run_goes_on_and_equals_encoding_by_hand(tmp_path):
     resumed = run(*ARGS, '--out', out)
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     assert all(path.read_bytes() == data for path, data in kept.items())
-    assert not list(out.glob('*.partial'))
+    assert not list(out.glob('*-partial'))
 
     source, examples = latents.Source(str(out)), synthetic.Source(32)
     assert len(source) == len(examples) == 12

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from ldm_jax import atomic
 from ldm_jax.build import unknown
 
 CONFIG = 'config.json'
@@ -62,9 +63,7 @@ def record(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Writes the config into a workdir whose run goes on with it."""
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        partial = workdir / f'{CONFIG}.partial'
-        partial.write_text(json.dumps(config, indent=2) + '\n')
-        partial.replace(workdir / CONFIG)
+        atomic.write(workdir / CONFIG, json.dumps(config, indent=2) + '\n', alone=True)
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
