@@ -37,10 +37,10 @@ def parse():
 
 
 def main(args):
-    import configs
     import jax
     import numpy as np
 
+    import configs
     from ldm_jax.build import build
     from ldm_jax.checkpoints import loading, store
     from ldm_jax.data import encoding

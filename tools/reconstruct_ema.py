@@ -60,7 +60,7 @@ def main(args):
     config = resume_check.read(args.workdir)
     source = build('data', config['data'])
     stage, settings = from_config.stage(config, loading.load, source)
-    params = train_state.join(params, getattr(stage, 'frozen', {}))
+    params = train_state.join(params, stage.frozen)
     save = functools.partial(store.save_model, args.to)
     from_config.export(config, stage, settings, params, stage.prepare(source), save)
     print(f'model written to {args.to}')

@@ -58,7 +58,7 @@ def parse():
 
 def main(args):
     import configs
-    from ldm_jax.training import from_config, overrides
+    from ldm_jax.training import dry_run, overrides, start
     from ldm_jax.training.parallel import distributed
     from ldm_jax.training.preemption import EXIT_CODE, Preempted, Preemption
 
@@ -66,13 +66,11 @@ def main(args):
     if args.distributed:
         distributed.start()
     if args.dry_run:
-        print(from_config.describe(config))
+        print(dry_run.describe(config))
         return
     with Preemption() as signals:
         try:
-            from_config.train(
-                config, args.workdir, signals, tuple(filter(None, args.allow_change.split(',')))
-            )
+            start.train(config, args.workdir, signals, tuple(filter(None, args.allow_change.split(','))))
         except Preempted:
             print(f'stopped; run the same command again to go on from {args.workdir}', flush=True)
             distributed.leave(EXIT_CODE)

@@ -69,23 +69,33 @@ def stage(
 
 
 def work(config: Mapping[str, Any], stage: Any, run: Run) -> job.Job:
-    """The job of training a stage as the config says.
+    """The job of training a stage as the config says. Raises ValueError for settings that do not exist."""
+    adversary = stage.disc_start if stage.discriminator is not None else None
+    tx, discriminator_tx = optimizers(config, run, adversary)
+    return job.of_stage(stage, tx, averages(run), run.accumulate, discriminator_tx)
 
-    A discriminator's optimizer is that of the config with the fields of discriminator_optimizer, and its learning
-    rate begins when the adversary does.
+
+def optimizers(
+    config: Mapping[str, Any], run: Run, adversary: int | None = None
+) -> tuple[optimizer.Optimizer, optimizer.Optimizer | None]:
+    """A config's optimizer and its discriminator's, which is None without an adversary.
+
+    A discriminator's is that of the config with the fields of discriminator_optimizer, and its learning rate begins
+    when the adversary does, at the step `adversary`.
 
     Raises ValueError for settings that do not exist.
     """
     fields = dict(config['optimizer'])
     tx = optimizer.optimizer(run.num_steps, run.batch_size, **fields)
-    discriminator_tx = None
-    if getattr(stage, 'discriminator', None) is not None:
-        steps = max(1, run.num_steps - stage.disc_start)
-        fields |= config.get('discriminator_optimizer', {})
-        fields['warmup_steps'] = min(fields.get('warmup_steps', 0), steps - 1)
-        discriminator_tx = optimizer.optimizer(steps, run.batch_size, **fields)
-    decays = {name: ema.named(spec) for name, spec in run.ema.items()}
-    return job.of_stage(stage, tx, decays, run.accumulate, discriminator_tx)
+    if adversary is None:
+        return tx, None
+    fields |= config.get('discriminator_optimizer', {})
+    return tx, optimizer.optimizer(max(1, run.num_steps - adversary), run.batch_size, **fields)
+
+
+def averages(run: Run) -> dict[str, ema.Decay]:
+    """The decays of a run's moving averages, by name. Raises ValueError for settings that do not exist."""
+    return {name: ema.named(spec) for name, spec in run.ema.items()}
 
 
 def export(

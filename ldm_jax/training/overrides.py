@@ -102,14 +102,14 @@ def _rename(config: dict[str, Any], path: Sequence[str], node: dict[str, Any], n
     have = fields(config, path)
     if have is not None and 'name' not in have:
         raise unknown(f'field of {".".join(path)}', 'name', sorted(have))
-    if old is None or old == name:
+    if old == name or len(node) == 1:
         return
     dropped = [key for key in node if have is not None and key not in have]
     for key in dropped:
         del node[key]
     kept = [f'{key}={value!r}' for key, value in node.items() if key != 'name']
     print(
-        f'{".".join(path)}: {name} instead of {old}'
+        f'{".".join(path)}: {name} instead of {old or "the default"}'
         + (f'; dropped {", ".join(dropped)}' if dropped else '')
         + (f'; kept {", ".join(kept)}' if kept else ''),
         file=sys.stderr,

@@ -1,19 +1,15 @@
 """How a config becomes a stage."""
 
-import json
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import configs
-from ldm_jax.checkpoints import loading
+from ldm_jax.checkpoints import loading, store
 from ldm_jax.training import from_config
 from ldm_jax.training.run import Run
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 SHIPPED = 'emoji32'
 
 
@@ -30,7 +26,7 @@ def config(**fields):
 @pytest.mark.slow
 def test_a_model_is_fine_tuned_with_its_own_settings():
     stage, settings = from_config.stage(config(), loading.load)
-    shipped = json.loads((ROOT / 'ldm_jax' / 'weights' / SHIPPED / 'settings.json').read_text())
+    shipped = store.open_model(store.find(SHIPPED)).settings
     assert stage.objective == {'parameterization': 'v'}
     assert (stage.scaling_factor, stage.latent_size) == (shipped['scaling_factor'], 8)
     assert settings['models'] == shipped['models']

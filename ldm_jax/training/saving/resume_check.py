@@ -18,7 +18,9 @@ FREE = ('run.save_every', 'run.image_every', 'run.keep', 'run.keep_every', 'run.
 FREE += ('run.parallel', 'run.loader', 'stage.samples', 'export')
 # What may change when it is asked for: the state that was saved goes on to train, in another way.
 OPTIMIZER = ('lr', 'lr_batch_size', 'warmup_steps', 'curve', 'weight_decay', 'b1', 'b2', 'eps', 'clip_norm')
-CHANGEABLE = tuple(f'{name}.{field}' for name in ('optimizer', 'discriminator_optimizer') for field in OPTIMIZER)
+CHANGEABLE = tuple(
+    f'{name}.{field}' for name in ('optimizer', 'discriminator_optimizer') for field in OPTIMIZER
+)
 CHANGEABLE += ('run.num_steps', 'run.log_every', 'run.nonfinite')
 RENAMED = {'initial': 'warm_start', 'latent_scale': 'scaling_factor', 'run.picture_every': 'run.image_every'}
 
@@ -54,7 +56,11 @@ def changes(workdir: pathlib.Path, config: Mapping[str, Any], allowed: Sequence[
         raise ValueError(
             f'{workdir} was started with other settings (old, new): {refused}. Choose another --workdir, or give the '
             'old settings to resume'
-            + (f'; --allow_change {",".join(ways)} goes on with the new ones.' if ways == list(refused) else '.')
+            + (
+                f'; --allow_change {",".join(ways)} goes on with the new ones.'
+                if ways == list(refused)
+                else '.'
+            )
         )
     return changed
 
