@@ -43,9 +43,9 @@ def main(args):
     import configs
     from ldm_jax.build import build
     from ldm_jax.checkpoints import loading, store
+    from ldm_jax.conditioning import encoder
     from ldm_jax.data import encoding
     from ldm_jax.images import to_float
-    from ldm_jax.pipelines import encoder
     from ldm_jax.training import overrides
 
     config = overrides.apply(configs.plain(configs.load(args.config)), args.overrides)
@@ -70,8 +70,8 @@ def main(args):
     params = jax.device_put(params, shared)
 
     def encode(batch):
-        image = to_float(batch['image']) if model.first_stage is not None else None
-        found = run(params, image, model.tokens(batch['text']) if model.text_encoders else {})
+        image = to_float(batch['image']) if 'first_stage' in model.modules else None
+        found = run(params, image, model.tokens(batch['text']) if model.tokenizers else {})
         return {name: np.asarray(array.astype(args.dtype)) for name, array in found.items()}
 
     def null():
@@ -91,7 +91,7 @@ def main(args):
         encode,
         args.out,
         settings,
-        null=null if model.text_encoders else None,
+        null=null if model.tokenizers else None,
         process_index=args.process_index,
         process_count=args.process_count,
         max_corrupt=args.max_corrupt,

@@ -73,13 +73,16 @@ def inputs(args, config, part, model):
     """Shapes of what a part is called with at --size and --batch."""
     import jax
 
+    from ldm_jax import denoising
+
     image, latent = args.size or config.get('image_size'), config.get('latent_size')
     if args.size and latent:
         factor = config.image_size // latent
         latent, rest = divmod(args.size, factor)
         if rest:
             raise ValueError(f'--size must be a multiple of {factor}, the pixels a latent; got {args.size}.')
-    arguments = model.inputs(args.batch, {'unet': latent, 'first_stage': image, 'rescaler': image}.get(part))
+    size = {'unet': latent, 'first_stage': image, 'rescaler': image}.get(part)
+    arguments = denoising.inputs_of(model, args.batch, size)
     if part == 'unet' and 'context_length' in config:
         x, t, cond = arguments
         context = (args.batch, config.context_length, model.context_width)
