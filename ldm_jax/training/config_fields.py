@@ -15,7 +15,7 @@ from typing import Any
 from ldm_jax import build
 from ldm_jax.diffusion import loss, parameterization, weighting
 from ldm_jax.diffusion import timestep_sampling as times
-from ldm_jax.training import conditioning, ema, lr_schedules, optimizer
+from ldm_jax.training import ema, lr_schedules, optimizer
 from ldm_jax.training.parallel.backend import Parallel
 from ldm_jax.training.run import Loader, Run
 from ldm_jax.training.stages.samples import Samples
@@ -45,8 +45,8 @@ GIVEN = {
     'rescaler',
     'image_encoder',
 }
-GIVEN |= {'perceptual', 'discriminator', 'schedule', 'tokenizer', 'tokenizer_2', 'frozen', 'initial', 'null'}
-GIVEN |= {'pretrained'}
+GIVEN |= {'image_normalizer', 'perceptual', 'discriminator', 'schedule', 'tokenizer', 'tokenizer_2'}
+GIVEN |= {'frozen', 'initial', 'pretrained', 'null'}
 OBJECTIVE = {
     'parameterization': {rule: getattr(parameterization, rule) for rule in ('eps', 'v', 'x0', 'flow', 'edm')},
     'loss': loss.DISTANCES,
@@ -64,7 +64,7 @@ def fields(config: Mapping[str, Any], path: Sequence[str]) -> Fields | None:
     match tuple(path):
         case ():
             return TOP
-        case ('models' | 'pretrained',) | ('run', 'ema'):
+        case ('models' | 'pretrained',) | ('run', 'ema') | ('stage', 'conditioning'):
             return None
         case ('models', _):
             return component('models', spec)
@@ -79,9 +79,11 @@ def fields(config: Mapping[str, Any], path: Sequence[str]) -> Fields | None:
         case ('stage', 'objective', name) if name in OBJECTIVE:
             return knobs(name, OBJECTIVE[name], spec)
         case ('stage', 'conditioning'):
-            return {name: dict for name in conditioning.KINDS}
+            return {
+                name: dict for name in (*build.names('conditioning'), *(key for key in spec if '.' in key))
+            }
         case ('stage', 'conditioning', name):
-            return {'drop_rate': float} | keywords(conditioning.KINDS[name])
+            return annotations(build.component('conditioning', name))
         case ('stage', 'samples'):
             return annotations(Samples)
         case ('optimizer' | 'discriminator_optimizer',):
