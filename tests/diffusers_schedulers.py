@@ -85,10 +85,13 @@ def theirs(scheduler, x: np.ndarray, noise: Sequence[np.ndarray] = (), **setting
     module = sys.modules[type(scheduler).__module__]
     x = torch.from_numpy(x)
     fresh = mock.patch.object(module, 'randn_tensor', lambda *_, **__: next(draws), create=True)
-    tree = mock.patch.object(module, 'BrownianTreeNoiseSampler', lambda *_, **__: lambda *_: next(draws), create=True)
+    tree = mock.patch.object(
+        module, 'BrownianTreeNoiseSampler', lambda *_, **__: lambda *_: next(draws), create=True
+    )
     with fresh, tree:
         for t in scheduler.timesteps:
-            x = scheduler.step(network(scheduler.scale_model_input(x, t), t), t, x, **settings).prev_sample
+            seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, 'scale_model_input') else x
+            x = scheduler.step(network(seen, t), t, x, **settings).prev_sample
     assert x.dtype == torch.float64
     return x.numpy()
 
@@ -112,3 +115,11 @@ def noise_of_step(i: int) -> np.ndarray:
     from ldm_jax.diffusion import noise
 
     return np.array(noise.normal(jax.vmap(jax.random.fold_in, (0, None))(keys(X), i), jnp.asarray(X)))
+
+
+def noises_of_step(i: int, num: int) -> list[np.ndarray]:
+    """The same of one that draws `num` times."""
+    from ldm_jax.diffusion import noise
+
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys(X), i)
+    return [np.array(noise.normal(each, jnp.asarray(X))) for each in noise.split(step_keys, num)]
