@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ldm_jax.atomic import atomic_write
 from ldm_jax.build import unknown
 
 RESIZES = ('crop', 'just', 'fill')
@@ -47,10 +47,8 @@ def save_png(
     info = PngInfo()
     for key, value in (text or {}).items():
         info.add_itxt(key, value)
-    target = pathlib.Path(path)
-    partial = target.with_name(target.name + '.partial')
-    Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1)).save(partial, 'PNG', pnginfo=info)
-    partial.replace(target)
+    with atomic_write(path) as partial:
+        Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1)).save(partial, 'PNG', pnginfo=info)
 
 
 def fit(

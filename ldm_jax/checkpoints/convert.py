@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import ldm_jax
+from ldm_jax import atomic
 from ldm_jax.build import unknown
 from ldm_jax.checkpoints import store
 from ldm_jax.checkpoints.apply_layout import export, export_specs
@@ -136,7 +137,7 @@ class _Folder:
     def write(self, settings: Mapping[str, Any], leaves: Leaves, report: Callable[[], Report]) -> None:
         layout = diffusers_folder.layout(settings)
         specs = export_specs(layout, leaves)
-        with store.replacing(self.path) as partial:
+        with atomic.atomic_folder(self.path) as partial:
             lacks = diffusers_settings.write_settings(settings, partial)
             for folder in dict.fromkeys(map(_folder_of, specs)):
                 rules = tuple(rule for rule in layout.rules if _folder_of(rule.torch[0]) == folder)
@@ -262,9 +263,7 @@ def _is_report(path: pathlib.Path) -> bool:
 
 
 def _write_json(path: pathlib.Path, data: Any) -> None:
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(json.dumps(data, indent=2) + '\n')
-    partial.replace(path)
+    atomic.write(path, json.dumps(data, indent=2) + '\n')
 
 
 def lines(report: Report) -> Iterator[str]:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ldm_jax import build
+from ldm_jax import atomic, build
 from ldm_jax.cache import cache_folder
 from ldm_jax.checkpoints import hub, open_checkpoint, store
 from ldm_jax.checkpoints.convert import convert
@@ -127,9 +126,7 @@ def _digest(path: pathlib.Path) -> str:
     with open(path, 'rb') as file:
         digest = hashlib.file_digest(file, 'sha256').hexdigest()
     memory.parent.mkdir(parents=True, exist_ok=True)
-    partial = memory.with_name(f'{memory.name}.{os.getpid()}')
-    partial.write_text(json.dumps({'state': state, 'sha256': digest}))
-    partial.replace(memory)
+    atomic.write(memory, json.dumps({'state': state, 'sha256': digest}))
     return digest
 
 

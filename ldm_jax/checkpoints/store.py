@@ -19,7 +19,6 @@ import importlib.resources
 import json
 import os
 import pathlib
-import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -29,8 +28,8 @@ import ml_dtypes  # noqa: F401 (so that numpy knows 'bfloat16' by name)
 import numpy as np
 
 from ldm_jax import trees
+from ldm_jax.atomic import atomic_folder
 from ldm_jax.build import unknown
-from ldm_jax.checkpoints.files.safetensors import PARTIAL
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
 from ldm_jax.checkpoints.layouts.rules import unflatten
 from ldm_jax.checkpoints.lazy_arrays import Arrays, Cast, Leaves, Only, contiguous, is_float, part_of, windows
@@ -38,7 +37,6 @@ from ldm_jax.types import PyTree
 
 SETTINGS, CHECKSUMS, REPORT = 'settings.json', 'checksums.json', 'report.json'
 RENAMED = {'latent_scale': 'scaling_factor'}  # settings of older model directories -> as they are called now
-OLD = '.ldm_jax-old'  # behind the name of what is being replaced
 
 Shardings = Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding]
 
@@ -85,7 +83,7 @@ def write_model(
     target = check_destination(path)
     text = json.dumps(dict(settings), indent=2) + '\n'  # first, so that what JSON cannot hold fails at once
     checksums: dict[str, dict[str, Any]] = {}
-    with replacing(target) as partial:
+    with atomic_folder(target) as partial:
         for part in dict.fromkeys(map(part_of, leaves.specs)):
             only = Only(leaves, (part,))
             with _orbax(compress) as ocp:
@@ -278,35 +276,6 @@ def _a_line_each(entries: Mapping[str, Any]) -> str:
         + ',\n'.join(f'{json.dumps(key)}: {json.dumps(value)}' for key, value in entries.items())
         + '\n}\n'
     )
-
-
-@contextlib.contextmanager
-def replacing(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder to write into, which becomes the target when the block ends without an error."""
-    partial, old = target.with_name(target.name + PARTIAL), target.with_name(target.name + OLD)
-    if old.exists() and not target.exists():  # a save was killed between the two renames below
-        old.rename(target)
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    _flush(partial)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(folder: pathlib.Path) -> None:
-    """Waits until the disk has a folder's files, so that a name never outlives a power cut without them."""
-    for path in folder.rglob('*'):
-        if path.is_file():
-            with open(path, 'rb') as file:
-                os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.atomic import atomic_write
 from ldm_jax.data import index, packing, rows, transforms
 from ldm_jax.data.corrupt import Corrupt
 
@@ -138,19 +139,12 @@ def writing(path: str | os.PathLike) -> Iterator[Any]:
     """A function that takes rows (mappings, see packing.py), which are a file at the path when the block ends well."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    target = pathlib.Path(path)
-    partial = target.with_name(target.name + '.partial')
-    writer = ArrayRecordWriter(str(partial), 'group_size:1')  # one row a chunk: made for random access
-    try:
-        yield lambda row: writer.write(packing.pack(row))
-        writer.close()
-        with open(partial, 'rb') as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        if writer.is_open():
+    with atomic_write(path, alone=True, sync=True) as partial:
+        writer = ArrayRecordWriter(str(partial), 'group_size:1')  # one row a chunk: made for random access
+        try:
+            yield lambda row: writer.write(packing.pack(row))
+        finally:
             writer.close()
-        partial.unlink(missing_ok=True)
 
 
 def _text(value: Any) -> Any:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from ldm_jax import atomic
 from ldm_jax.data import array_record, packing, pipeline
 from ldm_jax.data.corrupt import Corrupt, Report
 from ldm_jax.data.order import Order
@@ -123,7 +123,7 @@ def encode(
     root = pathlib.Path(out)
     _agree(root, job, settings)
     if null is not None and not (root / NULL).exists():
-        _write(root / NULL, packing.pack(null()))
+        atomic.write(root / NULL, packing.pack(null()))
     report = Report(max_corrupt)
     mine = range(process_index, job.num_shards, process_count)
     missing = [shard for shard in mine if not shard_path(root, shard, job.num_shards).exists()]
@@ -168,7 +168,7 @@ def _encode_shard(
                     [len(examples), {name: list(array.shape[1:]) for name, array in arrays.items()}]
                 )
             meter.advance()
-        _write(path.with_suffix('.json'), json.dumps({'shapes': shapes, 'corrupt': corrupt}).encode())
+        atomic.write(path.with_suffix('.json'), json.dumps({'shapes': shapes, 'corrupt': corrupt}))
 
 
 def _read_ahead(job: Job, batches: list[Any]) -> Iterator[Any]:
@@ -189,7 +189,7 @@ def _agree(root: pathlib.Path, job: Job, settings: Mapping[str, Any]) -> None:
     path = root / MANIFEST
     if not path.exists():
         root.mkdir(parents=True, exist_ok=True)
-        _write(path, (json.dumps(manifest, indent=2) + '\n').encode())
+        atomic.write(path, json.dumps(manifest, indent=2) + '\n')
     old = json.loads(path.read_text())
     changed = {
         key: (old.get(key), manifest.get(key)) for key in old | manifest if old.get(key) != manifest.get(key)
@@ -199,10 +199,3 @@ def _agree(root: pathlib.Path, job: Job, settings: Mapping[str, Any]) -> None:
             f'{root} was begun with other settings (old, new): {changed}. Choose another folder, or give the old '
             'ones to go on.'
         )
-
-
-def _write(path: pathlib.Path, data: bytes) -> None:
-    """A file that appears whole; several processes may write the same one."""
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    partial.write_bytes(data)
-    partial.replace(path)

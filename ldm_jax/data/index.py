@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from ldm_jax.atomic import atomic_write
 from ldm_jax.cache import cache_folder
 
 
@@ -66,18 +67,18 @@ def kept(kind: str, key: str, make: Callable[[pathlib.Path], None], suffix: str)
     target = place(kind, key, suffix)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Two processes may make it at once.
-        partial = target.with_name(f'{key}.{os.getpid()}.partial{suffix}')
-        try:
+        with atomic_write(target) as partial:  # two processes may make it at once
             make(partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
     return target
 
 
 def arrays(kind: str, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Arrays by name that `make` gives, or gave before."""
-    path = kept(kind, key, lambda partial: np.savez(partial, **make()), '.npz')
+
+    def save(partial):
+        with open(partial, 'wb') as file:  # to a path, NumPy adds a suffix
+            np.savez(file, **make())
+
+    path = kept(kind, key, save, '.npz')
     with np.load(path, allow_pickle=False) as found:
         return dict(found)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax.images import contact_sheet, save_png
-from ldm_jax.requests import infotext
+from ldm_jax.requests.image_files import PARAMETERS
 
 NUMBERED = re.compile(r'(\d{5,})-.*\.png')
 WORDS = 60  # characters of a prompt in the name of a file
@@ -43,7 +43,7 @@ def save(
     paths = []
     for i, (image, text, name) in enumerate(zip(images, texts, names, strict=True)):
         path = folder / f'{first + i:05}-{file_name(name)}.png'
-        save_png(path, image, {infotext.KEYWORD: text}, scale)
+        save_png(path, image, {PARAMETERS: text}, scale)
         paths.append(path)
     return paths
 
@@ -52,7 +52,7 @@ def save_sheet(folder: str | os.PathLike, rows: np.ndarray, text: str, scale: in
     """Writes rows of images [R, C, H, W, 3] in [-1, 1] as one PNG; its path."""
     folder = prepare(folder)
     path = folder / f'{_next(folder):05}-sheet.png'
-    save_png(path, contact_sheet(rows), {infotext.KEYWORD: text}, scale)
+    save_png(path, contact_sheet(rows), {PARAMETERS: text}, scale)
     return path
 
 

@@ -13,15 +13,13 @@ A value that would be misread (with a comma, a colon or a line break in it) is a
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from ldm_jax.requests.files import read_image
-
 PROMPT, NEGATIVE = 'Prompt', 'Negative prompt'
-KEYWORD = 'parameters'  # of the PNG text
+OURS = 'ldm_jax'  # before the version of images that are our own
+SHEET = 'Sheet'  # rows x columns, of a file that shows several images
 FEWEST = 3  # settings that make a last line one of settings rather than of the prompt, there as here
 
 # Names are bounded, and what is before them is no part of the pattern: a hostile file cannot make searching quadratic.
@@ -86,20 +84,6 @@ def read(text: str) -> dict[str, str]:
         elif name:
             found[name] += f'\n{line}'
     return found
-
-
-def read_png(path: str | os.PathLike) -> dict[str, str]:
-    """The settings in a PNG file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an image, cut off, beyond Pillow's limits, or without 'parameters'.
-    """
-    info = read_image(path).info
-    if KEYWORD not in info:
-        have = sorted(key for key, value in info.items() if isinstance(value, str))
-        raise ValueError(f'{path} has no text {KEYWORD!r} to say what it was made from; it has {have}.')
-    return read(info[KEYWORD])
 
 
 def _settings_line(lines: list[str]) -> int:

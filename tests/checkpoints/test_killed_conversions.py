@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldm_jax import trees
+from ldm_jax import atomic, trees
 from ldm_jax.checkpoints import store
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.files import reader
@@ -114,7 +114,7 @@ def test_killed_at_any_touch_of_the_disk(sources, tmp_path, killer, to, replaces
         assert (state is None) == (found is None)  # whole, or nothing
         seen.add(state)
         if replaces and state is None:  # the older one is aside
-            assert same(content(destination.with_name(destination.name + store.OLD)), wholes['old'])
+            assert same(content(destination.with_name(destination.name + atomic.OLD)), wholes['old'])
         convert(sources['new'], destination, to=to)
         assert same(content(destination), wholes['new'])
         assert {path.name for path in folder.iterdir()} <= {'out.old', NAMES[to], 'out.report.json'}
@@ -126,7 +126,7 @@ def test_killed_at_any_touch_of_the_disk(sources, tmp_path, killer, to, replaces
 @pytest.mark.parametrize('to', NAMES)
 def test_the_command_line_killed_at_random_moments(sources, tmp_path, to):
     destination, out = tmp_path / NAMES[to], ['--to', to]
-    partial = destination.with_name(destination.name + store.PARTIAL)
+    partial = destination.with_name(destination.name + atomic.PARTIAL)
     command = [
         sys.executable,
         str(ROOT / 'tools' / 'convert.py'),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax import trees
+from ldm_jax import atomic, trees
 from ldm_jax.checkpoints import lazy_arrays, store
 from ldm_jax.checkpoints.lazy_arrays import Arrays
 
@@ -72,7 +72,7 @@ def test_a_save_that_dies_halfway_leaves_the_old_model(tmp_path):
 
 def test_a_save_killed_between_its_renames_loses_nothing(tmp_path):
     store.save_model(tmp_path / 'model', SETTINGS, PARAMS)
-    (tmp_path / 'model').rename(tmp_path / f'model{store.OLD}')
+    (tmp_path / 'model').rename(tmp_path / f'model{atomic.OLD}')
     with pytest.raises(AttributeError):  # this save fails as well
         store.save_model(tmp_path / 'model', {'a': 1}, {'vae': {'x': 'no array'}})
     assert store.load_model(tmp_path / 'model')[0] == SETTINGS

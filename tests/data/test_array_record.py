@@ -73,13 +73,13 @@ def test_mistakes_are_named_at_once(folder, tmp_path):
 def test_a_file_appears_only_when_it_is_whole(tmp_path):
     def stopped():
         yield {'a': 1}
-        assert list(tmp_path.iterdir()) == [tmp_path / 'x.array_record.partial']
+        assert list(tmp_path.iterdir()) == [tmp_path / 'x.array_record.ldm_jax-partial']
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / 'x.array_record', stopped())
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / 'x.array_record.partial').write_bytes(b'left by a kill')
+    (tmp_path / 'x.array_record.ldm_jax-partial').write_bytes(b'left by a kill')
     write(tmp_path / 'x.array_record', [{'a': 1}])
     assert [path.name for path in tmp_path.iterdir()] == ['x.array_record']
     assert len(array_record.records((str(tmp_path / 'x.array_record'),))) == 1

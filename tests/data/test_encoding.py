@@ -109,7 +109,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_files(tmp_path, stop):
         run(tmp_path / 'stopped', function=stopping)
     with pytest.raises(FileNotFoundError, match=r'has \d of 5 shards.*\d-of-00005.*again'):
         latents.Source(str(tmp_path / 'stopped'))
-    (tmp_path / 'stopped' / '00004-of-00005.array_record.partial').write_bytes(b'left by a kill')
+    (tmp_path / 'stopped' / '00004-of-00005.array_record.ldm_jax-partial').write_bytes(b'left by a kill')
     before = contents(tmp_path / 'stopped')
     run(tmp_path / 'stopped')
     after = contents(tmp_path / 'stopped')

@@ -139,13 +139,6 @@ class TestFileErrors:
         with pytest.raises(ValueError, match=f'{name} cannot be read: .*truncated'):
             load(path)
 
-    @pytest.mark.parametrize('limit', [34, 10])  # Pillow warns above the limit and refuses above twice that
-    def test_too_many_pixels(self, tmp_path, load, limit, monkeypatch):
-        path = saved(tmp_path, RGB)
-        monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', limit)
-        with pytest.raises(ValueError, match=f'a.png has more than {limit} pixels'):
-            load(path)
-
     def test_numbers_without_a_scale(self, tmp_path, load):
         with pytest.raises(ValueError, match=r'a.tiff holds floats without a known scale'):
             load(saved(tmp_path, np.zeros((5, 7), np.float32), 'a.tiff'))

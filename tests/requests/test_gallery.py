@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.requests import gallery, infotext
+from ldm_jax.requests import gallery, png_settings
 
 TEXT = 'a red cat\nSteps: 2, Sampler: ddim, Seed: 1'
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 4, 6, 3))
@@ -17,7 +17,7 @@ def test_files_are_numbered_on_from_those_that_are_there(tmp_path):
     assert second[0].name == f'00003-{"x" * 60}.png'
     sheet = gallery.save_sheet(tmp_path / 'a' / 'b', IMAGES[None], TEXT)
     assert sheet.name == '00004-sheet.png'
-    assert infotext.read_png(first[0])['Seed'] == '1'
+    assert png_settings.read_file(first[0])['Seed'] == '1'
     with Image.open(first[0]) as image:
         assert image.size == (18, 12)
     with Image.open(sheet) as image:

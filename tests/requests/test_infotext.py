@@ -2,13 +2,9 @@ import json
 import re
 
 import hypothesis.strategies as st
-import numpy as np
 import pytest
 from hypothesis import given, settings
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from ldm_jax.images import save_png
 from ldm_jax.requests import infotext
 
 TEXT_TO_IMAGE = """masterpiece, (best quality:1.2), a fox, <lora:foxes:0.8>
@@ -162,46 +158,3 @@ def test_names_that_no_reader_finds(name):
 def test_too_few_settings():
     with pytest.raises(ValueError, match=r"2 settings, \['Steps', 'Seed'\], would be read as a prompt"):
         infotext.write({'Prompt': 'a', 'Steps': 1, 'Seed': 1})
-
-
-class TestFiles:
-    pixels = np.zeros((4, 4, 3), np.uint8)
-
-    def test_our_own_images(self, tmp_path):
-        fields = {'Prompt': '猫, a cat', 'Negative prompt': '', 'Steps': '20', 'Sampler': 'DDIM', 'Seed': '1'}
-        save_png(tmp_path / 'a.png', self.pixels, {'parameters': infotext.write(fields)})
-        assert infotext.read_png(tmp_path / 'a.png') == fields
-
-    @pytest.mark.parametrize('chunk', [b'tEXt', b'iTXt', b'zTXt'])
-    def test_every_kind_of_text_before_and_behind_the_pixels(self, tmp_path, chunk):
-        info = PngInfo()
-        if chunk == b'iTXt':
-            info.add_itxt('parameters', TEXT_TO_IMAGE)
-        else:
-            info.add_text('parameters', TEXT_TO_IMAGE, zip=chunk == b'zTXt')
-        path = tmp_path / 'a.png'
-        Image.fromarray(self.pixels).save(path, pnginfo=info)
-        assert infotext.read_png(path) == infotext.read(TEXT_TO_IMAGE)
-        data = path.read_bytes()
-        start = data.index(chunk) - 4
-        size = int.from_bytes(data[start : start + 4], 'big') + 12
-        end = data.index(b'IEND') - 4
-        path.write_bytes(data[:start] + data[start + size : end] + data[start : start + size] + data[end:])
-        assert infotext.read_png(path) == infotext.read(TEXT_TO_IMAGE)
-
-    def test_errors(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match='No image at'):
-            infotext.read_png(tmp_path / 'none.png')
-        save_png(tmp_path / 'bare.png', self.pixels, {'Title': 'x'})
-        with pytest.raises(ValueError, match=r"bare.png has no text 'parameters' .*; it has \['Title'\]"):
-            infotext.read_png(tmp_path / 'bare.png')
-        Image.fromarray(self.pixels).save(tmp_path / 'a.jpg')
-        with pytest.raises(ValueError, match=r"a.jpg has no text 'parameters'"):
-            infotext.read_png(tmp_path / 'a.jpg')
-
-    def test_a_text_that_unpacks_to_too_much(self, tmp_path):
-        info = PngInfo()
-        info.add_text('parameters', 'a' * 3_000_000, zip=True)
-        Image.fromarray(self.pixels).save(tmp_path / 'a.png', pnginfo=info)
-        with pytest.raises(ValueError, match=r'a.png cannot be read: Decompressed data too large'):
-            infotext.read_png(tmp_path / 'a.png')

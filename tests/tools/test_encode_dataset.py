@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from ldm_jax.checkpoints import loading
+from ldm_jax.conditioning import encoder
 from ldm_jax.data import latents, synthetic
 from ldm_jax.images import to_float
-from ldm_jax.pipelines import encoder
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Twelve examples in six files, one after the other.
@@ -47,7 +47,7 @@ def test_a_killed_run_goes_on_and_equals_encoding_by_hand(tmp_path):
     resumed = run(*ARGS, '--out', out)
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     assert all(path.read_bytes() == data for path, data in kept.items())
-    assert not list(out.glob('*.partial'))
+    assert not list(out.glob('*-partial'))
 
     source, examples = latents.Source(str(out)), synthetic.Source(32)
     assert len(source) == len(examples) == 12

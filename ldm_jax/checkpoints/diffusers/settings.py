@@ -16,7 +16,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ldm_jax import build
+from ldm_jax import atomic, build
 from ldm_jax.checkpoints.diffusers import (
     conditional_unet,
     encoders,
@@ -108,9 +108,7 @@ def write_settings(settings: Mapping[str, Any], folder: str | os.PathLike[str]) 
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + '.partial')
-        partial.write_text(text, 'utf-8')
-        partial.replace(path)
+        atomic.write(path, text)
     lacking = [] if kind.pipeline != pipelines.DEPTH else ['depth_estimator']
     for ours, place in kind.tokenizers.items():
         name = os.path.join(place, 'vocab.txt')

@@ -12,10 +12,8 @@ Ref: https://github.com/huggingface/safetensors, "Format".
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pathlib
 import re
 import struct
 from collections.abc import Iterable, Mapping
@@ -23,6 +21,7 @@ from collections.abc import Iterable, Mapping
 import ml_dtypes
 import numpy as np
 
+from ldm_jax.atomic import atomic_write
 from ldm_jax.checkpoints.files.tensor_file import (
     MAX_AXES,
     MappedFile,
@@ -44,7 +43,6 @@ DTYPES = {
     }.items()
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-PARTIAL = '.ldm_jax-partial'  # behind the name of what is being written: no file of anybody else's ends so
 MAX_HEADER = 100_000_000  # bytes, the reference's bound
 MAX_TENSORS = 100_000  # the largest public models have some thousands
 MAX_TEXT = 16 << 20  # bytes, of all keys and metadata: kohya's training notes take one or two MB
@@ -102,7 +100,7 @@ def write(
     """Writes a file, holding one array at a time.
 
     Wide types come first, each in the specs' order, so that every tensor is aligned to its type. The file
-    appears under its name when it is whole and on the disk; until then its name ends in PARTIAL.
+    appears under its name when it is whole and on the disk.
 
     Args:
         path: of the file; an older one there is replaced.
@@ -114,32 +112,17 @@ def write(
     for a type that the format lacks, and for metadata that is not text. Nothing is left under the name then.
     """
     header, offsets = _header(specs, metadata or {})
-    target = pathlib.Path(path)
-    partial = target.with_name(target.name + PARTIAL)
     missing = dict.fromkeys(specs)
-    try:
-        with open(partial, 'wb') as out:
-            out.write(header)
-            for key, array in arrays:
-                if key not in missing:
-                    raise ValueError(f'{quoted(key)} {"comes twice" if key in specs else "has no spec"}.')
-                del missing[key]
-                out.seek(len(header) + offsets[key])
-                out.write(_bytes(key, np.asarray(array), specs[key]))
-            if missing:
-                raise ValueError(f'{len(missing)} tensors never came, the first {next(iter(missing))!r}.')
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(partial, target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError):  # not every file system syncs folders
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    with atomic_write(path, alone=True, sync=True) as partial, open(partial, 'wb') as out:
+        out.write(header)
+        for key, array in arrays:
+            if key not in missing:
+                raise ValueError(f'{quoted(key)} {"comes twice" if key in specs else "has no spec"}.')
+            del missing[key]
+            out.seek(len(header) + offsets[key])
+            out.write(_bytes(key, np.asarray(array), specs[key]))
+        if missing:
+            raise ValueError(f'{len(missing)} tensors never came, the first {next(iter(missing))!r}.')
 
 
 def _header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:

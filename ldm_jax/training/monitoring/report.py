@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ldm_jax import atomic
 from ldm_jax.training.monitoring import writers
 
 REPORT = 'report.html'
@@ -40,9 +41,7 @@ def write(workdir: str, config: Mapping[str, Any]) -> pathlib.Path:
         f'<h2>Config</h2><pre>{html.escape(json.dumps(dict(config), indent=2))}</pre>',
     ]
     path = root / REPORT
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text('\n'.join(parts) + '\n')
-    partial.replace(path)
+    atomic.write(path, '\n'.join(parts) + '\n', alone=True)
     return path
 
 

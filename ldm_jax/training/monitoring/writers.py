@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ldm_jax import atomic
 from ldm_jax.build import unknown
 from ldm_jax.images import save_png, to_uint8
 
@@ -103,9 +104,7 @@ class Files:
         self._root = root
         path = root / METRICS
         kept = [line for line in read_metrics(root) if line['step'] <= step]
-        partial = path.with_name(path.name + '.partial')
-        partial.write_text(''.join(map(_line, kept)))
-        partial.replace(path)
+        atomic.write(path, ''.join(map(_line, kept)), alone=True)
         self._log = open(path, 'a')  # noqa: SIM115 (open for the whole run)
 
     def scalars(self, step: int, values: Scalars) -> None:

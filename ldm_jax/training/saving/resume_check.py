@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from ldm_jax import atomic
+
 CONFIG = 'config.json'
 # What may change when a run goes on: it trains the same. On other devices that is to rounding.
 FREE = ('run.save_every', 'run.image_every', 'run.keep', 'run.keep_every', 'run.profile', 'run.writers')
@@ -41,9 +43,7 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
             )
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + '.partial')
-        partial.write_text(json.dumps(config, indent=2) + '\n')
-        partial.replace(path)
+        atomic.write(path, json.dumps(config, indent=2) + '\n', alone=True)
 
 
 def flat(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -75,7 +75,7 @@ def test_every_published_model_there_and_back(name, tmp_path):
     assert index.is_file() == bool(PIPELINES[name])
     if PIPELINES[name]:
         assert json.loads(index.read_text())['_class_name'] == PIPELINES[name]
-    assert not list(tmp_path.rglob('*.partial'))
+    assert not list(tmp_path.rglob('*-partial'))
 
 
 @pytest.mark.parametrize(
