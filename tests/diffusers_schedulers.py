@@ -84,11 +84,11 @@ def theirs(scheduler, x: np.ndarray, noise: Sequence[np.ndarray] = (), **setting
     draws = map(torch.from_numpy, noise)
     module = sys.modules[type(scheduler).__module__]
     x = torch.from_numpy(x)
-    fresh = mock.patch.object(module, 'randn_tensor', lambda *_, **__: next(draws), create=True)
-    tree = mock.patch.object(
-        module, 'BrownianTreeNoiseSampler', lambda *_, **__: lambda *_: next(draws), create=True
-    )
-    with fresh, tree:
+    with contextlib.ExitStack() as stack:
+        given = dict(randn_tensor=dict(side_effect=draws))
+        given['BrownianTreeNoiseSampler'] = dict(return_value=lambda *_: next(draws))
+        for function, answer in given.items():
+            stack.enter_context(mock.patch.object(module, function, create=True, **answer))
         for t in scheduler.timesteps:
             seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, 'scale_model_input') else x
             x = scheduler.step(network(seen, t), t, x, **settings).prev_sample

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ldm_jax.build import unknown
+from ldm_jax.build import function, unknown
 from ldm_jax.diffusion import spacings
 from ldm_jax.types import NoiseLevel, Schedule
 
@@ -124,15 +124,18 @@ class Grid:
 def named(spec: str | Mapping[str, Any]) -> Grid:
     """The grid of a name, or of dict(name='karras', rho=5.0) with fields of Grid and knobs of its spacing.
 
-    Raises:
-        ValueError: no such grid or knob; the message lists what there is.
+    A dotted name is that of a spacing.
+
+    Raises ValueError for an unknown grid or knob; the message lists what there is.
     """
     fields = {'name': spec} if isinstance(spec, str) else dict(spec.items())
+    if 'name' not in fields:
+        raise ValueError(f"A grid spec needs a 'name'; got {fields}. Have {names()}.")
     name = fields.pop('name')
-    if name not in names():
+    if name not in names() and '.' not in str(name):
         raise unknown('grid', name, names())
     fields = {'spacing': name} | NAMED.get(name, {}) | fields
-    spacing = spacings.SPACINGS[fields.pop('spacing')]
+    spacing = function('spacing', spacings.SPACINGS, fields.pop('spacing'))
     own = [field.name for field in dataclasses.fields(Grid) if field.name not in ('spacing', 'knobs')]
     settings = {key: fields.pop(key) for key in own if key in fields}
     knobs = [p.name for p in inspect.signature(spacing).parameters.values() if p.kind is p.KEYWORD_ONLY]

@@ -1,11 +1,10 @@
 """Each alias of a diffusers scheduler beside the class it names: same network, same noise, through the alias table."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ldm_jax import build
-from ldm_jax.diffusion import aliases, grids, scheduler_config, stochastic
+from ldm_jax.diffusion import aliases, grids, stochastic
 from ldm_jax.types import NoiseLevel
 from tests import diffusers_schedulers as walks
 from tests import oracles
