@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -31,7 +31,7 @@ class Examples(Protocol):
     each time, and raises corrupt.Corrupt for one that cannot be read.
 
     Beyond these two methods a source may have those of the functions below that bear their names (view, buckets,
-    name, unreadable); the functions say what counts without.
+    name, caption, unreadable); the functions say what counts without.
     """
 
     def __len__(self) -> int: ...
@@ -52,6 +52,11 @@ def buckets(source: Examples) -> Sequence[Sequence[int]]:
 def name(source: Examples, i: int) -> str:
     """What example i is called where it comes from; by default its number."""
     return source.name(i) if hasattr(source, 'name') else str(i)
+
+
+def caption(source: Examples, i: int) -> str:
+    """The text of example i; sources that can tell it without reading the image do."""
+    return source.caption(i) if hasattr(source, 'caption') else str(source[i]['text'])
 
 
 def unreadable(source: Examples) -> Mapping[str, str]:
@@ -108,7 +113,7 @@ class Batches(Iterator[Batch]):
         waited: seconds spent in waiting for the data.
     """
 
-    def __init__(self, items: Iterator[dict[str, Any]], report: Report):
+    def __init__(self, items: Generator[dict[str, Any]], report: Report):
         self._items, self.report, self.waited = items, report, 0.0
 
     def __next__(self) -> Batch:

@@ -106,7 +106,9 @@ def run(
     paths = gallery.save(folder, images, texts, names, scale)
     if len(images) > 1:
         sheet = images.reshape(len(asked.rows), asked.num_images, *images.shape[1:])
-        paths.append(gallery.save_sheet(folder, sheet, texts[0], scale))
+        titles = [str(row) if asked.labels is None else f'class {row}' for row in asked.rows]
+        seeds = asked.seeds[: asked.num_images]
+        paths.append(gallery.save_sheet(folder, sheet, titles, seeds, texts[0], scale))
     if as_json:
         made = [
             dict(path=str(path), seed=seed, parameters=text)
@@ -140,7 +142,9 @@ class _Watch:
     """Told of each step: a bar with an estimate, and previews of the batch in hand."""
 
     def __init__(self, path: pathlib.Path, every: int | None, model: str | None):
-        self.path, self.every, self.pipeline, self.meter = path, every, None, None
+        self.path, self.every = path, every
+        self.pipeline: Any = None
+        self.meter: Meter | None = None
         self.tiny = None
         if model is not None:
             tiny = loading.load(model, ['first_stage'])
