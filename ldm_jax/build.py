@@ -19,6 +19,7 @@ CLASSES = {
     'schedules': 'Schedule',
     'samplers': 'Sampler',
     'models': 'Model',
+    'conditioning': 'Conditioning',
     'text': 'Tokenizer',
     'data': 'Source',
     'training.stages': 'Stage',
@@ -36,7 +37,7 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
     """The object that a spec describes: its 'name' picks the module, the rest are the fields.
 
     Args:
-        family: a key of CLASSES: 'schedules', 'samplers', 'models', 'text', 'data' or 'training.stages'.
+        family: a key of CLASSES, such as 'samplers'.
         spec: a mapping with 'name'. Lists become tuples, and a 'dtype' string a dtype, so that
             the object stays hashable. A field that is a spec itself is built, of the same family.
 

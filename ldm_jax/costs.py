@@ -22,6 +22,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from ldm_jax import trees
+from ldm_jax.denoising import inputs_of
 
 Outputs = tuple[jax.ShapeDtypeStruct, ...]  # the arrays that a module's __call__ returns
 
@@ -62,13 +63,13 @@ def cost(model: nn.Module, inputs: tuple | None = None) -> Cost:
     Args:
         model: a Model of ldm_jax/models.
         inputs: shapes of `__call__`'s arguments (jax.ShapeDtypeStruct, or pytrees of them); by default
-            `model.inputs()`.
+            those that it says (trees.init).
 
     Raises:
         ValueError: the program holds products that cannot be counted, in a fused kernel or in a loop of
             unknown length, or the model does not take these inputs.
     """
-    inputs = model.inputs() if inputs is None else inputs
+    inputs = inputs_of(model) if inputs is None else inputs
     # Attention in blocks multiplies padding too, and a fused kernel hides its products: count the plain one.
     plain = model.clone(attention_backend='naive') if hasattr(model, 'attention_backend') else model
     outputs: dict[str, Outputs] = {}

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.denoising import inputs_of
 from ldm_jax.types import Array, PyTree
 
 
@@ -24,7 +25,7 @@ def init(model: nn.Module, key: Array, batch: int = 1, size: int | None = None) 
     key = jax.random.wrap_key_data(jnp.resize(jax.random.key_data(key), 4), impl='rbg')
 
     def make(key):
-        inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), model.inputs(batch, size))
+        inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), inputs_of(model, batch, size))
         return nn.meta.unbox(model.init(key, *inputs)['params'])
 
     return jax.jit(make)(key)  # jit: the example forward pass is dead code, so it is never run
@@ -44,7 +45,7 @@ def logical_axes(model: nn.Module, batch: int = 1, size: int | None = None) -> P
 
 
 def _boxed(model: nn.Module, batch: int, size: int | None) -> PyTree:
-    return jax.eval_shape(model.init, jax.random.key(0), *model.inputs(batch, size))['params']
+    return jax.eval_shape(model.init, jax.random.key(0), *inputs_of(model, batch, size))['params']
 
 
 def count(tree: PyTree) -> int:

@@ -43,9 +43,9 @@ def main(argv):
 
     from ldm_jax.build import build
     from ldm_jax.checkpoints import loading, store
+    from ldm_jax.conditioning import encoder
     from ldm_jax.data import encoding
     from ldm_jax.images import to_float
-    from ldm_jax.pipelines import encoder
 
     logging.set_verbosity(logging.WARNING)
     if 'data' not in CONFIG.value:
@@ -68,8 +68,8 @@ def main(argv):
     params = jax.device_put(params, shared)
 
     def encode(batch):
-        image = to_float(batch['image']) if model.first_stage is not None else None
-        found = run(params, image, model.tokens(batch['text']) if model.text_encoders else {})
+        image = to_float(batch['image']) if 'first_stage' in model.modules else None
+        found = run(params, image, model.tokens(batch['text']) if model.tokenizers else {})
         return {name: np.asarray(array.astype(DTYPE.value)) for name, array in found.items()}
 
     def null():
@@ -89,7 +89,7 @@ def main(argv):
         encode,
         OUT.value,
         settings,
-        null=null if model.text_encoders else None,
+        null=null if model.tokenizers else None,
         process_index=INDEX.value,
         process_count=COUNT.value,
         max_corrupt=MAX_CORRUPT.value,

@@ -70,13 +70,16 @@ def inputs(config, part, model):
     """Shapes of what a part is called with at --size and --batch."""
     import jax
 
+    from ldm_jax import denoising
+
     image, latent = SIZE.value or config.get('image_size'), config.get('latent_size')
     if SIZE.value and latent:
         factor = config.image_size // latent
         latent, rest = divmod(SIZE.value, factor)
         if rest:
             raise ValueError(f'--size must be a multiple of {factor}, the pixels a latent; got {SIZE.value}.')
-    arguments = model.inputs(BATCH.value, {'unet': latent, 'first_stage': image, 'rescaler': image}.get(part))
+    size = {'unet': latent, 'first_stage': image, 'rescaler': image}.get(part)
+    arguments = denoising.inputs_of(model, BATCH.value, size)
     if part == 'unet' and 'context_length' in config:
         x, t, cond = arguments
         context = (BATCH.value, config.context_length, model.context_width)

@@ -79,6 +79,16 @@ def dot_product(q: Array, k: Array, v: Array, *, causal: bool = False, backend: 
     return {'naive': naive, 'chunked': chunked, 'cudnn': cudnn, 'tpu': tpu}[backend](q, k, v, causal)
 
 
+def probabilities(q: Array, k: Array, *, causal: bool = False) -> Array:
+    """softmax(q k^T / sqrt(K)) itself, [B, N, L, M] in float32 at least, of q [B, L, N, K] and k [B, M, N, K]."""
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    scores = jnp.einsum('blnk,bmnk->bnlm', q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
+    if causal:
+        row, column = (lax.broadcasted_iota(jnp.int32, scores.shape[-2:], axis) for axis in (0, 1))
+        scores = jnp.where(column <= row, scores, -jnp.inf)
+    return jax.nn.softmax(scores, axis=-1)
+
+
 def naive(q: Array, k: Array, v: Array, causal: bool) -> Array:
     """All scores at once; differentiated, it keeps them."""
     # On a CPU, copies with the heads first are cheaper than products of matrices with gaps between their rows.

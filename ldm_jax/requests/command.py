@@ -20,7 +20,7 @@ from ldm_jax.inference import model_kinds
 from ldm_jax.inference import preview as previews
 from ldm_jax.inference.pipeline import Step, open_pipeline
 from ldm_jax.progress import Meter
-from ldm_jax.requests import gallery, infotext, png_settings, tasks
+from ldm_jax.requests import gallery, png_settings, tasks
 from ldm_jax.requests.request import PAIRS, Request, check, read_pair, read_prompts
 
 PROMPTED = ('text', 'inpaint', 'edit', 'depth')  # kinds of models that make little without a prompt
@@ -40,7 +40,7 @@ def request(
         raise ValueError('There are prompts from --prompt and from --prompts_file: give one of them.')
     fields: dict[str, Any] = dict(num_images=4)
     if from_png is not None:
-        fields = png_settings.read(infotext.read_png(from_png))
+        fields = png_settings.read(png_settings.read_file(from_png))
     fields |= {name: _plain(name, value) for name, value in given.items()}
     if prompts or prompts_file:
         fields['prompts'] = tuple(prompts or read_prompts(prompts_file))
@@ -106,7 +106,9 @@ def run(
     paths = gallery.save(folder, images, texts, names, scale)
     if len(images) > 1:
         sheet = images.reshape(len(asked.rows), asked.num_images, *images.shape[1:])
-        paths.append(gallery.save_sheet(folder, sheet, texts[0], scale))
+        titles = [str(row) if asked.labels is None else f'class {row}' for row in asked.rows]
+        seeds = asked.seeds[: asked.num_images]
+        paths.append(gallery.save_sheet(folder, sheet, titles, seeds, texts[0], scale))
     if as_json:
         made = [
             dict(path=str(path), seed=seed, parameters=text)

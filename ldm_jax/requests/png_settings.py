@@ -7,17 +7,17 @@ stay as they were given, since `aliases.resolve` reads all tools' names.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import ldm_jax
 from ldm_jax.diffusion import aliases
-from ldm_jax.requests import infotext
+from ldm_jax.requests import image_files, infotext, other_programs
 from ldm_jax.requests.request import PAIRS, Request, read_pair
 
 RNG = {'torch_cpu': 'CPU', 'torch_cuda': 'NV', 'jax': 'JAX'}  # the last one is ours
 DEFAULT_RNG = 'GPU'  # of the web UI, which then writes nothing
-OURS = 'ldm_jax'  # before the version of images that are our own
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -86,9 +86,30 @@ def write(
     if request.labels is not None:
         values['Class'] = row
     prompt = row if request.labels is None else ''
-    values |= {'Version': f'{OURS} {ldm_jax.__version__}'}
+    values |= {'Version': f'{infotext.OURS} {ldm_jax.__version__}'}
     ordered = {'Prompt': prompt, 'Negative prompt': request.negative_prompt} | values
     return infotext.write(ordered)
+
+
+def read_file(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
+    """The settings in an image file, ours, the web UI's or of `other_programs`, in the web UI's names.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image, damaged, without settings, or with those of a program that cannot be read.
+    """
+    name, texts = image_files.named(source), image_files.texts(source)
+    try:
+        found = other_programs.read(texts)
+    except ValueError as error:
+        raise ValueError(f'{name}: {error}') from None
+    if found is not None:
+        return found
+    if image_files.PARAMETERS not in texts:
+        raise ValueError(
+            f'{name} has no text {image_files.PARAMETERS!r} to say what it was made from; it has {sorted(texts)}.'
+        )
+    return infotext.read(texts[image_files.PARAMETERS])
 
 
 def read(settings: Mapping[str, str]) -> dict[str, Any]:
@@ -112,7 +133,7 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
     if 'Class' in settings:
         found['labels'] = (_value('Class', settings['Class'], int),)
     found['noise_source'] = _noise_source(settings.get('RNG', DEFAULT_RNG))
-    if 'hires_scale' in found and not settings.get('Version', '').startswith(OURS):
+    if 'hires_scale' in found and not settings.get('Version', '').startswith(infotext.OURS):
         found.setdefault('hires_steps', found.get('num_steps'))  # the web UI's default
     if 'sampler' in found:
         aliases.resolve(found['sampler'], found.get('grid'))

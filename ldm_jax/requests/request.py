@@ -18,7 +18,7 @@ from ldm_jax.images import RESIZES, fit
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.inference.sizes import Sizes, check_size
 from ldm_jax.pipelines.masks import CONTENTS
-from ldm_jax.requests import files
+from ldm_jax.requests import files, image_files
 from ldm_jax.text import prompt
 
 PAIRS = {  # field -> the form of its two numbers, and what is between them
@@ -198,7 +198,7 @@ def check(request: Request) -> None:
         raise unknown('masked content', request.mask_content, list(CONTENTS))
     for path in (request.init_image, request.depth, request.label_map, *(request.mix or ())):
         if path is not None:
-            files.read_image(path)
+            image_files.read_image(path)
     if request.mix_weights is not None and len(request.mix_weights) != 1 + len(request.mix or ()):
         raise ValueError(
             f'{len(request.mix_weights)} weights for a mix of {1 + len(request.mix or ())} images: give one '

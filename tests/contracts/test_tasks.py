@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.requests import infotext
+from ldm_jax.requests import png_settings
 from ldm_jax.requests.tasks import TASKS
 from tests import tiny_models
 
@@ -100,7 +100,7 @@ def test_files_in_and_png_out(name, kind, folder, tmp_path, capsys, monkeypatch)
         report = sample(capsys, monkeypatch, **common, **fields)
         assert report['task'] == name
         assert len(report['images']) == (2 if name == 'class_to_image' else 1)
-        settings = infotext.read_png(report['images'][0]['path'])
+        settings = png_settings.read_file(report['images'][0]['path'])
         assert (settings['Steps'], settings['Seed'], settings['Model']) == ('6', '3', model)
         with Image.open(report['images'][0]['path']) as image:
             made.append(np.asarray(image))

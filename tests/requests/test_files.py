@@ -139,13 +139,6 @@ class TestFileErrors:
         with pytest.raises(ValueError, match=f'{name} cannot be read: .*truncated'):
             load(path)
 
-    @pytest.mark.parametrize('limit', [34, 10])  # Pillow warns above the limit and refuses above twice that
-    def test_too_many_pixels(self, tmp_path, load, limit, monkeypatch):
-        path = saved(tmp_path, RGB)
-        monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', limit)
-        with pytest.raises(ValueError, match=f'a.png has more than {limit} pixels'):
-            load(path)
-
     def test_numbers_without_a_scale(self, tmp_path, load):
         with pytest.raises(ValueError, match=r'a.tiff holds floats without a known scale'):
             load(saved(tmp_path, np.zeros((5, 7), np.float32), 'a.tiff'))
@@ -232,73 +225,3 @@ def test_sizes_are_checked_with_the_nearest_that_works():
         check_size((513, 767))
     with pytest.raises(ValueError, match='The nearest that is: 8 x 16'):
         check_size((-3, 16))
-
-
-class TestDepth:
-    @pytest.mark.parametrize('kind', [np.uint8, np.uint16, np.int32, np.float32])
-    def test_any_bit_depth_keeps_its_values(self, tmp_path, kind):
-        values = (GREY.astype(kind) - (300 if kind in (np.int32, np.float32) else 0)) * kind(1)
-        name = 'a.png' if kind in (np.uint8, np.uint16) else 'a.tiff'
-        depth = files.load_depth(saved(tmp_path, values, name))
-        assert (depth.dtype, depth.shape) == (np.float32, (5, 7, 1))
-        np.testing.assert_array_equal(depth[..., 0], values)
-        np.testing.assert_array_equal(files.load_depth(values), depth)
-        np.testing.assert_array_equal(files.load_depth((tmp_path / name).read_bytes()), depth)
-
-    def test_errors(self, tmp_path):
-        with pytest.raises(
-            ValueError, match=r'a.png has the channels RGB .*depth map has one: save it as 8-bit'
-        ):
-            files.load_depth(saved(tmp_path, RGB))
-        with pytest.raises(ValueError, match='b.png is 7 everywhere: it has no depth'):
-            files.load_depth(saved(tmp_path, np.full((5, 7), 7, np.uint8), 'b.png'))
-        with pytest.raises(ValueError, match='c.tiff has values that are not finite'):
-            files.load_depth(saved(tmp_path, np.float32([[1, np.inf]]), 'c.tiff'))
-        with pytest.raises(ValueError, match=r'one channel, \[H, W\]; the array \[5, 7, 3\]'):
-            files.load_depth(RGB)
-        with pytest.raises(FileNotFoundError, match='No image at'):
-            files.load_depth(tmp_path / 'none.png')
-
-
-class TestLabels:
-    @pytest.mark.parametrize('kind', [np.uint8, np.uint16])
-    def test_grey_values_are_classes(self, tmp_path, kind):
-        values = GREY.astype(kind) + (1000 if kind is np.uint16 else 0)
-        labels = files.load_labels(saved(tmp_path, values))
-        assert labels.dtype == np.int32
-        np.testing.assert_array_equal(labels, values)
-        np.testing.assert_array_equal(files.load_labels(values), values)
-
-    def test_palettes_are_classes_by_index(self, tmp_path):
-        image = Image.fromarray(GREY % 3)
-        image.putpalette([10, 20, 30, 200, 100, 0, 1, 2, 3])
-        np.testing.assert_array_equal(files.load_labels(saved(tmp_path, image)), GREY % 3)
-
-    def test_black_and_white_is_two_classes(self, tmp_path):
-        path = saved(tmp_path, Image.fromarray(GREY > 128))
-        np.testing.assert_array_equal(files.load_labels(path), GREY > 128)
-
-    def test_errors(self, tmp_path):
-        for name, image in (('a.png', RGB), ('b.tiff', GREY.astype(np.float32))):
-            with pytest.raises(ValueError, match=f'{name} has the channels .*label map has one: save it as'):
-                files.load_labels(saved(tmp_path, image, name))
-        with pytest.raises(ValueError, match=r'c.tiff holds -3; classes are numbered from 0'):
-            files.load_labels(saved(tmp_path, np.int32([[1, -3]]), 'c.tiff'))
-        with pytest.raises(ValueError, match='holds integers .* holds float64'):
-            files.load_labels(GREY / 2)
-
-
-def test_bytes_and_arrays_are_images_as_files_are(tmp_path):
-    path = saved(tmp_path, RGB)
-    expected = files.load_image(path, (8, 8))
-    for source in (path.read_bytes(), RGB, files.load_image(path)):
-        np.testing.assert_allclose(files.load_image(source, (8, 8)), expected, atol=1e-6)
-    mask = files.load_mask(saved(tmp_path, GREY, 'mask.png'), (5, 7))
-    for source in ((tmp_path / 'mask.png').read_bytes(), GREY, mask, mask[..., 0]):
-        np.testing.assert_allclose(files.load_mask(source, (5, 7)), mask, atol=1e-6)
-    with pytest.raises(ValueError, match='the image of 4 bytes is not an image'):
-        files.load_image(b'what')
-    with pytest.raises(ValueError, match=r'uint8, or floats from -1 to 1; got float64 from'):
-        files.load_image(RGB.astype(np.float64) - 200 + 200)
-    with pytest.raises(ValueError, match=r'Expected an array \[H, W, 3\]; got \[5, 7\]'):
-        files.load_image(GREY)

@@ -2,13 +2,9 @@ import json
 import re
 
 import hypothesis.strategies as st
-import numpy as np
 import pytest
 from hypothesis import given, settings
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from ldm_jax.images import save_png
 from ldm_jax.requests import infotext
 
 TEXT_TO_IMAGE = """masterpiece, (best quality:1.2), a fox, <lora:foxes:0.8>
@@ -101,6 +97,47 @@ def web_ui_reading(line):
     return {key: json.loads(value) if value[:1] == '"' else value for key, value in pairs}
 
 
+BASE = (
+    'Steps: 2, Sampler: Euler a, Schedule type: Automatic, CFG scale: 2, Seed: 5, Size: 32x32, Model: emoji32'
+)
+
+
+@pytest.mark.parametrize('negative', ['', 'blurry, dog'])
+@pytest.mark.parametrize(
+    ('lines', 'templates'),
+    [
+        (['Negative Template: fog, 0.5, 0.7'], {'Negative Template': 'fog, 0.5, 0.7'}),
+        (
+            ['Negative Template: fog: 0.5, rain: 0.7, haze: 1'],
+            {'Negative Template': 'fog: 0.5, rain: 0.7, haze: 1'},
+        ),
+        (['Template: (fog:0.5), (rain:0.7), (haze:1)'], {'Template': '(fog:0.5), (rain:0.7), (haze:1)'}),
+        (
+            [
+                'Template: a {red|blue} car',
+                '(fog:0.5), (rain:0.7), (haze:1)',
+                'Negative Template: x:1, yy:2, zz:3',
+            ],
+            {
+                'Template': 'a {red|blue} car\n(fog:0.5), (rain:0.7), (haze:1)',
+                'Negative Template': 'x:1, yy:2, zz:3',
+            },
+        ),
+        (['Template: a', 'Negative Template: '], {'Template': 'a', 'Negative Template': ''}),
+    ],
+)
+def test_templates_are_kept_apart_whatever_they_look_like(lines, templates, negative):
+    prompts = ['a red apple, noto style', *([f'Negative prompt: {negative}'] if negative else [])]
+    found = infotext.read('\n'.join([*prompts, BASE, *lines]))
+    assert {name: found.pop(name) for name in templates} == templates
+    assert found == infotext.read('\n'.join([*prompts, BASE]))
+    assert (found['Prompt'], found['Negative prompt'], found['Steps']) == (
+        'a red apple, noto style',
+        negative,
+        '2',
+    )
+
+
 letters = st.characters(exclude_categories=['Cs'])
 names = st.from_regex(r'\w[\w \-/]*\w', fullmatch=True).filter(
     lambda n: n not in ('Prompt', 'Negative prompt')
@@ -109,19 +146,21 @@ values = st.one_of(
     st.text(letters), st.text('",:\\\n{}[] a1'), st.integers().map(str), st.just('{"a": 1}'), st.just('"x"')
 )
 lines = st.one_of(
-    st.text(letters), st.text('",:(){} a1'), st.sampled_from(['Steps: 1, Seed: 2, a1: b', 'BREAK', ''])
+    st.text(letters),
+    st.text('",:(){} a1'),
+    st.sampled_from(['Steps: 1, Seed: 2, a1: b', 'Negative prompt: x', 'Template: a', ' BREAK', '']),
 )
-prompts = (
-    st.lists(lines, max_size=4)
-    .map(lambda parts: '\n'.join(line.strip() for line in '\n'.join(parts).split('\n')).strip())
-    .filter(lambda prompt: 'Negative prompt:' not in prompt)
+text = st.one_of(
+    st.text(letters),
+    st.text('"\'\\,:()[]{}<>|\n\r\t \x0b\x85\u2028a1'),
+    st.lists(lines, max_size=4).map('\n'.join),
 )
 
 
 @settings(deadline=None, max_examples=100)
-@given(prompts, prompts, st.dictionaries(names, values, min_size=3, max_size=6))
+@given(text, text, st.dictionaries(names, values, min_size=3, max_size=6))
 def test_what_is_written_is_read_back(prompt, negative, fields):
-    fields = {'Prompt': prompt, 'Negative prompt': negative, **fields}
+    fields = {'Prompt': prompt, 'Negative prompt': negative, 'Steps': '1', **fields}
     text = infotext.write(fields)
     assert infotext.read(text) == fields
     assert infotext.write(infotext.read(text)) == text
@@ -162,46 +201,3 @@ def test_names_that_no_reader_finds(name):
 def test_too_few_settings():
     with pytest.raises(ValueError, match=r"2 settings, \['Steps', 'Seed'\], would be read as a prompt"):
         infotext.write({'Prompt': 'a', 'Steps': 1, 'Seed': 1})
-
-
-class TestFiles:
-    pixels = np.zeros((4, 4, 3), np.uint8)
-
-    def test_our_own_images(self, tmp_path):
-        fields = {'Prompt': '猫, a cat', 'Negative prompt': '', 'Steps': '20', 'Sampler': 'DDIM', 'Seed': '1'}
-        save_png(tmp_path / 'a.png', self.pixels, {'parameters': infotext.write(fields)})
-        assert infotext.read_png(tmp_path / 'a.png') == fields
-
-    @pytest.mark.parametrize('chunk', [b'tEXt', b'iTXt', b'zTXt'])
-    def test_every_kind_of_text_before_and_behind_the_pixels(self, tmp_path, chunk):
-        info = PngInfo()
-        if chunk == b'iTXt':
-            info.add_itxt('parameters', TEXT_TO_IMAGE)
-        else:
-            info.add_text('parameters', TEXT_TO_IMAGE, zip=chunk == b'zTXt')
-        path = tmp_path / 'a.png'
-        Image.fromarray(self.pixels).save(path, pnginfo=info)
-        assert infotext.read_png(path) == infotext.read(TEXT_TO_IMAGE)
-        data = path.read_bytes()
-        start = data.index(chunk) - 4
-        size = int.from_bytes(data[start : start + 4], 'big') + 12
-        end = data.index(b'IEND') - 4
-        path.write_bytes(data[:start] + data[start + size : end] + data[start : start + size] + data[end:])
-        assert infotext.read_png(path) == infotext.read(TEXT_TO_IMAGE)
-
-    def test_errors(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match='No image at'):
-            infotext.read_png(tmp_path / 'none.png')
-        save_png(tmp_path / 'bare.png', self.pixels, {'Title': 'x'})
-        with pytest.raises(ValueError, match=r"bare.png has no text 'parameters' .*; it has \['Title'\]"):
-            infotext.read_png(tmp_path / 'bare.png')
-        Image.fromarray(self.pixels).save(tmp_path / 'a.jpg')
-        with pytest.raises(ValueError, match=r"a.jpg has no text 'parameters'"):
-            infotext.read_png(tmp_path / 'a.jpg')
-
-    def test_a_text_that_unpacks_to_too_much(self, tmp_path):
-        info = PngInfo()
-        info.add_text('parameters', 'a' * 3_000_000, zip=True)
-        Image.fromarray(self.pixels).save(tmp_path / 'a.png', pnginfo=info)
-        with pytest.raises(ValueError, match=r'a.png cannot be read: Decompressed data too large'):
-            infotext.read_png(tmp_path / 'a.png')

@@ -1,9 +1,14 @@
 """Settings in images: ours come back as they were, and the web UI's mean here what they mean there."""
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from ldm_jax.images import save_png
 from ldm_jax.requests import infotext, png_settings
 from ldm_jax.requests.request import Request
 
@@ -87,3 +92,67 @@ def test_values_that_cannot_be_read_are_named():
         png_settings.read({'RNG': 'TPU'})
     with pytest.raises(ValueError, match="No sampler 'Oiler'; the nearest are"):
         png_settings.read({'Sampler': 'Oiler'})
+
+
+class TestFiles:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+
+    def test_our_own_images(self, tmp_path):
+        fields = {'Prompt': '猫, a cat', 'Negative prompt': '', 'Steps': '20', 'Sampler': 'DDIM', 'Seed': '1'}
+        save_png(tmp_path / 'a.png', self.pixels, {'parameters': infotext.write(fields)})
+        assert png_settings.read_file(tmp_path / 'a.png') == fields
+
+    @pytest.mark.parametrize('chunk', [b'tEXt', b'iTXt', b'zTXt'])
+    def test_every_kind_of_text_before_and_behind_the_pixels(self, tmp_path, chunk):
+        info = PngInfo()
+        if chunk == b'iTXt':
+            info.add_itxt('parameters', WEB_UI)
+        else:
+            info.add_text('parameters', WEB_UI, zip=chunk == b'zTXt')
+        path = tmp_path / 'a.png'
+        Image.fromarray(self.pixels).save(path, pnginfo=info)
+        assert png_settings.read_file(path) == infotext.read(WEB_UI)
+        data = path.read_bytes()
+        start = data.index(chunk) - 4
+        size = int.from_bytes(data[start : start + 4], 'big') + 12
+        end = data.index(b'IEND') - 4
+        path.write_bytes(data[:start] + data[start + size : end] + data[start : start + size] + data[end:])
+        assert png_settings.read_file(path) == infotext.read(WEB_UI)
+
+    @pytest.mark.parametrize('order', ['utf-16-be', 'utf-16-le'])
+    @pytest.mark.parametrize('name', ['a.jpg', 'a.webp'])
+    def test_the_user_comment_of_files_without_texts(self, tmp_path, name, order):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9286] = b'UNICODE\0' + WEB_UI.encode(order)
+        Image.fromarray(self.pixels.repeat(8, 0)).save(tmp_path / name, exif=exif)
+        assert png_settings.read_file(tmp_path / name) == infotext.read(WEB_UI)
+        assert png_settings.read_file((tmp_path / name).read_bytes()) == infotext.read(WEB_UI)
+
+    def test_json_is_never_a_prompt(self, tmp_path):
+        swarm = {'prompt': 'a red apple, noto style', 'seed': 77, 'steps': 2, 'cfgscale': 2.0, 'width': 32}
+        swarm |= {'height': 32, 'sampler': 'euler'}
+        save_png(tmp_path / 'a.png', self.pixels, {'parameters': json.dumps({'sui_image_params': swarm})})
+        found = png_settings.read(png_settings.read_file(tmp_path / 'a.png'))
+        assert found['prompts'] == ('a red apple, noto style',)
+        assert (found['seed'], found['sampler'], found['noise_source']) == (77, 'euler', 'torch_cpu')
+        assert (found['width'], found['height'], found['guidance_scale']) == (32, 32, 2)
+        save_png(tmp_path / 'b.png', self.pixels, {'parameters': json.dumps(swarm)})
+        with pytest.raises(ValueError, match=r'b.png: .* JSON of an unknown program'):
+            png_settings.read_file(tmp_path / 'b.png')
+
+    def test_errors(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match='No image at'):
+            png_settings.read_file(tmp_path / 'none.png')
+        save_png(tmp_path / 'bare.png', self.pixels, {'Title': 'x'})
+        with pytest.raises(ValueError, match=r"bare.png has no text 'parameters' .*; it has \['Title'\]"):
+            png_settings.read_file(tmp_path / 'bare.png')
+        Image.fromarray(self.pixels).save(tmp_path / 'a.jpg')
+        with pytest.raises(ValueError, match=r"a.jpg has no text 'parameters'"):
+            png_settings.read_file(tmp_path / 'a.jpg')
+
+    def test_a_text_that_unpacks_to_too_much(self, tmp_path):
+        info = PngInfo()
+        info.add_text('parameters', 'a' * 3_000_000, zip=True)
+        Image.fromarray(self.pixels).save(tmp_path / 'a.png', pnginfo=info)
+        with pytest.raises(ValueError, match=r'a.png cannot be read: Decompressed data too large'):
+            png_settings.read_file(tmp_path / 'a.png')

@@ -117,12 +117,13 @@ def test_the_loss_is_that_of_the_formula(frozen):
 
 
 def test_kinds_are_dropped_each_by_a_draw_of_its_own(frozen):
-    kinds = dict(text=dict(drop_rate=0.5), size=dict(drop_rate=0.2), vector={})
-    made = stage(frozen, conditioning=kinds, encode='step')
+    kinds = dict(text=dict(drop_rate=0.5), sizes=dict(drop_rate=0.2), vector={})
+    network = unet.Model(context_width=8, vector_width=9, **UNET)
+    made = stage(frozen, unet=network, conditioning=kinds, encode='step')
     batch = {'moments': jnp.zeros((4000, 8, 8, 8))}
     drop = {kind: np.asarray(values) for kind, values in made.draw(KEY, batch).drop.items()}
     np.testing.assert_allclose([drop[kind].mean() for kind in kinds], [0.5, 0.2, 0], atol=0.03)
-    np.testing.assert_allclose((drop['text'] & drop['size']).mean(), 0.1, atol=0.03)
+    np.testing.assert_allclose((drop['text'] & drop['sizes']).mean(), 0.1, atol=0.03)
 
 
 @pytest.mark.slow
@@ -174,7 +175,7 @@ def test_a_class_conditional_model_of_vq_latents_learns_its_embedder():
         text_encoder=None,
         tokenizer=None,
         class_embedder=class_embedder.Model(num_classes=4, width=6),
-        conditioning={'class': dict(drop_rate=0.2)},
+        conditioning=dict(class_label=dict(drop_rate=0.2)),
         schedule=zero_terminal.Schedule(),
         scaling_factor=1.0,
     )
@@ -198,6 +199,7 @@ def test_a_class_conditional_model_of_vq_latents_learns_its_embedder():
     settings, parts = made.export(state.ema_params, [batch])
     assert parts.keys() == {'unet', 'first_stage', 'class_embedder'}
     assert settings['parameterization'] == 'v'
+    assert settings['conditioning'] == dict(class_label=dict(name='class_label', drop_rate=0.2))
 
 
 @pytest.mark.slow
@@ -215,11 +217,15 @@ def test_pixels_are_diffused_without_a_first_stage():
 @pytest.mark.parametrize(
     ('fields', 'words'),
     [
-        (dict(conditioning=dict(txt={})), "No conditioning 'txt'.*Did you mean 'text'"),
-        (dict(conditioning=dict(text=dict(drop=0.1))), "No knob of conditioning text 'drop'"),
+        (dict(conditioning=dict(txt={})), "No conditioning module 'txt'.*Did you mean 'text'"),
+        (dict(conditioning=dict(text=dict(drop=0.1))), "No field of conditioning/text 'drop'"),
         (dict(conditioning=dict(text=dict(drop_rate=1.0))), 'text.drop_rate.*1.0'),
         (dict(encode='lazily'), "'lazily'"),
-        (dict(conditioning=dict(inpainting={})), "set encode='step'"),
+        (
+            dict(unet=unet.Model(**UNET | dict(in_channels=9)), conditioning=dict(inpainting={})),
+            "set encode='step'",
+        ),
+        (dict(conditioning={}), r"conditioned on \['context'\].*fills nothing"),
         (dict(objective=dict(parameterization='w')), "No parameterization 'w'"),
         (dict(schedule=zero_terminal.Schedule(), objective=dict(parameterization='eps')), 'not finite'),
         (dict(frozen={}), "text_encoder.*trained here.*encode='step'"),
@@ -237,7 +243,11 @@ def test_settings_that_contradict_each_other_are_refused(fields, words, frozen):
 @pytest.mark.parametrize(
     ('fields', 'row', 'words'),
     [
-        (dict(conditioning=dict(size={})), ROWS[0], r"'size' needs \['size'\].*\['image', 'label', 'text'\]"),
+        (
+            dict(unet=unet.Model(vector_width=6, **UNET), conditioning=dict(sizes={})),
+            ROWS[0],
+            r"'sizes' needs \['size'\].*\['image', 'label', 'text'\]",
+        ),
         ({}, {'text': 'a cat'}, "one of .*'image'"),
         (
             dict(text_encoder=None, tokenizer=None),
