@@ -256,6 +256,17 @@ def in_order(
                 yield stack(rows)
 
 
+def first_readable(source: Examples) -> Example:
+    """The first example that is not corrupt. Raises ValueError when none of the first 1000 can be read."""
+    failure = 'it is empty'
+    for i in range(min(len(source), PATIENCE)):
+        try:
+            return source[i]
+        except Corrupt as error:
+            failure = str(error)
+    raise ValueError(f'The source has no example that can be read: {failure}.')
+
+
 def stack(examples: Sequence[Example]) -> Batch:
     """Examples to one batch, leaves [B, ...]. Raises ValueError when their shapes differ."""
     try:
