@@ -73,7 +73,7 @@ def parts(config: Mapping[str, Any]) -> dict[str, Any]:
     return {part: build('models', spec) for part, spec in config['models'].items()}
 
 
-def function(kind: str, table: Mapping[str, Callable], spec: str | Mapping[str, Any]) -> Callable:
+def function(kind: str, table: Mapping[str, Callable], spec: str | Mapping[str, Any]) -> functools.partial:
     """The function of a table that a spec names, 'name' or dict(name=..., **knobs), with its knobs bound.
 
     Knobs are its keyword-only arguments. Raises ValueError for a name or a knob that there is not.

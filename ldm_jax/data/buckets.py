@@ -78,7 +78,7 @@ class Source:
 
     def caption(self, i: int) -> str:
         """The text of example i."""
-        return self.source.caption(i)
+        return pipeline.caption(self.source, i)
 
     def captions(self, i: int) -> Sequence[str]:
         """All texts that showings of example i may have."""

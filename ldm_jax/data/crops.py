@@ -47,7 +47,7 @@ class Source:
 
     def caption(self, i: int) -> str:
         """The text of example i."""
-        return self.source.caption(i)
+        return pipeline.caption(self.source, i)
 
     def captions(self, i: int) -> Sequence[str]:
         """All texts that showings of example i may have."""
@@ -76,8 +76,9 @@ def cut(
 
 def check_whole(source: pipeline.Examples) -> None:
     """Raises ValueError when a source has cut its images already."""
-    if getattr(source, 'image_size', None) is not None:
+    size = getattr(source, 'image_size', None)
+    if size is not None:
         raise ValueError(
-            f'The source inside has image_size={source.image_size}, which leaves nothing to choose a window from. '
+            f'The source inside has image_size={size}, which leaves nothing to choose a window from. '
             'Leave it away there.'
         )

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -30,8 +30,8 @@ class Examples(Protocol):
     'moments' or 'latents' float32 [h, w, C], 'context' [L, D], 'pooled' [P] of a model. `__getitem__` gives the same
     each time, and raises corrupt.Corrupt for one that cannot be read.
 
-    Beyond these two methods a source may have those of the functions below that bear their names (view, captions,
-    buckets, name, unreadable); the functions say what counts without.
+    Beyond these two methods a source may have those of the functions below that bear their names (view, caption,
+    captions, buckets, name, unreadable); the functions say what counts without.
     """
 
     def __len__(self) -> int: ...
@@ -45,10 +45,8 @@ def view(source: Examples, i: int, rng: np.random.Generator) -> Example:
 
 
 def captions(source: Examples, i: int) -> Sequence[str]:
-    """All texts that showings of example i may have; by default its own, if it has one."""
-    if hasattr(source, 'captions'):
-        return source.captions(i)
-    return [source.caption(i)] if hasattr(source, 'caption') else [source[i].get('text', '')]
+    """All texts that showings of example i may have; by default the one of `caption`."""
+    return source.captions(i) if hasattr(source, 'captions') else [caption(source, i)]
 
 
 def buckets(source: Examples) -> Sequence[Sequence[int]]:
@@ -59,6 +57,11 @@ def buckets(source: Examples) -> Sequence[Sequence[int]]:
 def name(source: Examples, i: int) -> str:
     """What example i is called where it comes from; by default its number."""
     return source.name(i) if hasattr(source, 'name') else str(i)
+
+
+def caption(source: Examples, i: int) -> str:
+    """The text of example i; sources that can tell it without reading the image do."""
+    return source.caption(i) if hasattr(source, 'caption') else str(source[i]['text'])
 
 
 def unreadable(source: Examples) -> Mapping[str, str]:
@@ -87,8 +90,9 @@ class Mapped:
 
     def variants(self, i: int) -> list[Example]:
         """Example i with each of its captions."""
-        example, texts = self.source[i], captions(self.source, i)
-        return [self.function(example | {'text': text}) for text in texts] if len(texts) > 1 else [self[i]]
+        example = self.source[i]
+        texts = captions(self.source, i) if 'text' in example else ()
+        return [self.function(example | {'text': text}) for text in texts] or [self.function(example)]
 
     @property
     def buckets(self) -> Sequence[Sequence[int]]:
@@ -123,7 +127,7 @@ class Batches(Iterator[Batch]):
         waited: seconds spent in waiting for the data.
     """
 
-    def __init__(self, items: Iterator[dict[str, Any]], report: Report):
+    def __init__(self, items: Generator[dict[str, Any]], report: Report):
         self._items, self.report, self.waited = items, report, 0.0
 
     def __next__(self) -> Batch:

@@ -163,7 +163,7 @@ def _find(table: Mapping[str, Any], ours: list[str], name: str) -> Any:
         return table[name]
     if name in ours:
         return dict(name=name)
-    plain = {_plain(key): value for key, value in reversed(table.items())}  # the first of two stays
+    plain = {_plain(key): value for key, value in reversed(list(table.items()))}  # the first of two stays
     return plain.get(_plain(name))
 
 

@@ -14,6 +14,7 @@ Ref: Song et al. 2021, arXiv:2011.13456, eq. 13; Lu et al. 2022, arXiv:2206.0092
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -72,7 +73,7 @@ def churn(
     gain = jnp.where((s_tmin <= rho) & (rho <= s_tmax), gain, 0.0)
     fresh = here.sigma * jnp.sqrt((1 + gain) ** 2 - 1)
     # The signal keeps its scale, so the level has left the schedule's curve and its time is not known.
-    level = here.replace(t=jnp.where(gain > 0, jnp.nan, here.t), sigma=here.sigma * (1 + gain))
+    level = dataclasses.replace(here, t=jnp.where(gain > 0, jnp.nan, here.t), sigma=here.sigma * (1 + gain))
     return x + fresh * s_noise * normal(keys, x), level
 
 

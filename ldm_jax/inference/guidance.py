@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from ldm_jax.build import unknown
@@ -34,7 +36,7 @@ class Guide:
     """
 
     scale: Array | None = None
-    weights: tuple[Array, ...] | None = None
+    weights: tuple[Array | np.ndarray, ...] | None = None
     image_scale: Array | None = None
     rescale: Array | None = None
     eta: Array | None = None
@@ -97,7 +99,9 @@ def _branches(guide: Guide, predict: Callable[[Cond], Denoiser], conds: Sequence
     if guide.perturbed is not None:
         count = len(conds)
         conds = [*conds, *conds[1:]]
-        conds = [cond.replace(perturbed=_flags(cond, i >= count)) for i, cond in enumerate(conds)]
+        conds = [
+            dataclasses.replace(cond, perturbed=_flags(cond, i >= count)) for i, cond in enumerate(conds)
+        ]
     branches = guidance.batched(predict(guidance.pair(*conds)), len(conds))
     return branches if guide.weights is None else guidance.composed(branches, guide.weights)
 
@@ -106,7 +110,7 @@ def _unguided(guide: Guide, predict: Callable[[Cond], Denoiser], conds: Sequence
     """What is guided, alone: the last conditioning, which is told all, or several prompts as one."""
     if guide.weights is None:
         return predict(conds[-1])
-    branches = _branches(guide.replace(perturbed=None), predict, conds)
+    branches = _branches(dataclasses.replace(guide, perturbed=None), predict, conds)
     return lambda x, level: branches(x, level)[1]
 
 
@@ -123,12 +127,16 @@ def _guided(
 ) -> Denoiser:
     if guide.scale is None:
         cond = predict(conds[0])
-        return cond if guide.auto is None else guidance.autoguidance(cond, worse(conds[0]), guide.auto)
+        return (
+            cond
+            if guide.auto is None or worse is None
+            else guidance.autoguidance(cond, worse(conds[0]), guide.auto)
+        )
     branches = _branches(guide, predict, conds)
     if guide.image_scale is not None:
         return guidance.image_and_text(branches, guide.image_scale, guide.scale)
     rule = _rule(guide)
-    if guide.auto is not None:
+    if guide.auto is not None and worse is not None:
         return guidance.perturbed(guidance.joined(branches, worse(conds[-1])), rule, guide.auto - 1)
     if guide.perturbed is not None:
         return guidance.perturbed(branches, rule, guide.perturbed)

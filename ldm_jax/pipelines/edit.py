@@ -5,6 +5,7 @@ Ref: Brooks et al. 2023, arXiv:2211.09800.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,7 +53,7 @@ def edit(
     # These models are told the posterior's mean, not scaled as the latents that they make.
     told = pipeline.encode(images) / np.float32(pipeline.parts.scaling_factor)
     if guide.scale is not None:
-        guide = guide.replace(image_scale=per_image(image_guidance_scale, len(prompts)))
+        guide = dataclasses.replace(guide, image_scale=per_image(image_guidance_scale, len(prompts)))
     return pipeline.decode(pipeline.sample(sampling, x, levels, _conds(texts, told), seeds, guide=guide))
 
 
@@ -68,7 +69,11 @@ def check(prompts: Sequence[str], sampling: Sampling) -> None:
 
 def _conds(texts: tuple[Cond, ...], told: np.ndarray) -> tuple[Cond, ...]:
     """Neither text nor image, the image alone, and both, as guidance.image_and_text wants them; or both alone."""
-    both = texts[-1].replace(concat=told)
+    both = dataclasses.replace(texts[-1], concat=told)
     if len(texts) == 1:
         return (both,)
-    return texts[0].replace(concat=np.zeros_like(told)), texts[0].replace(concat=told), both
+    return (
+        dataclasses.replace(texts[0], concat=np.zeros_like(told)),
+        dataclasses.replace(texts[0], concat=told),
+        both,
+    )

@@ -35,7 +35,7 @@ def prompt_conds(
             raise ValueError(
                 'Several prompts at once (AND) do not go with autoguidance: leave autoguidance_scale out.'
             )
-        guide = guide.replace(weights=tuple(weights for _, weights in told))
+        guide = dataclasses.replace(guide, weights=tuple(weights for _, weights in told))
     conds = tuple(pipeline.text(column, size, sizes=sizes) for column, _ in told)
     if guide.scale is None:
         return conds, guide

@@ -6,6 +6,7 @@ Ref: Ramesh et al. 2022, arXiv:2204.06125, sections 3.1 and 3.2; stabilityai/sta
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -83,10 +84,10 @@ def variations(
     vector = pipeline.programs.map(_told, pipeline.params, embeddings, noise, at)
     prompts = prompts * (batch // len(prompts))
     texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
-    conds = [cond.replace(vector=vector) for cond in texts]
+    conds = [dataclasses.replace(cond, vector=vector) for cond in texts]
     if guide.scale is not None:
         # In training a quarter of the images had zeros, for their noise level too.
-        conds[0] = conds[0].replace(vector=np.zeros_like(vector))
+        conds[0] = dataclasses.replace(conds[0], vector=np.zeros_like(vector))
     return pipeline.decode(pipeline.sample(sampling, x, levels, tuple(conds), seeds, guide=guide))
 
 
@@ -132,12 +133,12 @@ def mixed(embeddings: np.ndarray, weights: Sequence[float]) -> np.ndarray:
 
 def _shares(weights: Sequence[float], count: int) -> np.ndarray:
     """Weights [N] that add up to one."""
-    weights = np.asarray(weights, np.float64)
-    if weights.shape != (count,):
-        raise ValueError(f'{weights.size} weights for {count} images: give one for each.')
-    if not (weights >= 0).all() or weights.sum() <= 0:
-        raise ValueError(f'weights must be at least 0, and one of them above; got {weights.tolist()}.')
-    return weights / weights.sum()
+    shares = np.asarray(weights, np.float64)
+    if shares.shape != (count,):
+        raise ValueError(f'{shares.size} weights for {count} images: give one for each.')
+    if not (shares >= 0).all() or shares.sum() <= 0:
+        raise ValueError(f'weights must be at least 0, and one of them above; got {shares.tolist()}.')
+    return shares / shares.sum()
 
 
 def _embeddings(parts: Parts, images: Images) -> np.ndarray | None:

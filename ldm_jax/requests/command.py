@@ -142,7 +142,9 @@ class _Watch:
     """Told of each step: a bar with an estimate, and previews of the batch in hand."""
 
     def __init__(self, path: pathlib.Path, every: int | None, model: str | None):
-        self.path, self.every, self.pipeline, self.meter = path, every, None, None
+        self.path, self.every = path, every
+        self.pipeline: Any = None
+        self.meter: Meter | None = None
         self.tiny = None
         if model is not None:
             tiny = loading.load(model, ['first_stage'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ class TrainState:
 
     def with_frozen(self, frozen: dict[str, PyTree]) -> TrainState:
         """The state with these in place of the frozen parameters."""
-        return self.replace(frozen=frozen)
+        return dataclasses.replace(self, frozen=frozen)
 
 
 def create(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,7 +26,7 @@ def train_step(
     key: Array,
     *,
     draw: Callable[..., PyTree],
-    loss: Callable[[PyTree, PyTree, PyTree], tuple[Array, Metrics]],
+    loss: Callable[..., tuple[Array, Metrics]],
     tx: optax.GradientTransformation,
     decays: Mapping[str, ema.Decay],
     remember: Callable[[PyTree, PyTree], PyTree] | None = None,
@@ -83,15 +84,18 @@ def train_step(
     n = state.step - state.skipped  # updates that were made
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    new = state.replace(
+    new = dataclasses.replace(
+        state,
         params=params,
         opt_state=opt_state,
         ema=ema.update(decays, state.ema, params, n + 1),
         memory=state.memory if remember is None else remember(state.memory, observed),
         frozen={},
     )
-    new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state.replace(frozen={}))
-    new = new.replace(step=state.step + 1, skipped=state.skipped + ~finite, frozen=state.frozen)
+    new = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), new, dataclasses.replace(state, frozen={})
+    )
+    new = dataclasses.replace(new, step=state.step + 1, skipped=state.skipped + ~finite, frozen=state.frozen)
     found = metrics.arrays(found) | {
         'grad_norm': grad_norm,
         'update_norm': optax.tree.norm(updates),

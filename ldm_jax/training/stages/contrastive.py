@@ -89,5 +89,5 @@ class Stage:
 
     def _embed(self, params: PyTree, batch: PyTree) -> tuple[Array, Array, Array]:
         images = clip_vision.normalize(batch['image'])
-        image, text, scale = self.model.apply({'params': params}, images, batch['tokens'])
+        image, text, scale = self.model.apply({'params': params}, images, batch['tokens'])  # type: ignore[misc]
         return image, text, jnp.minimum(scale, MAX_SCALE)

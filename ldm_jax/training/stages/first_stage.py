@@ -260,7 +260,7 @@ class Stage:
             fake, moments = self.first_stage.apply(variables, image, draws.eps)
             kl = jnp.mean(vae.kl_divergence(moments))
             return fake, self.kl_weight * kl, {'kl': kl}
-        fake, codebook, indices = self.first_stage.apply(variables, image)
+        fake, codebook, indices = self.first_stage.apply(variables, image)  # type: ignore[misc]
         counts = quantizer.code_counts(indices, self.first_stage.num_codes)
         counts = counts if axis_name is None else jax.lax.psum(counts, axis_name)
         return (
@@ -270,7 +270,7 @@ class Stage:
         )
 
     def _nll(
-        self, fake: Array, logvar: Array, image: Array, perceptual: PyTree | None
+        self, fake: Array, logvar: Array, image: Array, perceptual: PyTree
     ) -> tuple[Array, dict[str, Array]]:
         """The terms with r, and metrics."""
         difference = PIXEL[self.pixel_loss](image - fake)

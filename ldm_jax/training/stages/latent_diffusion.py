@@ -21,6 +21,7 @@ from ldm_jax.diffusion.denoiser import Network, denoiser
 from ldm_jax.diffusion.process import add_noise
 from ldm_jax.training.monitoring import metrics
 from ldm_jax.training.stages import latent_examples, samples, unknown_words
+from ldm_jax.training.stages.samples import Samples
 from ldm_jax.training.stages.warm_start import fitted
 from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
 
@@ -192,7 +193,7 @@ class Stage:
         """Rows of images [6, B, S, S, 3]: originals over what the network makes of them at rising noise."""
         networks = self._networks(params)
         x0 = latent_examples.clean(networks, batch, None)
-        shown = draws.replace(drop=jax.tree.map(jnp.zeros_like, draws.drop))
+        shown = dataclasses.replace(draws, drop=jax.tree.map(jnp.zeros_like, draws.drop))
         cond = self._cond(networks, batch, shown)
         denoise = denoiser(self._network(params), self._objective.parameterization, cond)
 
@@ -218,7 +219,7 @@ class Stage:
                 name: jnp.full_like(draws.drop[name], dropped and kind.drop_rate > 0)
                 for name, kind in self._kinds.items()
             }
-            return self._cond(networks, batch, draws.replace(drop=drop))
+            return self._cond(networks, batch, dataclasses.replace(draws, drop=drop))
 
         latents = self._samples.latents(
             self._network(params),
@@ -252,7 +253,7 @@ class Stage:
         return combine.kinds(self.conditioning)
 
     @functools.cached_property
-    def _samples(self) -> samples.Samples:
+    def _samples(self) -> Samples:
         return samples.named(self.samples)
 
     @property
@@ -271,7 +272,7 @@ class Stage:
     def _tokenizers(self) -> dict[str, Tokenizer]:
         found = {'tokens': self.tokenizer, 'tokens_2': self.tokenizer_2}
         used = [TEXT_ENCODERS[part] for part in TEXT_ENCODERS if part in self._modules]
-        return {key: found[key] for key in used if found[key] is not None}
+        return {key: tokenizer for key in used if (tokenizer := found[key]) is not None}
 
     def _initial(self, part: str, key: Array) -> PyTree:
         size = self.latent_size if part == 'unet' else None
