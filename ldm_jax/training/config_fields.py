@@ -48,7 +48,7 @@ GIVEN = {
 GIVEN |= {'image_normalizer', 'perceptual', 'discriminator', 'schedule', 'tokenizer', 'tokenizer_2'}
 GIVEN |= {'frozen', 'initial', 'pretrained', 'null'}
 OBJECTIVE = {
-    'parameterization': {rule: getattr(parameterization, rule) for rule in ('eps', 'v', 'x0', 'flow', 'edm')},
+    'parameterization': parameterization.PARAMETERIZATIONS,
     'loss': loss.DISTANCES,
     'weighting': weighting.WEIGHTINGS,
     'times': times.QUANTILES | {'importance': times.Importance},
@@ -78,12 +78,8 @@ def fields(config: Mapping[str, Any], path: Sequence[str]) -> Fields | None:
             return keywords(loss.objective)
         case ('stage', 'objective', name) if name in OBJECTIVE:
             return knobs(name, OBJECTIVE[name], spec)
-        case ('stage', 'conditioning'):
-            return {
-                name: dict for name in (*build.names('conditioning'), *(key for key in spec if '.' in key))
-            }
         case ('stage', 'conditioning', name):
-            return annotations(build.component('conditioning', name))
+            return component('conditioning', {'name': name} | dict(spec))
         case ('stage', 'samples'):
             return annotations(Samples)
         case ('optimizer' | 'discriminator_optimizer',):

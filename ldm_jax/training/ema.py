@@ -62,7 +62,7 @@ DECAYS: dict[str, Callable[..., Array]] = {decay.__name__: decay for decay in (c
 def named(spec: str | Mapping[str, Any]) -> Decay:
     """The decay of a name, or of dict(name='constant', decay=0.999).
 
-    Raises ValueError for a name, a knob or a value that does not exist.
+    Raises ValueError for an unknown name or knob, and for a value out of range.
     """
     decay = function('moving average', DECAYS, spec)
     decay(np.float32(1))  # so that a value out of range is met now

@@ -111,7 +111,8 @@ def export(
     settings: those of `stage`.
     save: (settings, params, dtype) to disk, which checkpoints.store.save_model does at a path.
     """
-    measured, params = stage.export(params, pipeline.in_order(examples, config['run']['batch_size']))
+    batches = pipeline.in_order(examples, config['run']['batch_size'], every_caption=True)
+    measured, params = stage.export(params, batches)
     # Not those of the loss.
     models = {part: spec for part, spec in settings['models'].items() if part in params}
     dtype = config.get('export', {}).get('dtype', 'float32')

@@ -89,7 +89,7 @@ class Run:
             raise ValueError(f'run.nonfinite is one of {NONFINITE}; got {self.nonfinite!r}.')
         profiler.check(self.profile)
         for spec in self.writers:
-            writers.parsed(spec)
+            writers.named(spec)
         for field, kind in (('parallel', Parallel), ('loader', Loader)):
             if isinstance(getattr(self, field), Mapping):  # as a config has it
                 object.__setattr__(self, field, kind(**getattr(self, field)))

@@ -7,8 +7,10 @@ import pytest
 
 import configs
 from ldm_jax.checkpoints import loading, store
+from ldm_jax.text import clip
 from ldm_jax.training import from_config
 from ldm_jax.training.run import Run
+from ldm_jax.training.stages import contrastive
 
 SHIPPED = 'emoji32'
 
@@ -100,3 +102,21 @@ def test_a_first_stage_trains_with_an_adversary_whose_rate_begins_with_it():
     assert state.discriminator.params.keys() >= {'conv_in', 'conv_out'}
     assert state.generator.ema.keys() == {'main'}
     assert not jax.tree.leaves(work.split(state)[1])
+
+
+def test_a_text_encoder_keeps_the_words_of_every_caption():
+    class Captioned(list):
+        def captions(self, i):
+            return 'a cat', 'a feline'
+
+    tokenizer = clip.Tokenizer(context_length=8)
+    stage = contrastive.Stage(None, None, tokenizer)
+    examples = stage.prepare(Captioned([{'image': np.zeros((2, 2, 3), np.uint8), 'text': 'a cat'}]))
+    params = {'text': {'token_embedding': {'embedding': np.ones((clip.VOCAB_SIZE, 2))}}, 'vision': {}}
+    saved = []
+    from_config.export(
+        {'run': {'batch_size': 4}}, stage, {'models': {}}, params, examples, lambda *args: saved.append(args)
+    )
+    table = saved[0][1]['text_encoder']['token_embedding']['embedding']
+    assert table[tokenizer.encode('a cat feline')].all()
+    assert not table[tokenizer.encode('dog')].any()

@@ -11,13 +11,13 @@ import json
 import math
 import pathlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from ldm_jax import atomic
-from ldm_jax.build import unknown
+from ldm_jax.build import function
 from ldm_jax.images import save_png, to_uint8
 
 Scalars = Mapping[str, Any]  # name -> float, or a list of them; NaN where there is no value
@@ -46,28 +46,21 @@ def build(
     """All the writers of a run as one.
 
     Args:
-        specs: 'tensorboard', 'wandb', or dict(name='wandb', **settings).
+        specs: 'tensorboard', 'wandb', a dotted name of a class, or dict(name='wandb', **settings).
         root: of the workdir.
         step: the one from which the run goes on; what was written for later ones is void.
         config: of the run, as plain data, for back-ends that show it.
 
     Raises:
-        ValueError: no such writer or setting.
+        ValueError: an unknown writer or setting.
         ModuleNotFoundError: its package is not installed; the message says how to install it.
     """
-    chosen = [(KINDS[name], settings) for name, settings in map(parsed, specs)]
-    return All([Files(root, step), *(kind(root, step, config, **settings) for kind, settings in chosen)])
+    return All([Files(root, step), *(named(spec)(root, step, config) for spec in specs)])
 
 
-def parsed(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and settings of one spec. Raises ValueError when there is no such writer, or setting of it."""
-    settings = {'name': spec} if isinstance(spec, str) else dict(spec)
-    name = settings.pop('name', None)
-    if name not in KINDS:
-        raise unknown('writer', str(name), list(KINDS))
-    if settings and KINDS[name] is TensorBoard:
-        raise ValueError(f'The writer tensorboard has no settings; got {settings}.')
-    return name, settings
+def named(spec: str | Mapping[str, Any]) -> Callable[[pathlib.Path, int, Mapping[str, Any]], Writer]:
+    """What makes the writer of a spec, of (root, step, config). Raises ValueError for an unknown writer or setting."""
+    return function('writer', KINDS, spec)
 
 
 class All:
