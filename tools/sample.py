@@ -7,9 +7,9 @@ Writes one PNG for each image, with its seed and settings as text in the form of
 sheet with a row for each prompt. --from_png takes settings from such a file, the web UI's or ours.
 """
 
-import argparse
-import sys
+from ldm_jax import command_line
 
+MEMORY = 'a smaller --batch_size, --tile or --window (256, for example), a smaller size, or --dtype bfloat16'
 HELP = {
     'negative_prompt': 'what the image should not show',
     'num_images': 'for each prompt; 4 by default, 1 with --from_png',
@@ -75,9 +75,7 @@ KINDS = {
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.Parser(__doc__, compiles=True)
     add = parser.add_argument
     add(
         '--prompt',
@@ -132,7 +130,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    try:
-        main(parse())
-    except (OSError, ValueError) as error:  # what the user can mend; the message says how
-        sys.exit(f'error: {error}')
+    command_line.run(main, parse, MEMORY)

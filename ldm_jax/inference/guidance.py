@@ -10,12 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from ldm_jax.build import unknown
+from ldm_jax.build import function
 from ldm_jax.diffusion import guidance, parameterization
 from ldm_jax.diffusion.parameterization import Parameterization
 from ldm_jax.types import Array, Cond, Denoiser
-
-RULES = ('linear', 'projected', 'zero_star')
 
 
 @struct.dataclass
@@ -30,9 +28,10 @@ class Guide:
     perturbed: scale of perturbed-attention guidance.
     auto: scale of autoguidance: cond of the weak model + auto (cond - cond of the weak model), where there is no other
         scale.
-    rule: 'linear', 'projected' (APG) or 'zero_star' (CFG-Zero*); see diffusion.guidance.
+    rule: 'linear', 'projected' (APG) or 'zero_star' (CFG-Zero*) of diffusion.guidance, or a dotted name: it makes a
+        guidance.Rule of the scale.
 
-    Raises ValueError for another rule.
+    Raises ValueError for an unknown rule.
     """
 
     scale: Array | None = None
@@ -46,8 +45,7 @@ class Guide:
     rule: str = struct.field(pytree_node=False, default='linear')
 
     def __post_init__(self):
-        if self.rule not in RULES:
-            raise unknown('rule of guidance', self.rule, list(RULES))
+        function('rule of guidance', guidance.RULES, self.rule)
 
     @property
     def num_conds(self) -> int:
@@ -145,9 +143,7 @@ def _guided(
 
 
 def _rule(guide: Guide) -> guidance.Rule:
-    if guide.rule == 'projected':
-        given = {'eta': guide.eta, 'threshold': guide.threshold}
-        rule = guidance.projected(guide.scale, **{name: a for name, a in given.items() if a is not None})
-    else:
-        rule = {'linear': guidance.linear, 'zero_star': guidance.zero_star}[guide.rule](guide.scale)
+    knobs = {'eta': guide.eta, 'threshold': guide.threshold}
+    given = {name: value for name, value in knobs.items() if value is not None}
+    rule = function('rule of guidance', guidance.RULES, dict(name=guide.rule, **given))(guide.scale)
     return rule if guide.rescale is None else guidance.rescaled(rule, guide.rescale)

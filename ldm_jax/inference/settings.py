@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from ldm_jax import build
-from ldm_jax.build import unknown
+from ldm_jax.build import function, unknown
 from ldm_jax.diffusion import aliases, grids, noise_sources
-from ldm_jax.inference.guidance import RULES, Guide
+from ldm_jax.diffusion.guidance import RULES
+from ldm_jax.inference.guidance import Guide
 from ldm_jax.types import NoiseLevel, Sampler, Schedule, Solver
 
 TABLE = 1024  # steps that a compiled program has space for
@@ -64,12 +65,10 @@ class Sampling:
     def __post_init__(self):
         if self.num_steps < 1 or self.num_steps > TABLE:
             raise ValueError(f'num_steps must be from 1 to {TABLE}; got {self.num_steps}.')
-        if self.noise_source not in noise_sources.SOURCES:
-            raise unknown('noise source', self.noise_source, list(noise_sources.SOURCES))
+        noise_sources.named(self.noise_source)
         if self.start not in STARTS:
             raise unknown('start', self.start, list(STARTS))
-        if self.guidance_rule not in RULES:
-            raise unknown('rule of guidance', self.guidance_rule, list(RULES))
+        function('rule of guidance', RULES, self.guidance_rule)
         if (
             self.guidance_interval is not None
             and not 0 <= self.guidance_interval[0] < self.guidance_interval[1]
@@ -87,7 +86,8 @@ class Sampling:
             raise ValueError(
                 'autoguidance_scale and perturbed_scale each push away from a worse prediction: give one of them.'
             )
-        _built(self.specs()[0])
+        if (self.sampler, self.grid) != (type(self).sampler, type(self).grid):
+            _built(self.specs()[0])  # the defaults stand in signatures, and are to import no sampler there
 
     def specs(self) -> tuple[dict[str, Any], dict[str, Any] | str]:
         """The specs of sampler and grid."""

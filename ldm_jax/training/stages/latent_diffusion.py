@@ -20,9 +20,10 @@ from ldm_jax.diffusion import loss as diffusion_loss
 from ldm_jax.diffusion.denoiser import Network, denoiser
 from ldm_jax.diffusion.process import add_noise
 from ldm_jax.training.monitoring import metrics
-from ldm_jax.training.stages import latent_examples, samples
+from ldm_jax.training.stages import latent_examples, samples, unknown_words
 from ldm_jax.training.stages.samples import Samples
 from ldm_jax.training.stages.warm_start import fitted
+from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
 
 PARTS = (
@@ -48,7 +49,7 @@ class Draws:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(Trained):
     """Latent diffusion over a frozen first stage; without one, diffusion of pixels.
 
     Batches carry images or what an encoder made of them, and texts' tokens or what an encoder made of those:
@@ -140,16 +141,15 @@ class Stage:
         """
         encoders = [part for part in TEXT_ENCODERS if part in self._modules]
         tokenized = bool(encoders) and len(self._tokenizers) == len(encoders)
-        latent_examples.check(source[0], self._kinds, tokenized, has_null='context' in self.null)
-        examples = pipeline.Mapped(source, self.example)
-        keys = self.example(source[0])
+        row = pipeline.first_readable(source)
+        latent_examples.check(row, self._kinds, tokenized, has_null='context' in self.null)
+        examples, keys = pipeline.Mapped(source, self.example), self.example(row)
+        if keys.keys() & self._tokenizers.keys():
+            tokenizers = {part: self._tokenizers[TEXT_ENCODERS[part]] for part in encoders}
+            unknown_words.warn(source, tokenizers, self.frozen)
         if self.encode == 'step' or not keys.keys() & {'image', *TEXT_ENCODERS.values()}:
             return examples
-        if len(pipeline.buckets(source)) > 1:
-            raise ValueError(
-                "encode='memory' is for examples of one shape, and these are in buckets: set stage.encode='step', or "
-                "encode them once with tools/encode_dataset.py and train on data=dict(name='latents', path=...)."
-            )
+        latent_examples.check_single(source)
         return pipeline.InMemory(latent_examples.encoded(examples, self._networks, self.frozen))
 
     def example(self, row: Mapping[str, Any]) -> dict[str, Any]:
