@@ -25,7 +25,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 latent_size=128,
                 objective=dict(parameterization='eps', loss='l2', offset_noise=0.05),
                 # An encoder's zeros, not its empty text, are what the published model takes for nothing.
-                conditioning=dict(text=dict(drop_rate=0.1, null='zeros', pooled=True), size=dict()),
+                conditioning=dict(text=dict(drop_rate=0.1, null='zeros', pooled=True), sizes=dict()),
             ),
             models=dict(unet=common.sdxl_unet(remat=True, dtype='bfloat16')),
             pretrained=dict(

@@ -22,6 +22,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from ldm_jax import trees
+from ldm_jax.denoising import inputs_of
 
 Outputs = tuple[jax.ShapeDtypeStruct, ...]  # the arrays that a module's __call__ returns
 
@@ -62,13 +63,13 @@ def cost(model: nn.Module, inputs: tuple | None = None) -> Cost:
     Args:
         model: a Model of ldm_jax/models.
         inputs: shapes of `__call__`'s arguments (jax.ShapeDtypeStruct, or pytrees of them); by default
-            `model.inputs()`.
+            those that it says (trees.init).
 
     Raises:
         ValueError: the program holds products that cannot be counted, in a fused kernel or in a loop of
             unknown length, or the model does not take these inputs.
     """
-    inputs = model.inputs() if inputs is None else inputs
+    inputs = inputs_of(model) if inputs is None else inputs
     # Attention in blocks multiplies padding too, and a fused kernel hides its products: count the plain one.
     plain = model.clone(attention_backend='naive') if hasattr(model, 'attention_backend') else model
     outputs: dict[str, Outputs] = {}
@@ -153,12 +154,14 @@ def _macs(jaxpr: Jaxpr, modules: Mapping[str, Outputs], path: str = '') -> colle
         name = eqn.primitive.name
         if name == 'dot_general':
             (contracted, _), _ = eqn.params['dimension_numbers']
-            shape = eqn.invars[0].aval.shape
-            found[here] += eqn.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
+            left: Any = eqn.invars[0].aval
+            made: Any = eqn.outvars[0].aval
+            found[here] += made.size * math.prod(left.shape[axis] for axis in contracted)
         elif name == 'conv_general_dilated':
-            kernel = eqn.invars[1].aval
+            kernel: Any = eqn.invars[1].aval
+            made = eqn.outvars[0].aval
             features = kernel.shape[eqn.params['dimension_numbers'].rhs_spec[0]]
-            found[here] += eqn.outvars[0].aval.size * (kernel.size // features)
+            found[here] += made.size * (kernel.size // features)
         elif name in ('pallas_call', 'ffi_call'):
             raise ValueError(
                 f'Module {here!r} calls a kernel through {name}, whose products cannot be counted. '

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.denoising import inputs_of
 from ldm_jax.types import Array, PyTree
 
 
@@ -24,7 +26,7 @@ def init(model: nn.Module, key: Array, batch: int = 1, size: int | None = None) 
     key = jax.random.wrap_key_data(jnp.resize(jax.random.key_data(key), 4), impl='rbg')
 
     def make(key):
-        inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), model.inputs(batch, size))
+        inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), inputs_of(model, batch, size))
         return nn.meta.unbox(model.init(key, *inputs)['params'])
 
     return jax.jit(make)(key)  # jit: the example forward pass is dead code, so it is never run
@@ -44,7 +46,7 @@ def logical_axes(model: nn.Module, batch: int = 1, size: int | None = None) -> P
 
 
 def _boxed(model: nn.Module, batch: int, size: int | None) -> PyTree:
-    return jax.eval_shape(model.init, jax.random.key(0), *model.inputs(batch, size))['params']
+    return jax.eval_shape(model.init, jax.random.key(0), *inputs_of(model, batch, size))['params']
 
 
 def count(tree: PyTree) -> int:
@@ -52,7 +54,7 @@ def count(tree: PyTree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def named(tree: PyTree) -> dict[str, Array]:
+def named(tree: PyTree) -> dict[str, Any]:
     """The leaves by path, such as 'mid_attn/q/kernel', in the tree's own order."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}

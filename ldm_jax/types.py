@@ -6,6 +6,7 @@ schedules, EDM, flow matching and zero-terminal-SNR schedules share every sample
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -21,14 +22,14 @@ PyTree = Any
 class NoiseLevel:
     """A point of a noise schedule; its three leaves share one shape: [], [B] or [S]."""
 
-    t: Array  # schedule time, what the network is told (SD: 0 .. 999); NaN: a sampler's own, see on_schedule
+    t: Array  # schedule time, the network's time input (SD: 0 .. 999); NaN: a sampler's own, see on_schedule
     alpha: Array  # signal scale, 1 at clean data
     sigma: Array  # noise scale, 0 at clean data
 
 
 @struct.dataclass
 class Cond:
-    """What a U-Net is told beside x and t; each part is optional, a network says which it wants.
+    """What a network is conditioned on beside x and t; each part is optional, the network says which it takes.
 
     Text, inpainting, depth, class and size conditioning differ in these data, not in code.
     """
@@ -40,6 +41,36 @@ class Cond:
     vector: Array | None = None  # [B, D] one embedding for the image: SDXL sizes, unCLIP image embedding
     label: Array | None = None  # [B] integer class: noise level of the x4 upscaler
     perturbed: Array | None = None  # [B] bool: whose self-attention is the identity, where the network says
+
+
+@dataclasses.dataclass(frozen=True)
+class CondWidths:
+    """The parts of Cond that a network takes, by their widths; None: it takes no such part."""
+
+    context: int | None = None  # D of [B, L, D]
+    concat: int | None = None  # C of [B, h, w, C]
+    vector: int | None = None  # D of [B, D]
+    label: int | None = None  # how many classes there are, of [B]
+
+
+class DenoisingNetwork(Protocol):
+    """The network of a diffusion model, its part 'unet': a flax.linen.Module, any architecture.
+
+    Only out_channels and the call have no default (denoising.py has the others, and the check of all of it). Parameters
+    may carry logical axis names (models/layers.py), by which a mesh cuts them; those without are copied.
+    """
+
+    out_channels: int  # of x, and of what is returned
+    conditioned_on: CondWidths  # default: nothing
+    downscale: int  # sides of x must be multiples of it; default 1
+
+    def __call__(
+        self, x: Array, t: Array, cond: Cond
+    ) -> Array: ...  # x [B, h, w, out_channels], t [B] float32 -> like x
+
+    def inputs(
+        self, batch: int = 1, size: int | None = None
+    ) -> tuple: ...  # shapes (x, t, cond) of the call; default: by the above
 
 
 Denoiser = Callable[[Array, NoiseLevel], Array]  # (x, level) -> x0_hat; params and cond are bound

@@ -19,7 +19,7 @@ def main(args):
     import jax.numpy as jnp
 
     import configs
-    from ldm_jax import trees
+    from ldm_jax import denoising, trees
     from ldm_jax.diffusion.sampling import padded
     from ldm_jax.inference import guidance as guided
     from ldm_jax.inference import model as parts_of
@@ -29,8 +29,8 @@ def main(args):
 
     parts = parts_of.from_settings(json.loads(configs.load(args.model).to_json()))
     shape = parts.latents(1, (args.size, args.size))
-    _, _, cond = parts.unet.inputs(batch=1, size=shape[1])
-    _, _, both = parts.unet.inputs(batch=2, size=shape[1])
+    _, _, cond = denoising.inputs_of(parts.unet, 1, shape[1])
+    _, _, both = denoising.inputs_of(parts.unet, 2, shape[1])
     params = {'unet': trees.shapes(parts.unet)}
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
 

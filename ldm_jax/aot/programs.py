@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ldm_jax import build, costs, trees
+from ldm_jax import build, costs, denoising, trees
 from ldm_jax.checkpoints import store
+from ldm_jax.conditioning import combine
+from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion import prng
 from ldm_jax.diffusion.sampling import padded
 from ldm_jax.inference import guidance as guided
@@ -28,8 +30,8 @@ from ldm_jax.models import vae
 from ldm_jax.training import ema, optimizer
 from ldm_jax.training import state as train_state
 from ldm_jax.training import step as train_step
-from ldm_jax.training.conditioning import NEEDS, TEXT_ENCODERS
 from ldm_jax.training.parallel import backend as parallel
+from ldm_jax.training.parallel.sharded import Sharded
 from ldm_jax.types import PyTree
 
 FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
@@ -88,6 +90,7 @@ def train(config: Mapping[str, Any], devices: Sequence[jax.Device], batch: int |
         return train_state.create(stage.init(key), tx, decays, stage.memory(), frozen)
 
     backend = parallel.backend(spread, batch_size, stage.axes(), devices)
+    assert isinstance(backend, Sharded)
     key = jax.eval_shape(lambda: prng.key(0))
     state = backend.like(init, key)
     shapes = examples(stage, batch_size)
@@ -182,7 +185,8 @@ def examples(stage: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
 
     side, first = stage.latent_size, stage.first_stage
     size = side * (1 if first is None else first.downscale)
-    cond = stage.unet.inputs(1, side)[2]
+    cond = denoising.inputs(stage.unet, 1, side)[2]
+    widths = denoising.conditioned_on(stage.unet)
     in_step = stage.encode == 'step' or first is None
     if in_step:
         found = {'image': array(size, size, 3, dtype=jnp.uint8)}
@@ -197,18 +201,20 @@ def examples(stage: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         'pooled': lambda: array(stage.text_encoder_2.projection_width),
         'label': lambda: array(dtype=jnp.int32),
         'size': lambda: array(6),
-        'vector': lambda: array(stage.unet.vector_width),
-        'concat': lambda: array(side, side, stage.unet.in_channels - stage.unet.out_channels),
+        'depth': lambda: array(size, size, 1),
+        'vector': lambda: array(widths.vector),
+        'concat': lambda: array(side, side, widths.concat),
         'source': lambda: array(size, size, 3),
         'map': lambda: array(size, size, dtype=jnp.int32),
     }
-    for kind, knobs in stage.conditioning.items():
-        if kind == 'text' and in_step:
+    kind: Any
+    for name, kind in combine.kinds(stage.conditioning).items():
+        if name == 'text' and in_step:
             keys = [key for part, key in TEXT_ENCODERS.items() if part in networks(stage)]
-        elif kind == 'text':
-            keys = ['context', *(['pooled'] if knobs.get('pooled') else [])]
+        elif name == 'text':
+            keys = ['context', *(['pooled'] if kind.pooled else [])]
         else:
-            keys = [key for key in NEEDS[kind][0] if key != 'image']
+            keys = [key for key in kind.batch[0] if key != 'image']
         found |= {key: given[key]() for key in keys}
     return found
 
@@ -239,7 +245,7 @@ def sample(
     whole, cut = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec('data'))
     weights = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.bfloat16), trees.shapes(parts.unet))
     params = _placed({'unet': weights}, whole)
-    x, _, cond = parts.unet.inputs(total, side)
+    x, _, cond = denoising.inputs_of(parts.unet, total, side)
     keys = jax.ShapeDtypeStruct((total, 2), jnp.uint32)
     own, shared = guided.split(guided.arrays(sampling.guidance, total, GUIDANCE_SCALE))
     images = _placed(programs.Images(x, keys, (cond, cond), own), cut)
@@ -247,11 +253,11 @@ def sample(
     run = programs.Programs(parts, tuple(devices))
 
     def walked(params, images):
-        whole_job = job.replace(images=images)
+        whole_job = dataclasses.replace(job, images=images)
         return run.advance(params, whole_job, run.begin(params, whole_job), 0, num_steps)
 
     lowered = jax.jit(walked).lower(params, images)
-    macs = costs.cost(parts.unet, parts.unet.inputs(2, side)).macs
+    macs = costs.cost(parts.unet, denoising.inputs_of(parts.unet, 2, side)).macs
     flops = 2.0 * macs * total * num_steps
     return Program('sample', lowered, {'data': len(devices)}, flops, total, ('state', 'images'))
 

@@ -6,8 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ldm_jax.models import layers
-from ldm_jax.models.dot_product import dot_product
+from ldm_jax.models.dot_product import dot_product, probabilities
 from ldm_jax.types import Array
+
+PROBABILITIES = 'attention_probabilities'  # the collection that models/capture.py asks for
 
 
 class Attention(nn.Module):
@@ -46,9 +48,16 @@ class Attention(nn.Module):
             return heads.reshape(*heads.shape[:-1], self.num_heads, self.head_width)
 
         q, k, v = project(x, 'q'), project(context, 'k'), project(context, 'v')
-        out = dot_product(q, k, v, causal=self.causal, backend=self.backend)
-        if perturbed is not None:
-            out = jnp.where(perturbed[:, None, None, None], v, out)
+        if self.is_mutable_collection(PROBABILITIES) and not self.is_initializing():
+            weights = probabilities(q, k, causal=self.causal)
+            if perturbed is not None:
+                weights = jnp.where(perturbed[:, None, None, None], jnp.eye(weights.shape[-1]), weights)
+            self.sow(PROBABILITIES, 'probabilities', weights)
+            out = jnp.einsum('bnlm,bmnk->blnk', weights.astype(v.dtype), v)
+        else:
+            out = dot_product(q, k, v, causal=self.causal, backend=self.backend)
+            if perturbed is not None:
+                out = jnp.where(perturbed[:, None, None, None], v, out)
         out = out.reshape(*out.shape[:-2], width)
         return layers.dense(
             self.features, axes=('heads', 'embed'), kernel_init=self.out_init, dtype=self.dtype, name='out'

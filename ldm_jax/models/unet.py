@@ -11,15 +11,14 @@ Dhariwal & Nichol 2021, arXiv:2105.05233 (resblock_updown, scale_shift).
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from ldm_jax import build
+from ldm_jax import build, denoising
 from ldm_jax.models import layers
 from ldm_jax.models.attention import SpatialSelfAttention
 from ldm_jax.models.resnet import Downsample, ResBlock, Upsample
 from ldm_jax.models.transformer import SpatialTransformer
-from ldm_jax.types import Array, Cond
+from ldm_jax.types import Array, Cond, CondWidths
 
 
 class Model(nn.Module):
@@ -92,25 +91,21 @@ class Model(nn.Module):
         """Latent sides must be multiples of this."""
         return 2 ** (len(self.channel_mult) - 1)
 
+    @property
+    def conditioned_on(self) -> CondWidths:
+        """The parts of Cond that the fields ask for."""
+        concat = self.in_channels - self.out_channels
+        return CondWidths(
+            self.context_width, concat if concat > 0 else None, self.vector_width, self.num_classes
+        )
+
     def heads(self, features: int) -> int:
         """How many heads attention over this many channels has."""
         return self.num_heads or features // self.head_width
 
     def inputs(self, batch: int = 1, size: int | None = None) -> tuple:
         """Shapes of `__call__`'s arguments; size is the latent's side (default 64)."""
-        size = 64 if size is None else size
-
-        def real(*shape):
-            return jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
-
-        concat = self.in_channels - self.out_channels
-        cond = Cond(
-            context=None if self.context_width is None else real(77, self.context_width),
-            concat=real(size, size, concat) if concat > 0 else None,
-            vector=None if self.vector_width is None else real(self.vector_width),
-            label=None if self.num_classes is None else jax.ShapeDtypeStruct((batch,), jnp.int32),
-        )
-        return real(size, size, self.in_channels - max(concat, 0)), real(), cond
+        return denoising.inputs(self, batch, size)
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = Cond()) -> Array:  # noqa: B008 (Cond is frozen)
@@ -190,9 +185,9 @@ class Model(nn.Module):
         if self.context_width is None:
             block = nn.remat(SpatialSelfAttention) if self.remat else SpatialSelfAttention
             return block(heads, epsilon=1e-5, zero_init=True, **shared)(h, perturbed)
-        block = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
-        block = block(heads, features // heads, depth, cross_attention_only=cross_only, **shared)
-        return block(h, cond.context.astype(self.dtype), perturbed)
+        stack = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
+        stack = stack(heads, features // heads, depth, cross_attention_only=cross_only, **shared)
+        return stack(h, cond.context.astype(self.dtype), perturbed)
 
     def _time(self, t: Array, cond: Cond) -> Array:
         """The embedding [B, 4 channels] of time, and of vector or label, that residual blocks read."""
@@ -241,8 +236,8 @@ class Model(nn.Module):
                 f'Latent sides must be multiples of {self.downscale}, so that this U-Net can halve them '
                 f'{len(self.channel_mult) - 1} times; got {h} x {w}. Choose an image size accordingly.'
             )
-        wanted = {'context': self.context_width, 'vector': self.vector_width, 'label': self.num_classes}
-        for part, width in wanted.items():
+        widths = {'context': self.context_width, 'vector': self.vector_width, 'label': self.num_classes}
+        for part, width in widths.items():
             given = getattr(cond, part)
             if width is None and given is not None:
                 raise ValueError(f'This U-Net takes no Cond.{part}; got shape {given.shape}. Leave it out.')

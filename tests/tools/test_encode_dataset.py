@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from ldm_jax.checkpoints import loading
+from ldm_jax.conditioning import encoder
 from ldm_jax.data import latents, synthetic
 from ldm_jax.images import to_float
-from ldm_jax.pipelines import encoder
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Twelve examples in six files, one after the other.

@@ -1,4 +1,4 @@
-"""Training stage 3: a network denoises latents, told what the conditioning says."""
+"""Training stage 3: a network denoises latents under the conditioning that comes with them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ldm_jax import trees
-from ldm_jax.build import function, unknown
+from ldm_jax import denoising, trees
+from ldm_jax.conditioning import combine
+from ldm_jax.conditioning.networks import TEXT_ENCODERS, Networks
 from ldm_jax.data import pipeline
 from ldm_jax.diffusion import loss as diffusion_loss
-from ldm_jax.diffusion.denoiser import denoiser
+from ldm_jax.diffusion.denoiser import Network, denoiser
 from ldm_jax.diffusion.process import add_noise
-from ldm_jax.models import vae
-from ldm_jax.training import conditioning
-from ldm_jax.training.conditioning import KINDS, NEEDS, OPTIONAL, TEXT_ENCODERS, Networks
 from ldm_jax.training.monitoring import metrics
-from ldm_jax.training.stages import latent_examples
-from ldm_jax.training.stages.latent_examples import LATENTS
+from ldm_jax.training.stages import latent_examples, samples, unknown_words
 from ldm_jax.training.stages.samples import Samples
 from ldm_jax.training.stages.warm_start import fitted
+from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
 
-PARTS = ('unet', 'first_stage', 'text_encoder', 'text_encoder_2', 'class_embedder', 'rescaler')
+PARTS = (
+    'unet',
+    'first_stage',
+    'text_encoder',
+    'text_encoder_2',
+    'class_embedder',
+    'rescaler',
+    'image_encoder',
+    'image_normalizer',
+)
 
 
 @struct.dataclass
@@ -37,12 +44,12 @@ class Draws:
 
     posterior: Array  # [B, h, w, Z] noise of the first stage's sample
     noise: diffusion_loss.Draws
-    drop: dict[str, Array]  # kind of conditioning -> [B] bool: these examples are told nothing of it
-    keys: dict[str, Array]  # and keys [B], for what it draws itself
+    drop: dict[str, Array]  # kind of conditioning -> [B] bool: it is left out for these examples
+    keys: dict[str, Array]  # and keys [B], for its own draws
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(Trained):
     """Latent diffusion over a frozen first stage; without one, diffusion of pixels.
 
     Batches carry images or what an encoder made of them, and texts' tokens or what an encoder made of those:
@@ -53,12 +60,13 @@ class Stage:
     and the keys of their other kinds of conditioning. Ref: Rombach et al. 2022, arXiv:2112.10752, eq. 3.
 
     objective: keyword arguments of diffusion.loss.objective: dict(parameterization='v', weighting='min_snr').
-    conditioning: kind (of training/conditioning.py) -> dict(drop_rate=0.1, **its knobs). Where something is dropped
-        the network learns the unconditional score that guidance needs, for each kind by a draw of its own
+    unet: a types.DenoisingNetwork of any architecture.
+    conditioning: kind, a module of ldm_jax/conditioning -> dict(drop_rate=0.1, **its fields). Where a kind is dropped,
+        each by a draw of its own, the network learns the unconditional score that guidance needs
         (Ho & Salimans 2022, arXiv:2207.12598).
     frozen: parameters of the parts that stay as they are; the others are trained.
     initial: parameters of parts to train on from; fresh ones by default.
-    null: of data whose texts are embeddings, that of the empty text: dict(context=[L, D], and pooled=[P]).
+    null: the embedding of the empty text, for data whose texts are embeddings: dict(context=[L, D], and pooled=[P]).
     samples: fields of training/stages/samples.py: what is sampled while training goes on.
     encode: 'memory' encodes the whole source once, before training; 'step' each batch anew (crops, large data).
 
@@ -77,6 +85,8 @@ class Stage:
     text_encoder_2: nn.Module | None = None
     class_embedder: nn.Module | None = None
     rescaler: nn.Module | None = None
+    image_encoder: nn.Module | None = None
+    image_normalizer: nn.Module | None = None
     tokenizer: Tokenizer | None = None
     tokenizer_2: Tokenizer | None = None
     frozen: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
@@ -85,20 +95,18 @@ class Stage:
     samples: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        conditioning.check(self.conditioning)
-        _ = self._objective, self._kinds, self._samples  # all raise for what does not exist
+        _ = self._objective, self._kinds, self._samples  # which raise for unknown names
+        combine.check_network(self._kinds, self._networks({}))
         if self._samples.prompts and not self._tokenizers:
             raise ValueError(
                 'samples.prompts need a text encoder and its tokenizer; name them as pretrained.text_encoder.'
             )
-        for kind, rate in self._drop_rates.items():
-            if not 0 <= rate < 1:
-                raise ValueError(f'conditioning.{kind}.drop_rate must be at least 0 and below 1; got {rate}.')
         if self.encode not in ('memory', 'step'):
             raise ValueError(f"encode is 'memory' or 'step'; got {self.encode!r}.")
-        if self.encode == 'memory' and self._image_kinds:
-            raise ValueError(f"{self._image_kinds} are made from images in the step: set encode='step'.")
-        if self.encode == 'memory' and (trained := [part for part in TEXT_ENCODERS if part in self._trained]):
+        if self.encode == 'memory' and (made := [n for n, k in self._kinds.items() if ('image',) in k.batch]):
+            raise ValueError(f"{made} are made from images in the step: set encode='step'.")
+        trained = [part for part in TEXT_ENCODERS if part in self._trained]
+        if self.encode == 'memory' and self._reads_tokens and trained:
             raise ValueError(
                 f"{trained} are trained here, so texts cannot be encoded before: set encode='step'."
             )
@@ -131,55 +139,53 @@ class Stage:
 
         Raises ValueError when the source's examples lack something.
         """
-        self._check(source[0])
-        examples = pipeline.Mapped(source, self.example)
-        keys = self.example(source[0])
+        encoders = [part for part in TEXT_ENCODERS if part in self._modules]
+        tokenized = bool(encoders) and len(self._tokenizers) == len(encoders)
+        row = pipeline.first_readable(source)
+        latent_examples.check(row, self._kinds, tokenized, has_null='context' in self.null)
+        examples, keys = pipeline.Mapped(source, self.example), self.example(row)
+        if keys.keys() & self._tokenizers.keys():
+            tokenizers = {part: self._tokenizers[TEXT_ENCODERS[part]] for part in encoders}
+            unknown_words.warn(source, tokenizers, self.frozen)
         if self.encode == 'step' or not keys.keys() & {'image', *TEXT_ENCODERS.values()}:
             return examples
-        if len(pipeline.buckets(source)) > 1:
-            raise ValueError(
-                "encode='memory' is for examples of one shape, and these are in buckets: set stage.encode='step', or "
-                "encode them once with tools/encode_dataset.py and train on data=dict(name='latents', path=...)."
-            )
+        latent_examples.check_single(source)
         return pipeline.InMemory(latent_examples.encoded(examples, self._networks, self.frozen))
 
     def example(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What of a source's example goes into a batch; a text becomes tokens."""
         row = dict(row)
-        if 'text' in row and 'text' in self.conditioning and 'context' not in row:
+        if 'text' in row and self._reads_tokens and 'context' not in row:
             row |= {key: tokenizer(row['text'])[0] for key, tokenizer in self._tokenizers.items()}
-        image = [next(key for key in LATENTS if key in row)]
-        wanted = [key for kind in self.conditioning for keys in NEEDS[kind] for key in keys]
-        wanted += [key for kind in self.conditioning for key in OPTIONAL.get(kind, ())]
-        return {key: row[key] for key in dict.fromkeys(image + wanted) if key in row}
+        wanted = [next(key for key in latent_examples.LATENTS if key in row)]
+        for kind in self._kinds.values():
+            wanted += [*(key for keys in kind.batch for key in keys), *kind.optional]
+        return {key: row[key] for key in dict.fromkeys(wanted) if key in row}
 
     def draw(self, key: Array, batch: PyTree, memory: PyTree | None = None) -> Draws:
         """The draws of a batch; memory is a fresh one by default."""
-        posterior, noise, drop, each = jax.random.split(key, 4)
-        shape = self._latent_shape(batch)
+        posterior, noise, drop, own = jax.random.split(key, 4)
+        shape = latent_examples.latent_shape(batch, self.first_stage)
         memory = self.memory() if memory is None else memory
-        kinds = {
-            kind: (jax.random.fold_in(drop, i), jax.random.fold_in(each, i))
-            for i, kind in enumerate(self.conditioning)
-        }
+        each = {name: i for i, name in enumerate(self._kinds)}
         return Draws(
             posterior=jax.random.normal(posterior, shape),
             noise=self._objective.draw(noise, shape, memory),
             drop={
-                kind: jax.random.bernoulli(keys[0], self._drop_rates[kind], shape[:1])
-                for kind, keys in kinds.items()
+                name: jax.random.bernoulli(
+                    jax.random.fold_in(drop, i), self._kinds[name].drop_rate, shape[:1]
+                )
+                for name, i in each.items()
             },
-            keys={kind: jax.random.split(keys[1], shape[0]) for kind, keys in kinds.items()},
+            keys={name: jax.random.split(jax.random.fold_in(own, i), shape[0]) for name, i in each.items()},
         )
 
     def loss(self, params: PyTree, batch: PyTree, draws: Draws) -> tuple[Array, metrics.Metrics]:
         """The objective's loss; 'loss_t' is the error of the network's output, unweighted, by tenths of time."""
         networks = self._networks(params)
-        x0 = self._x0(networks, batch, draws.posterior)
+        x0 = latent_examples.clean(networks, batch, draws.posterior)
         cond = self._cond(networks, batch, draws)
-        losses, errors = self._objective.losses(
-            functools.partial(networks.apply, 'unet'), x0, cond, draws.noise
-        )
+        losses, errors = self._objective.losses(self._network(params), x0, cond, draws.noise)
         share = draws.noise.t / (self.schedule.num_train_steps - 1)
         found = {'loss_t': metrics.by_bin(errors, share), 'observed': (draws.noise.t, losses)}
         return jnp.mean(draws.noise.weight * losses), found
@@ -187,10 +193,10 @@ class Stage:
     def image(self, params: PyTree, batch: PyTree, draws: Draws) -> Array:
         """Rows of images [6, B, S, S, 3]: originals over what the network makes of them at rising noise."""
         networks = self._networks(params)
-        x0 = self._x0(networks, batch, None)
-        shown = draws.replace(drop=jax.tree.map(jnp.zeros_like, draws.drop))
+        x0 = latent_examples.clean(networks, batch, None)
+        shown = dataclasses.replace(draws, drop=jax.tree.map(jnp.zeros_like, draws.drop))
         cond = self._cond(networks, batch, shown)
-        denoise = denoiser(functools.partial(networks.apply, 'unet'), self._objective.parameterization, cond)
+        denoise = denoiser(self._network(params), self._objective.parameterization, cond)
 
         def row(t: Array) -> Array:
             level = self.schedule.level(t)
@@ -199,33 +205,33 @@ class Stage:
         # One after the other, so that the network is once in the program.
         rows = jax.lax.map(row, jnp.linspace(0.1, 0.9, 5) * self.schedule.num_train_steps)
         rows = jnp.concatenate([x0[None], rows])
-        decoded = self._decoded(networks, rows.reshape(-1, *x0.shape[1:]))
+        decoded = networks.images(rows.reshape(-1, *x0.shape[1:]))
         return decoded.reshape(*rows.shape[:2], *decoded.shape[1:])
 
     def sample(self, params: PyTree, batch: PyTree, key: Array) -> dict[str, Array]:
-        """samples [1, N, S, S, 3] from noise, told what examples of the batch say, or the prompts of `samples`."""
+        """samples [1, N, S, S, 3] from noise, conditioned on examples of the batch or on the prompts of `samples`."""
         if not self._samples.count:
             return {}
-        networks, batch = self._networks(params), self._samples.told(batch, self._tokenizers)
+        networks, batch = self._networks(params), self._samples.conditions(batch, self._tokenizers)
         draws = self.draw(key, batch)
 
         def cond(dropped: bool) -> Cond:
             drop = {
-                kind: jnp.full_like(draws.drop[kind], dropped and rate > 0)
-                for kind, rate in self._drop_rates.items()
+                name: jnp.full_like(draws.drop[name], dropped and kind.drop_rate > 0)
+                for name, kind in self._kinds.items()
             }
-            return self._cond(networks, batch, draws.replace(drop=drop))
+            return self._cond(networks, batch, dataclasses.replace(draws, drop=drop))
 
         latents = self._samples.latents(
-            functools.partial(networks.apply, 'unet'),
+            self._network(params),
             self._objective.parameterization,
             self.schedule,
             cond,
-            self._latent_shape(batch),
+            latent_examples.latent_shape(batch, self.first_stage),
             key,
-            guided=any(self._drop_rates.values()),
+            guided=any(kind.drop_rate for kind in self._kinds.values()),
         )
-        return {'samples': self._decoded(networks, latents)[None]}
+        return {'samples': networks.images(latents)[None]}
 
     def export(self, params: PyTree, batches: Iterable[PyTree]) -> tuple[dict[str, Any], dict[str, PyTree]]:
         """(settings, parameters by part): everything that sampling needs; params as `loss` is given them."""
@@ -233,6 +239,7 @@ class Stage:
             'parameterization': self.objective['parameterization'],
             'scaling_factor': self.scaling_factor,
             'latent_size': self.latent_size,
+            'conditioning': combine.written(self._kinds),
         }
         return settings, {**self.frozen, **params}
 
@@ -243,29 +250,16 @@ class Stage:
         return diffusion_loss.objective(self.schedule, **self.objective)
 
     @functools.cached_property
-    def _kinds(self) -> dict[str, Any]:
-        """Kind of conditioning -> its function, with knobs bound."""
-        specs = {kind: {**spec, 'name': kind} for kind, spec in self.conditioning.items()}
-        for spec in specs.values():
-            spec.pop('drop_rate', None)
-        return {kind: function('conditioning', KINDS, spec) for kind, spec in specs.items()}
+    def _kinds(self) -> dict[str, combine.Kind]:
+        return combine.kinds(self.conditioning)
 
     @functools.cached_property
     def _samples(self) -> Samples:
-        fields = dict(self.samples)
-        if unknown_fields := fields.keys() - {field.name for field in dataclasses.fields(Samples)}:
-            raise unknown(
-                'field of samples', min(unknown_fields), [f.name for f in dataclasses.fields(Samples)]
-            )
-        return Samples(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
+        return samples.named(self.samples)
 
     @property
-    def _drop_rates(self) -> dict[str, float]:
-        return {kind: spec.get('drop_rate', 0.0) for kind, spec in self.conditioning.items()}
-
-    @property
-    def _image_kinds(self) -> list[str]:
-        return [kind for kind in self.conditioning if ('image',) in NEEDS[kind]]
+    def _reads_tokens(self) -> bool:
+        return any(('tokens',) in kind.batch for kind in self._kinds.values())
 
     @property
     def _modules(self) -> dict[str, nn.Module]:
@@ -279,7 +273,7 @@ class Stage:
     def _tokenizers(self) -> dict[str, Tokenizer]:
         found = {'tokens': self.tokenizer, 'tokens_2': self.tokenizer_2}
         used = [TEXT_ENCODERS[part] for part in TEXT_ENCODERS if part in self._modules]
-        return {key: found[key] for key in used if found[key] is not None}
+        return {key: tokenizer for key in used if (tokenizer := found[key]) is not None}
 
     def _initial(self, part: str, key: Array) -> PyTree:
         size = self.latent_size if part == 'unet' else None
@@ -291,37 +285,15 @@ class Stage:
     # From a batch
 
     def _networks(self, params: PyTree) -> Networks:
-        return Networks(self._modules, params, self._tokenizers, self.scaling_factor, self.null)
+        return Networks(
+            self._modules, params, self.scaling_factor, self.schedule, self._tokenizers, self.null
+        )
+
+    def _network(self, params: PyTree) -> Network:
+        return denoising.bound(self.unet, params['unet'])
 
     def _cond(self, networks: Networks, batch: PyTree, draws: Draws) -> Cond:
-        given = [
-            kind(networks, batch, draws.drop[name], draws.keys[name]) for name, kind in self._kinds.items()
-        ]
-        return conditioning.merge(given)
-
-    def _x0(self, networks: Networks, batch: PyTree, posterior: Array | None) -> Array:
-        if 'moments' in batch:
-            return self.scaling_factor * vae.sample(batch['moments'], posterior)
-        if 'latents' in batch:
-            return self.scaling_factor * batch['latents']
-        return networks.latents(batch['image'], posterior)
-
-    def _decoded(self, networks: Networks, latents: Array) -> Array:
-        if self.first_stage is None:
-            return latents
-        return networks.apply('first_stage', latents / self.scaling_factor, method='decode')
-
-    def _check(self, row: Mapping[str, Any]) -> None:
-        encoders = [part for part in TEXT_ENCODERS if part in self._modules]
-        tokenized = bool(encoders) and len(self._tokenizers) == len(encoders)
-        latent_examples.check(row, self.conditioning, tokenized, has_null='context' in self.null)
-
-    def _latent_shape(self, batch: PyTree) -> tuple[int, ...]:
-        key = next(key for key in LATENTS if key in batch)
-        b, h, w, channels = batch[key].shape
-        if key == 'moments':
-            return b, h, w, channels // 2
-        if key == 'latents' or self.first_stage is None:
-            return b, h, w, channels
-        f = self.first_stage.downscale
-        return b, h // f, w // f, self.first_stage.z_channels
+        return combine.merge(
+            kind.train(networks, batch, draws.drop[name], draws.keys[name])
+            for name, kind in self._kinds.items()
+        )

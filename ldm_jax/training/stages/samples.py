@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.build import unknown
 from ldm_jax.diffusion import grids, guidance, noise, sampling
 from ldm_jax.diffusion.denoiser import Network, denoiser
 from ldm_jax.diffusion.parameterization import Parameterization
@@ -38,7 +40,7 @@ class Samples:
                 f'samples.count must be at least 0 and num_steps at least 1; got {self.count}, {self.num_steps}.'
             )
 
-    def told(self, batch: PyTree, tokenizers: Mapping[str, Tokenizer]) -> PyTree:
+    def conditions(self, batch: PyTree, tokenizers: Mapping[str, Tokenizer]) -> PyTree:
         """A batch of `count` examples: those of `batch` in turn, with the prompts for their texts.
 
         Args:
@@ -77,3 +79,12 @@ class Samples:
         else:
             denoise = denoiser(network, parameterization, cond(False))
         return sampling.sample(ddim.Sampler(), denoise, x, levels, jax.random.split(walk, shape[0]))
+
+
+def named(fields: Mapping[str, Any]) -> Samples:
+    """The Samples of a config's fields. Raises ValueError for an unknown one."""
+    have = [field.name for field in dataclasses.fields(Samples)]
+    for name in fields:
+        if name not in have:
+            raise unknown('field of samples', name, have)
+    return Samples(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})

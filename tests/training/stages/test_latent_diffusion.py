@@ -7,6 +7,7 @@ import pytest
 
 from ldm_jax import trees
 from ldm_jax.data import pipeline
+from ldm_jax.data.corrupt import Corrupt
 from ldm_jax.models import class_embedder, clip_text, unet, vae, vq
 from ldm_jax.schedules import scaled_linear, zero_terminal
 from ldm_jax.text import clip
@@ -117,12 +118,13 @@ def test_the_loss_is_that_of_the_formula(frozen):
 
 
 def test_kinds_are_dropped_each_by_a_draw_of_its_own(frozen):
-    kinds = dict(text=dict(drop_rate=0.5), size=dict(drop_rate=0.2), vector={})
-    made = stage(frozen, conditioning=kinds, encode='step')
+    kinds = dict(text=dict(drop_rate=0.5), sizes=dict(drop_rate=0.2), vector={})
+    network = unet.Model(context_width=8, vector_width=9, **UNET)
+    made = stage(frozen, unet=network, conditioning=kinds, encode='step')
     batch = {'moments': jnp.zeros((4000, 8, 8, 8))}
     drop = {kind: np.asarray(values) for kind, values in made.draw(KEY, batch).drop.items()}
     np.testing.assert_allclose([drop[kind].mean() for kind in kinds], [0.5, 0.2, 0], atol=0.03)
-    np.testing.assert_allclose((drop['text'] & drop['size']).mean(), 0.1, atol=0.03)
+    np.testing.assert_allclose((drop['text'] & drop['sizes']).mean(), 0.1, atol=0.03)
 
 
 @pytest.mark.slow
@@ -174,7 +176,7 @@ def test_a_class_conditional_model_of_vq_latents_learns_its_embedder():
         text_encoder=None,
         tokenizer=None,
         class_embedder=class_embedder.Model(num_classes=4, width=6),
-        conditioning={'class': dict(drop_rate=0.2)},
+        conditioning=dict(class_label=dict(drop_rate=0.2)),
         schedule=zero_terminal.Schedule(),
         scaling_factor=1.0,
     )
@@ -198,6 +200,7 @@ def test_a_class_conditional_model_of_vq_latents_learns_its_embedder():
     settings, parts = made.export(state.ema_params, [batch])
     assert parts.keys() == {'unet', 'first_stage', 'class_embedder'}
     assert settings['parameterization'] == 'v'
+    assert settings['conditioning'] == dict(class_label=dict(name='class_label', drop_rate=0.2))
 
 
 @pytest.mark.slow
@@ -215,11 +218,15 @@ def test_pixels_are_diffused_without_a_first_stage():
 @pytest.mark.parametrize(
     ('fields', 'words'),
     [
-        (dict(conditioning=dict(txt={})), "No conditioning 'txt'.*Did you mean 'text'"),
-        (dict(conditioning=dict(text=dict(drop=0.1))), "No knob of conditioning text 'drop'"),
+        (dict(conditioning=dict(txt={})), "No conditioning module 'txt'.*Did you mean 'text'"),
+        (dict(conditioning=dict(text=dict(drop=0.1))), "No field of conditioning/text 'drop'"),
         (dict(conditioning=dict(text=dict(drop_rate=1.0))), 'text.drop_rate.*1.0'),
         (dict(encode='lazily'), "'lazily'"),
-        (dict(conditioning=dict(inpainting={})), "set encode='step'"),
+        (
+            dict(unet=unet.Model(**UNET | dict(in_channels=9)), conditioning=dict(inpainting={})),
+            "set encode='step'",
+        ),
+        (dict(conditioning={}), r"conditioned on \['context'\].*fills nothing"),
         (dict(objective=dict(parameterization='w')), "No parameterization 'w'"),
         (dict(schedule=zero_terminal.Schedule(), objective=dict(parameterization='eps')), 'not finite'),
         (dict(frozen={}), "text_encoder.*trained here.*encode='step'"),
@@ -237,7 +244,11 @@ def test_settings_that_contradict_each_other_are_refused(fields, words, frozen):
 @pytest.mark.parametrize(
     ('fields', 'row', 'words'),
     [
-        (dict(conditioning=dict(size={})), ROWS[0], r"'size' needs \['size'\].*\['image', 'label', 'text'\]"),
+        (
+            dict(unet=unet.Model(vector_width=6, **UNET), conditioning=dict(sizes={})),
+            ROWS[0],
+            r"'sizes' needs \['size'\].*\['image', 'label', 'text'\]",
+        ),
         ({}, {'text': 'a cat'}, "one of .*'image'"),
         (
             dict(text_encoder=None, tokenizer=None),
@@ -309,6 +320,47 @@ def test_buckets_are_not_encoded_into_memory(frozen):
 
     with pytest.raises(ValueError, match="encode='step'"):
         stage(frozen).prepare(Buckets(ROWS))
+
+
+class Captioned(list):
+    """Examples with two captions each."""
+
+    def captions(self, i):
+        return self[i]['text'], f'{i} things'
+
+
+def test_several_captions_are_not_encoded_into_memory(frozen):
+    with pytest.raises(ValueError, match="3 have several, the first 0: set stage.encode='step'"):
+        stage(frozen).prepare(Captioned(ROWS))
+    stage(frozen, encode='step').prepare(Captioned(ROWS))
+
+
+def test_words_that_the_frozen_text_encoder_does_not_know_are_named(frozen, caplog):
+    table = np.zeros((clip.VOCAB_SIZE, 8), np.float32)
+    table[TOKENIZER.encode('a red circle things 0 1 2')] = 1
+    known = {**frozen['text_encoder'], 'token_embedding': {'embedding': table}}
+    stage({**frozen, 'text_encoder': known}, encode='step').prepare(Captioned(ROWS))
+    assert (
+        '3 words of the captions are unknown to the frozen text_encoder and cannot be learned' in caplog.text
+    )
+    assert "'blue', 'square', 'cross'." in caplog.text
+    caplog.clear()
+    stage(frozen, encode='step').prepare(Captioned(ROWS))
+    stage({'first_stage': frozen['first_stage']}, encode='step', initial={'text_encoder': known}).prepare(
+        ROWS
+    )
+    assert caplog.text == ''
+
+
+def test_a_corrupt_first_example_does_not_stop_training(frozen):
+    class Damaged(list):
+        def __getitem__(self, i):
+            if i == 0:
+                raise Corrupt('a.avif', 'cut off')
+            return super().__getitem__(i)
+
+    examples = stage(frozen, encode='step').prepare(Damaged(ROWS))
+    assert examples[1].keys() == {'image', 'tokens'}
 
 
 def test_precomputed_examples_stay_as_they_are(frozen):

@@ -45,13 +45,13 @@ def test_a_perfect_network_gives_what_it_is_told_guided_where_something_is_dropp
     np.testing.assert_allclose(found, np.full(SHAPE, expected), rtol=1e-3)
 
 
-def test_examples_and_prompts_are_told_in_turn():
+def test_examples_and_prompts_take_turns():
     batch = {'tokens': np.array([[1], [2]]), 'size': np.array([[7], [8]])}
     tokenizers = {'tokens': lambda texts: np.array([[len(text)] for text in texts])}
-    told = Samples(count=3).told(batch, tokenizers)
+    told = Samples(count=3).conditions(batch, tokenizers)
     assert told['tokens'].tolist() == [[1], [2], [1]]
     batch = {'context': np.zeros((2, 5, 4)), 'pooled': np.zeros((2, 4)), 'size': batch['size']}
-    told = Samples(count=3, prompts=('a', 'bcd')).told(batch, tokenizers)
+    told = Samples(count=3, prompts=('a', 'bcd')).conditions(batch, tokenizers)
     assert told.keys() == {'tokens', 'size'}
     assert told['tokens'].tolist() == [[1], [3], [1]]
     assert told['size'].tolist() == [[7], [8], [7]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import build, trees
-from ldm_jax.pipelines import encoder
+from ldm_jax.conditioning import encoder
 
 TEXT = dict(name='clip_text', context_length=8, width=16, num_layers=1, num_heads=2)
 SETTINGS = dict(
@@ -67,10 +67,10 @@ def test_contexts_lie_side_by_side_and_the_last_one_gives_the_vector():
 def test_parts_may_be_left_out_and_latents_are_told_from_moments():
     settings = dict(models=dict(first_stage=dict(name='taesd', channels=4, num_blocks=(1, 1))))
     model = encoder.from_settings(settings, ['first_stage'])
-    weights = params({'first_stage': model.first_stage})
+    weights = params(model.modules)
     assert jax.eval_shape(model, weights, IMAGE, {}).keys() == {'latents'}
     model = encoder.from_settings(SETTINGS, ['text_encoder'])
-    weights = params({'text_encoder': model.text_encoders[0][1]})
+    weights = params(model.modules)
     assert jax.eval_shape(model, weights, None, model.tokens(['x'])).keys() == {'context'}
 
 

@@ -1,0 +1,51 @@
+"""A plain transformer, or the U-Net that it is compared with, on the latents of coloured shapes; minutes on two cores.
+
+python tools/train.py --config experiments/plain_transformer/config.py:transformer --workdir runs/plain/transformer
+python tools/train.py --config experiments/plain_transformer/config.py:unet --workdir runs/plain/unet
+python tools/sample.py --model runs/plain/transformer/model --prompt "a red circle"
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+NETWORKS = dict(
+    transformer=dict(name='experiments.plain_transformer.model'),
+    unet=dict(
+        name='unet',
+        channels=48,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        depth=(1, 1),
+        head_width=24,
+        num_groups=16,
+        context_width=128,
+    ),
+)
+
+
+def get_config(arg: str = 'transformer') -> ConfigDict:
+    """The config of one of NETWORKS."""
+    return ConfigDict(
+        dict(
+            stage=dict(
+                name='latent_diffusion',
+                latent_size=8,
+                objective=dict(parameterization='v', weighting=dict(name='min_snr', gamma=5.0)),
+                conditioning=dict(text=dict(drop_rate=0.1)),
+                samples=dict(num_steps=20, prompts=('a red circle', 'a blue cross')),
+            ),
+            models=dict(unet=dict(NETWORKS[arg])),
+            pretrained=dict(first_stage='emoji32', text_encoder='emoji32'),
+            schedule=dict(name='scaled_linear'),
+            data=dict(name='synthetic', image_size=32),
+            optimizer=dict(name='adamw', lr=1e-3, warmup_steps=20, curve='cosine'),
+            run=common.run(
+                num_steps=600,
+                batch_size=24,
+                log_every=50,
+                save_every=600,
+                ema=dict(main=dict(name='constant', decay=0.99)),
+            ),
+        )
+    )
