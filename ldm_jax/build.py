@@ -56,6 +56,12 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
 
     Raises:
         ValueError: no such family, module or field; the message lists what there is.
+
+    >>> build('schedules', dict(name='cosine', shift=2.0))
+    Schedule(shift=2.0, num_train_steps=1000)
+    >>> build('schedules', dict(name='cosinus'))
+    Traceback (most recent call last):
+    ValueError: No schedules module 'cosinus'; have ['cosine', ...]. Did you mean 'cosine'?
     """
     settings = {key: _setting(family, key, value) for key, value in spec.items()}
     name = settings.pop('name', None)
