@@ -142,7 +142,11 @@ WRONG = {
         ((*SAMPLE, '--init_image', '{tmp}/none.png'), '{tmp}/none.png', 1),
         ((*SAMPLE, '--init_image', '{text}'), 'words.txt is not an image', 1),
         ((*SAMPLE, '--depth', 'tests/data/fixtures/none.png'), 'none.png', 1),
-        ((*SAMPLE, '--labels', '3'), '--labels means nothing to this model, which is conditioned on a text', 1),
+        (
+            (*SAMPLE, '--labels', '3'),
+            '--labels means nothing to this model, which is conditioned on a text',
+            1,
+        ),
         ((*SAMPLE, '--strength', '0.5'), '--strength is not enough for this model', 1),
         ((*SAMPLE, '--prompts_file', '{text}'), 'give one of them', 1),
         ((*SAMPLE, '--text_encoder', '{tmp}/none'), '{tmp}/none', 1),
