@@ -25,6 +25,11 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return np.clip(np.round((np.asarray(image, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
+def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
+    """Images [..., H, W, C] whose pixels are factor x factor each."""
+    return image.repeat(factor, axis=-3).repeat(factor, axis=-2)
+
+
 def contact_sheet(images: np.ndarray, border: int = 1) -> np.ndarray:
     """Rows and columns of images [R, C, H, W, 3] as one [R (H + border) - border, C (W + border) - border, 3]."""
     rows, columns, h, w, channels = images.shape
@@ -48,7 +53,7 @@ def save_png(
     for key, value in (text or {}).items():
         info.add_itxt(key, value)
     with atomic_write(path) as partial:
-        Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1)).save(partial, 'PNG', pnginfo=info)
+        Image.fromarray(enlarged(pixels, scale)).save(partial, 'PNG', pnginfo=info)
 
 
 def fit(

@@ -58,7 +58,7 @@ def edit(
     if guidance.scale is not None:
         # guidance.image_and_text wants neither, the image alone, and both.
         neither, both = conds
-        conds = neither, neither.replace(concat=both.concat), both
+        conds = neither, dataclasses.replace(neither, concat=both.concat), both
         image_scale = (
             per_image(IMAGE_SCALE, len(prompts)) if guidance.image_scale is None else guidance.image_scale
         )

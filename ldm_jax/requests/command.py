@@ -76,7 +76,9 @@ def _written(
     paths = gallery.save(folder, images, texts, names, scale)
     if len(images) > 1:
         rows = images.reshape(len(request.rows), request.num_images, *images.shape[1:])
-        paths.append(gallery.save_sheet(folder, rows, texts[0], scale))
+        titles = [str(row) if request.labels is None else f'class {row}' for row in request.rows]
+        seeds = plan.seeds[: request.num_images]
+        paths.append(gallery.save_sheet(folder, rows, titles, seeds, texts[0], scale))
     if output.json:
         made = [
             dict(path=str(path), seed=seed, parameters=text)
@@ -125,7 +127,8 @@ class _Watch:
     """Shows each step: a bar with an estimate, and previews of the batch in hand."""
 
     def __init__(self, plan: Plan, path: pathlib.Path, output: Output):
-        self.path, self.every, self.meter = path, output.preview, None
+        self.path, self.every = path, output.preview
+        self.meter: Meter | None = None
         self.factor, self.tiny = plan.model.parts.scaling_factor, None
         if output.preview_model is not None:
             tiny = loading.load(output.preview_model, ['first_stage'])

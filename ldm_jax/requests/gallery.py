@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.images import contact_sheet, save_png
+from ldm_jax.images import enlarged, save_png, to_uint8
+from ldm_jax.requests import infotext
 from ldm_jax.requests.image_files import PARAMETERS
+from ldm_jax.requests.sheet import labelled_sheet
 
 NUMBERED = re.compile(r'(\d{5,})-.*\.png')
 WORDS = 60  # characters of a prompt in the name of a file
@@ -48,11 +50,26 @@ def save(
     return paths
 
 
-def save_sheet(folder: str | os.PathLike, rows: np.ndarray, text: str, scale: int = 1) -> pathlib.Path:
-    """Writes rows of images [R, C, H, W, 3] in [-1, 1] as one PNG; its path."""
+def save_sheet(
+    folder: str | os.PathLike,
+    rows: np.ndarray,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    text: str,
+    scale: int = 1,
+) -> pathlib.Path:
+    """Writes rows of images [R, C, H, W, 3] in [-1, 1] with their labels as one PNG; its path.
+
+    Args:
+        prompts: of each row; seeds: of each column.
+        text: of the first image, as `infotext` writes it.
+        scale: each pixel becomes scale x scale of them.
+    """
     folder = prepare(folder)
     path = folder / f'{_next(folder):05}-sheet.png'
-    save_png(path, contact_sheet(rows), {PARAMETERS: text}, scale)
+    sheet = labelled_sheet(enlarged(to_uint8(rows), scale), prompts, [f'seed {seed}' for seed in seeds])
+    settings = infotext.read(text) | {infotext.SHEET: f'{rows.shape[0]}x{rows.shape[1]}'}
+    save_png(path, sheet, {PARAMETERS: infotext.write(settings)})
     return path
 
 

@@ -7,7 +7,11 @@
 
 The prompt comes first and may have several lines; the negative prompt starts with its name and may be missing; the
 last line holds the settings. A setting's name has 2 to 100 characters: letters, digits, '_', ' ', '-' and '/'.
-A value that would be misread (with a comma, a colon or a line break in it) is a JSON string.
+A value that would be misread (with a comma, a colon or a line break in it) is a JSON string. Lines that start with
+'Template:' or 'Negative Template:' may follow; the dynamic-prompts extension puts them there.
+
+Where a prompt would not be read back as it was, for a line of it that looks like one of settings or like a negative
+prompt, or for spaces, the settings hold it too, as a JSON string that only we read.
 """
 
 from __future__ import annotations
@@ -18,6 +22,11 @@ from collections.abc import Mapping
 from typing import Any
 
 PROMPT, NEGATIVE = 'Prompt', 'Negative prompt'
+EXACT = {
+    PROMPT: 'Prompt text',
+    NEGATIVE: 'Negative prompt text',
+}  # settings, of prompts that the lines do not keep
+TEMPLATES = ('Template:', 'Negative Template:')
 OURS = 'ldm_jax'  # before the version of images that are our own
 SHEET = 'Sheet'  # rows x columns, of a file that shows several images
 FEWEST = 3  # settings that make a last line one of settings rather than of the prompt, there as here
@@ -32,8 +41,7 @@ ENDS = re.compile(r'\s*(,|$)')
 def write(settings: Mapping[str, Any]) -> str:
     """The text for settings: 'Prompt', 'Negative prompt' and, in their order, the rest; None is left out.
 
-    What is read back is the same, as text, but for spaces around the lines of a prompt. A prompt with a line that
-    starts with 'Negative prompt:' is cut there by every reader, the web UI's too.
+    `read` gives the same, as text.
 
     Raises ValueError for a setting whose name readers would not find, or for fewer than three settings, which they
     would take for the prompt's last line.
@@ -42,18 +50,28 @@ def write(settings: Mapping[str, Any]) -> str:
         key: value for key, value in settings.items() if value is not None and key not in (PROMPT, NEGATIVE)
     }
     for name in rest:
-        if not NAME.fullmatch(name) or name != name.strip():
+        if not NAME.fullmatch(name) or name != name.strip() or name in EXACT.values():
             raise ValueError(
-                f"Setting {name!r} cannot be written: a name has 2 to 100 of letters, digits, '_', ' ', '-', '/'."
+                f"Setting {name!r} cannot be written: a name has 2 to 100 of letters, digits, '_', ' ', '-', '/', and "
+                f'{list(EXACT.values())} are taken.'
             )
     if len(rest) < FEWEST:
         raise ValueError(
             f'{len(rest)} settings, {list(rest)}, would be read as a prompt; write at least {FEWEST}: Steps, '
             'Sampler and Seed, say.'
         )
-    lines = [str(settings.get(PROMPT) or '')]
-    if settings.get(NEGATIVE):
-        lines.append(f'{NEGATIVE}: {settings[NEGATIVE]}')
+    prompts = {name: str(settings.get(name) or '') for name in EXACT}
+    text = _text(prompts, rest)
+    found = read(text)
+    if any(found[name] != prompt for name, prompt in prompts.items()):
+        text = _text(prompts, rest | {EXACT[name]: prompt for name, prompt in prompts.items()})
+    return text
+
+
+def _text(prompts: Mapping[str, str], rest: Mapping[str, Any]) -> str:
+    lines = [prompts[PROMPT]]
+    if prompts[NEGATIVE]:
+        lines.append(f'{NEGATIVE}: {prompts[NEGATIVE]}')
     lines.append(', '.join(f'{name}: {_quote(str(value))}' for name, value in rest.items()))
     return '\n'.join(lines).strip()
 
@@ -73,9 +91,10 @@ def read(text: str) -> dict[str, str]:
             current, line = NEGATIVE, line.removeprefix(f'{NEGATIVE}:').strip()
         if line or prompts[current]:  # a prompt does not begin with empty lines
             prompts[current].append(line)
-    found = {name: '\n'.join(part) for name, part in prompts.items()}
+    found: dict[str, str] = {}
     for line in lines[end : end + 1]:
         found |= _fields(line)
+    found |= {name: found.pop(EXACT[name], '\n'.join(part)) for name, part in prompts.items()}
     name = None
     for line in lines[end + 1 :]:
         if match := FIELD.match(line):
@@ -88,13 +107,17 @@ def read(text: str) -> dict[str, str]:
 
 def _settings_line(lines: list[str]) -> int:
     """The index of the line of settings; len(lines) when there is none."""
-    if len(_fields(lines[-1])) >= FEWEST:
-        return len(lines) - 1
+    fit = [i for i, line in enumerate(lines) if line.startswith('Steps:') and len(_fields(line)) >= FEWEST]
+    last = len(lines) - 1
+    if last in fit:
+        return last
+    followed = [i for i in fit if lines[i + 1].startswith(TEMPLATES)]
+    if followed:
+        return followed[-1]
+    if not lines[-1].startswith(TEMPLATES) and len(_fields(lines[-1])) >= FEWEST:
+        return last
     # With lines behind it, only the web UI's own first word tells it from a prompt's.
-    for i in reversed(range(len(lines))):
-        if lines[i].startswith('Steps:') and len(_fields(lines[i])) >= FEWEST:
-            return i
-    return len(lines)
+    return fit[-1] if fit else len(lines)
 
 
 def _fields(line: str) -> dict[str, str]:

@@ -57,5 +57,7 @@ def test_bad_input_is_refused_before_anything_runs():
     with pytest.raises(ValueError, match='The nearest that is: 16 x 32'):
         run(images=IMAGES[:, :, :31])
     other = pairs.model('StableDiffusionPipeline')
-    with pytest.raises(ValueError, match=r'a depth map\. This one is conditioned on a text: it is for text_to_image'):
+    with pytest.raises(
+        ValueError, match=r'a depth map\. This one is conditioned on a text: it is for text_to_image'
+    ):
         depth_to_image(other, PROMPTS, IMAGES, DEPTHS)

@@ -97,6 +97,47 @@ def web_ui_reading(line):
     return {key: json.loads(value) if value[:1] == '"' else value for key, value in pairs}
 
 
+BASE = (
+    'Steps: 2, Sampler: Euler a, Schedule type: Automatic, CFG scale: 2, Seed: 5, Size: 32x32, Model: emoji32'
+)
+
+
+@pytest.mark.parametrize('negative', ['', 'blurry, dog'])
+@pytest.mark.parametrize(
+    ('lines', 'templates'),
+    [
+        (['Negative Template: fog, 0.5, 0.7'], {'Negative Template': 'fog, 0.5, 0.7'}),
+        (
+            ['Negative Template: fog: 0.5, rain: 0.7, haze: 1'],
+            {'Negative Template': 'fog: 0.5, rain: 0.7, haze: 1'},
+        ),
+        (['Template: (fog:0.5), (rain:0.7), (haze:1)'], {'Template': '(fog:0.5), (rain:0.7), (haze:1)'}),
+        (
+            [
+                'Template: a {red|blue} car',
+                '(fog:0.5), (rain:0.7), (haze:1)',
+                'Negative Template: x:1, yy:2, zz:3',
+            ],
+            {
+                'Template': 'a {red|blue} car\n(fog:0.5), (rain:0.7), (haze:1)',
+                'Negative Template': 'x:1, yy:2, zz:3',
+            },
+        ),
+        (['Template: a', 'Negative Template: '], {'Template': 'a', 'Negative Template': ''}),
+    ],
+)
+def test_templates_are_kept_apart_whatever_they_look_like(lines, templates, negative):
+    prompts = ['a red apple, noto style', *([f'Negative prompt: {negative}'] if negative else [])]
+    found = infotext.read('\n'.join([*prompts, BASE, *lines]))
+    assert {name: found.pop(name) for name in templates} == templates
+    assert found == infotext.read('\n'.join([*prompts, BASE]))
+    assert (found['Prompt'], found['Negative prompt'], found['Steps']) == (
+        'a red apple, noto style',
+        negative,
+        '2',
+    )
+
+
 letters = st.characters(exclude_categories=['Cs'])
 names = st.from_regex(r'\w[\w \-/]*\w', fullmatch=True).filter(
     lambda n: n not in ('Prompt', 'Negative prompt')
@@ -105,19 +146,21 @@ values = st.one_of(
     st.text(letters), st.text('",:\\\n{}[] a1'), st.integers().map(str), st.just('{"a": 1}'), st.just('"x"')
 )
 lines = st.one_of(
-    st.text(letters), st.text('",:(){} a1'), st.sampled_from(['Steps: 1, Seed: 2, a1: b', 'BREAK', ''])
+    st.text(letters),
+    st.text('",:(){} a1'),
+    st.sampled_from(['Steps: 1, Seed: 2, a1: b', 'Negative prompt: x', 'Template: a', ' BREAK', '']),
 )
-prompts = (
-    st.lists(lines, max_size=4)
-    .map(lambda parts: '\n'.join(line.strip() for line in '\n'.join(parts).split('\n')).strip())
-    .filter(lambda prompt: 'Negative prompt:' not in prompt)
+text = st.one_of(
+    st.text(letters),
+    st.text('"\'\\,:()[]{}<>|\n\r\t \x0b\x85\u2028a1'),
+    st.lists(lines, max_size=4).map('\n'.join),
 )
 
 
 @settings(deadline=None, max_examples=100)
-@given(prompts, prompts, st.dictionaries(names, values, min_size=3, max_size=6))
+@given(text, text, st.dictionaries(names, values, min_size=3, max_size=6))
 def test_what_is_written_is_read_back(prompt, negative, fields):
-    fields = {'Prompt': prompt, 'Negative prompt': negative, **fields}
+    fields = {'Prompt': prompt, 'Negative prompt': negative, 'Steps': '1', **fields}
     text = infotext.write(fields)
     assert infotext.read(text) == fields
     assert infotext.write(infotext.read(text)) == text
