@@ -104,7 +104,7 @@ def inpaint(
 
 
 def _check(content: str, keep: str, padding: int | None, size: tuple[int, int] | None) -> None:
-    masking.check_content(content)
+    masking.content_named(content)
     if keep not in KEEPS:
         raise unknown('way to keep', keep, list(KEEPS))
     if padding is not None and padding < 0:

@@ -17,7 +17,7 @@ from ldm_jax.build import unknown
 from ldm_jax.images import RESIZES, fit
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.inference.sizes import Sizes, check_size
-from ldm_jax.pipelines.masks import CONTENTS
+from ldm_jax.pipelines.masks import CONTENTS, WEB_UI
 from ldm_jax.requests import files, image_files
 from ldm_jax.text import prompt
 
@@ -194,7 +194,7 @@ def check(request: Request) -> None:
         raise ValueError(f'strength must be above 0 and at most 1; got {request.strength}.')
     if request.resize not in RESIZES:
         raise unknown('resize', request.resize, list(RESIZES))
-    if request.mask_content is not None and request.mask_content not in CONTENTS:
+    if request.mask_content is not None and request.mask_content not in (*CONTENTS, *WEB_UI):
         raise unknown('masked content', request.mask_content, list(CONTENTS))
     for path in (request.init_image, request.depth, request.label_map, *(request.mix or ())):
         if path is not None:
