@@ -21,7 +21,7 @@ from ldm_jax.inference.programs import KnownRegion
 from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines import masks as masking
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import at_start, each_image, last_levels, noised, posterior
+from ldm_jax.pipelines.start import at_start, each_image, last_levels, noised, normal_noise, posterior
 
 KEEPS = ('x0', 'step')
 
@@ -81,7 +81,7 @@ def inpaint(
     has_channels, full, draws = pipeline.parts.extra_channels > 0, strength == 1, itertools.count()
     # In diffusers' order, which draws nothing for what it does not need.
     known = None if has_channels and full else posterior(pipeline, start, seeds, sampling, next(draws))
-    noise = pipeline.noise(seeds, size, sampling.noise_source, next(draws))
+    noise = normal_noise(pipeline, sampling, seeds, size, next(draws))
     if full:
         x = at_start(sampling, levels, noise)
     else:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from ldm_jax.images import fit, to_float
 from ldm_jax.requests import infotext
-from ldm_jax.requests.image_files import MAX_PIXELS, PARAMETERS, named, read_image
+from ldm_jax.requests.image_files import PARAMETERS, named, read_image
+from ldm_jax.requests.request import MAX_PIXELS
 
 Source = str | os.PathLike[str] | bytes | np.ndarray
 LOSSY = ('JPEG', 'MPO')

@@ -75,16 +75,21 @@ def translated(settings: Mapping[str, str], ours: bool) -> Settings:
 
     Raises ValueError for a size that is none.
     """
-    found = dict(settings)
-    hires = 'Hires upscale' in found or found.get('Hires resize', '0x0') != '0x0'
+    found = {
+        name: value
+        for name, value in settings.items()
+        if name not in HARMLESS and not _is_neutral(name, value)
+    }
+    _set_first_pass(found)
+    _set_second_pass(found)
     if not ours:
         found.setdefault('RNG', 'GPU')
-        if hires:
+        if 'Hires upscale' in found or 'Hires resize' in found:
             found.setdefault('Hires steps', found.get('Steps', ''))
         if any(name in found for name in MASKED):
             found.setdefault('Mask blur', '0')
-    _set_first_pass(found)
-    _set_second_pass(found)
+    if found.get('RNG') == 'GPU':  # whose numbers are Philox's too
+        found['RNG'] = 'NV'
     if 'Eta DDIM' in found:  # of its DDIM and PLMS; 'Eta' is of k-diffusion's samplers
         found['Eta'] = found.pop('Eta DDIM')
     if found.get('SGM noise multiplier') == 'True':
@@ -93,14 +98,12 @@ def translated(settings: Mapping[str, str], ours: bool) -> Settings:
     if found.get('Inpaint area') == 'Only masked':
         del found['Inpaint area']
         found.setdefault('Masked area padding', '32')
-    if _is_neutral('Variation seed strength', found.get('Variation seed strength', '0')):
+    if 'Variation seed strength' not in found:
         found.pop('Variation seed', None)
     for name, first in SAME.items():
         if name in found and _same(found[name], found.get(first, '')):
             del found[name]
-    return {
-        name: value for name, value in found.items() if name not in HARMLESS and not _is_neutral(name, value)
-    }
+    return found
 
 
 def size(name: str, text: str) -> tuple[int, int]:

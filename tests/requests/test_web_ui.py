@@ -37,8 +37,8 @@ WARNED = {
     'Styles': 'x', 'TI': 'easynegative', 'Tiling': 'True', 'Token merging ratio': '0.5',
     'Token merging ratio hr': '0.5',
     'UniPC lower order final': 'False', 'UniPC order': '2', 'UniPC skip type': 'logSNR', 'UniPC variant': 'bh2',
-    'VAE': 'vae-ft-mse.safetensors', 'VAE Decoder': 'TAESD', 'VAE Encoder': 'TAESD', 'Variation seed': '9',
-    'Variation seed strength': '0.6', 'X Type': 'Steps', 'X Values': '1-3',
+    'VAE': 'vae-ft-mse.safetensors', 'VAE Decoder': 'TAESD', 'VAE Encoder': 'TAESD', 'X Type': 'Steps',
+    'X Values': '1-3',
 }  # fmt: skip
 WITHOUT_EFFECT = {
     'Conditional mask weight': '1.0', 'ENSD': '0', 'Emphasis': 'Original', 'Hires CFG Scale': '2.0',
@@ -46,7 +46,7 @@ WITHOUT_EFFECT = {
     'Inpaint area': 'Whole picture',
     'Lora hashes': '"a: b"', 'Mask mode': 'Inpaint masked', 'Model hash': 'abc', 'Noise multiplier': '1',
     'Pad conds': 'True', 'RNG': 'GPU', 'TI hashes': '"a: b"', 'Tiling': 'False', 'User': 'x', 'VAE': 'Automatic',
-    'VAE hash': 'abc', 'Variation seed strength': '0', 'Version': 'v1.10.1',
+    'VAE hash': 'abc', 'Variation seed': '9', 'Variation seed strength': '0', 'Version': 'v1.10.1',
 }  # fmt: skip
 
 
@@ -80,6 +80,12 @@ def test_a_setting_without_a_meaning_here_is_named(name):
 @pytest.mark.parametrize('name', WITHOUT_EFFECT)
 def test_a_value_without_effect_is_left_out(name):
     assert read(f'{BASE}, {name}: {WITHOUT_EFFECT[name]}') == read(BASE)
+
+
+def test_variation_seeds_are_read_together():
+    fields, messages = read(f'{BASE}, Variation seed: 9, Variation seed strength: 0.6')
+    assert not messages
+    assert (fields['variation_seed'], fields['variation_strength']) == (9, 0.6)
 
 
 def test_one_warning_names_each():
