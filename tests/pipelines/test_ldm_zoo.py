@@ -157,7 +157,7 @@ def test_a_class_is_told_as_its_embedding_and_guidance_leads_away_from_no_class(
         class_to_image(pipeline, 1000)
     without = told(zoo(3, class_embedder=dict(embedder, num_classes=1000)), 'context')
     with pytest.raises(ValueError, match='no class for none'):
-        class_to_image(without, 3)
+        class_to_image(without, 3, sampling=Sampling(guidance=Guidance(3.0)))
 
 
 @pytest.mark.slow
