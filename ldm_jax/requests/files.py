@@ -207,7 +207,7 @@ def _at_own_size(image: Image.Image, name: str) -> Image.Image:
         return image
     if infotext.SHEET in settings:
         raise ValueError(f'{name} is a sheet of several images: give one of them.')
-    width, _, height = settings.get('Size', '').partition('x')
+    width, _, height = settings.get(infotext.MADE, settings.get('Size', '')).partition('x')
     if not (width.isdecimal() and height.isdecimal() and int(width)):
         return image
     factor = image.width // int(width)

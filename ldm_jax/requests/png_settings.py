@@ -17,35 +17,47 @@ import ldm_jax
 from ldm_jax import knobs
 from ldm_jax.diffusion import aliases
 from ldm_jax.requests import image_files, infotext, other_programs, web_ui
+from ldm_jax.requests.options import ModelOptions
 from ldm_jax.requests.request import Request
 
 FIELDS = {each.knob.png: each for each in knobs.settings(Request).values() if each.knob.png}
+OPTIONS = {each.knob.png: each for each in knobs.settings(ModelOptions).values() if each.knob.png}
 ALWAYS = ('Steps', 'Sampler', 'Seed', 'RNG')
 FIRST = ('Steps', 'Sampler', 'Schedule type', 'CFG scale', 'Seed', 'Size', 'Model')  # in the web UI's order
 
 
 def write(
-    request: Request, index: int, size: tuple[int, int], model: str, guidance_scale: float | None
+    request: Request,
+    index: int,
+    size: tuple[int, int],
+    options: ModelOptions = ModelOptions(),  # noqa: B008 (frozen)
+    guidance_scale: float | None = None,
+    made: tuple[int, int] | None = None,
 ) -> str:
     """The text of the index-th image.
 
     Args:
-        size: (H, W) of the image.
-        model: its name.
+        size: (H, W) that was asked for; with a second pass, of the first.
+        options: the model, and how it was opened.
         guidance_scale: that it was made with.
+        made: (H, W) of the image, where that is another size.
     """
-    given, every = knobs.changed(request), knobs.flat(request)
-    values = {
-        name: _text(each, every[each.name])
-        for name, each in FIELDS.items()
-        if name in ALWAYS or each.name in given
-    }
+    values = {}
+    for fields, settings in ((FIELDS, request), (OPTIONS, options)):
+        given, every = knobs.changed(settings), knobs.flat(settings)
+        values |= {
+            name: _text(each, every[each.name])
+            for name, each in fields.items()
+            if name in ALWAYS or each.name in given
+        }
     row = request.repeated(request.rows)[index]
     values |= {'Prompt': row} if request.labels is None else {'Prompt': '', 'Class': row}
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
     if request.sampling.variation_seed is not None:
         values['Variation seed'] = request.variation_seeds[index]
-    values |= {'Size': f'{size[1]}x{size[0]}', 'Model': model}
+    values |= {'Size': f'{size[1]}x{size[0]}', 'Model': options.model}
+    if made is not None and tuple(made) != tuple(size):
+        values[infotext.MADE] = f'{made[1]}x{made[0]}'
     values |= {'Version': f'{infotext.OURS} {ldm_jax.__version__}'}
     return infotext.write({name: values[name] for name in FIRST if name in values} | values)
 
@@ -78,24 +90,35 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
 
     Raises ValueError for a value that cannot be read, or an unknown sampler.
     """
-    ours = settings.get('Version', '').startswith(infotext.OURS)
-    settings = web_ui.translated(settings, ours)
+    settings = web_ui.translated(settings, _ours(settings))
+    settings.pop(infotext.MADE, None)
     if sheet := settings.pop(infotext.SHEET, None):
         warnings.warn(f'A sheet of {sheet} images has the settings of its first one.', stacklevel=2)
     found: dict[str, Any] = {}
     if 'Size' in settings:
         found['width'], found['height'] = web_ui.size('Size', settings.pop('Size'))
-    left_out = [f'{name}: {text}' for name, text in settings.items() if name not in FIELDS]
+    left_out = [f'{name}: {text}' for name, text in settings.items() if name not in FIELDS | OPTIONS]
     if left_out:
         warnings.warn(
             f'Settings of the image without a meaning here are left out: {", ".join(left_out)}.', stacklevel=2
         )
-    for name, each in FIELDS.items():
-        if name in settings:
-            found[each.name] = _value(each, settings[name])
+    found |= _values(FIELDS, settings)
     if 'sampler' in found:
         aliases.resolve(found['sampler'], found.get('grid'))
     return found
+
+
+def read_options(settings: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of ModelOptions by name, likewise. Raises ValueError for a value that cannot be read."""
+    return _values(OPTIONS, web_ui.translated(settings, _ours(settings)))
+
+
+def _ours(settings: Mapping[str, str]) -> bool:
+    return settings.get('Version', '').startswith(infotext.OURS)
+
+
+def _values(fields: Mapping[str, knobs.Setting], settings: Mapping[str, str]) -> dict[str, Any]:
+    return {each.name: _value(each, settings[name]) for name, each in fields.items() if name in settings}
 
 
 def _text(setting: knobs.Setting, value: Any) -> str:

@@ -10,8 +10,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ldm_jax import knobs
-from ldm_jax.images import save_png
+from ldm_jax.images import save_png, to_uint8
 from ldm_jax.requests import infotext, png_settings
+from ldm_jax.requests.files import load_image
+from ldm_jax.requests.options import ModelOptions
 from ldm_jax.requests.request import Request
 
 TEXTS = st.one_of(
@@ -91,7 +93,7 @@ def write_and_read(fields, index=0, size=(32, 64)):
     """Fields of a request as they come back from the text of an image of it."""
     request = knobs.make(Request, dict(seed=5, guidance_scale=3.5) | fields)
     scale = request.sampling.guidance.scale
-    text = png_settings.write(request, index, size, 'emoji32', scale)
+    text = png_settings.write(request, index, size, guidance_scale=scale)
     return request, knobs.make(Request, png_settings.read(infotext.read(text)))
 
 
@@ -118,6 +120,37 @@ def test_all_fields_together_are_read_back(recwarn):
     assert not recwarn
 
 
+@pytest.mark.parametrize('name', knobs.settings(ModelOptions))
+def test_every_option_that_changes_pixels_is_written_and_read_back(name, recwarn):
+    setting = knobs.settings(ModelOptions)[name]
+    if name in ('model', 'batch_size'):  # the model is named, and left to be chosen
+        assert setting.knob.png is None
+        return
+    value = 'xy' if name == 'seamless' else example(setting)
+    options = knobs.make(ModelOptions, {'model': 'emoji32', name: value})
+    settings = infotext.read(png_settings.write(Request(prompts=('a',)), 0, (32, 64), options))
+    assert png_settings.read_options(settings) == {name: value}
+    png_settings.read(settings)
+    assert not recwarn
+
+
+def test_the_web_uis_tiling_is_seamless_each_way(recwarn):
+    settings = infotext.read(WEB_UI + ', Tiling: True')
+    assert png_settings.read_options(settings) == dict(seamless='xy')
+    png_settings.read(settings)
+    assert not recwarn
+
+
+def test_a_second_pass_keeps_the_size_of_the_first(tmp_path):
+    asked = Request(prompts=('a',), width=8, height=4, hires_scale=2.0)
+    text = png_settings.write(asked, 0, (4, 8), guidance_scale=2.0, made=(8, 16))
+    fields = png_settings.read(infotext.read(text))
+    assert (fields['width'], fields['height'], fields['hires_scale']) == (8, 4, 2.0)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 3), np.uint8)
+    save_png(tmp_path / 'a.png', pixels, {'parameters': text}, scale=8)
+    np.testing.assert_array_equal(to_uint8(load_image(tmp_path / 'a.png')), pixels)
+
+
 def test_each_image_has_its_own_seed_and_prompt():
     request, found = write_and_read(dict(prompt=('a', 'b'), num_images=2), index=3)
     assert found == knobs.replace(
@@ -138,7 +171,7 @@ def test_any_prompt_is_read_back(prompt, negative):
 
 def test_a_class_is_written_in_place_of_a_prompt():
     asked = Request(labels=(3, 5), num_images=2)
-    text = png_settings.write(asked, 3, (32, 64), 'cin', None)
+    text = png_settings.write(asked, 3, (32, 64), ModelOptions('cin'))
     assert 'CFG scale' not in text
     assert png_settings.read(infotext.read(text))['labels'] == (5,)
 

@@ -34,7 +34,7 @@ WARNED = {
     'Schedule max sigma': '20', 'Schedule min sigma': '0.1', 'Schedule rho': '5', 'Script': 'X/Y/Z plot',
     'Seed resize from': '64x64', 'Sigma Adjustment': 'True', 'Sigma churn': '0.5', 'Sigma noise': '1.01',
     'Sigma tmax': '10', 'Sigma tmin': '0.1', 'Skip Early CFG': '0.2', 'Soft inpainting enabled': 'True',
-    'Styles': 'x', 'TI': 'easynegative', 'Tiling': 'True', 'Token merging ratio': '0.5',
+    'Styles': 'x', 'TI': 'easynegative', 'Token merging ratio': '0.5',
     'Token merging ratio hr': '0.5',
     'UniPC lower order final': 'False', 'UniPC order': '2', 'UniPC skip type': 'logSNR', 'UniPC variant': 'bh2',
     'VAE': 'vae-ft-mse.safetensors', 'VAE Decoder': 'TAESD', 'VAE Encoder': 'TAESD', 'X Type': 'Steps',
@@ -89,9 +89,9 @@ def test_variation_seeds_are_read_together():
 
 
 def test_one_warning_names_each():
-    _, (message,) = read(f'{BASE}, ENSD: 31337, Tiling: True, ADetailer model: face')
+    _, (message,) = read(f'{BASE}, ENSD: 31337, NGMS: 2, ADetailer model: face')
     assert message == (
-        'Settings of the image without a meaning here are left out: ENSD: 31337, Tiling: True, ADetailer model: face.'
+        'Settings of the image without a meaning here are left out: ENSD: 31337, NGMS: 2, ADetailer model: face.'
     )
 
 
