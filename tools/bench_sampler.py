@@ -7,9 +7,10 @@ turns, in seconds of all cores together, which other work on the machine disturb
 Guidance doubles the batch of both. Nothing is run and no weights are made.
 """
 
-import argparse
 import statistics
 import time
+
+from ldm_jax import command_line
 
 
 def main(args):
@@ -65,12 +66,14 @@ def main(args):
         print(f'| {name} | {seconds:.1f} | {seconds / medians["one evaluation"]:.2f} |')
 
 
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse():
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--model', default='sd15', help='a config of text to image')
     parser.add_argument('--size', type=int, default=512, help='of the images, in pixels')
     parser.add_argument('--samplers', default='ddim,dpmpp_2m,euler_ancestral,heun', help='names, by commas')
     parser.add_argument('--runs', type=int, default=3)
-    main(parser.parse_args())
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    command_line.run(main, parse)

@@ -7,18 +7,16 @@ Writes one PNG for each image, with its seed and settings as text in the form of
 sheet with a row for each prompt. --from_png takes settings from such a file, the web UI's or ours.
 """
 
-import argparse
-import sys
-
+from ldm_jax import command_line
 from ldm_jax.requests import flags
 from ldm_jax.requests.options import ModelOptions, Output
 from ldm_jax.requests.request import Request
 
+MEMORY = 'a smaller --batch_size, --tile or --window (256, for example), a smaller size, or --dtype bfloat16'
+
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.Parser(__doc__, compiles=True)
     for kind in (Request, ModelOptions, Output):
         flags.add(parser, kind)
     parser.add_argument('--prompts_file', help='a text with a prompt on each line')
@@ -37,7 +35,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    try:
-        main(parse())
-    except (OSError, ValueError) as error:  # what the user can mend; the message says how
-        sys.exit(f'error: {error}')
+    command_line.run(main, parse, MEMORY)

@@ -31,6 +31,7 @@ from ldm_jax.training import ema, optimizer
 from ldm_jax.training import state as train_state
 from ldm_jax.training import step as train_step
 from ldm_jax.training.parallel import backend as parallel
+from ldm_jax.training.parallel.sharded import Sharded
 from ldm_jax.types import PyTree
 
 FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
@@ -89,6 +90,7 @@ def train(config: Mapping[str, Any], devices: Sequence[jax.Device], batch: int |
         return train_state.create(stage.init(key), tx, decays, stage.memory(), frozen)
 
     backend = parallel.backend(spread, batch_size, stage.axes(), devices)
+    assert isinstance(backend, Sharded)
     key = jax.eval_shape(lambda: prng.key(0))
     state = backend.like(init, key)
     shapes = examples(stage, batch_size)
@@ -205,6 +207,7 @@ def examples(stage: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         'source': lambda: array(size, size, 3),
         'map': lambda: array(size, size, dtype=jnp.int32),
     }
+    kind: Any
     for name, kind in combine.kinds(stage.conditioning).items():
         if name == 'text' and in_step:
             keys = [key for part, key in TEXT_ENCODERS.items() if part in networks(stage)]
@@ -250,7 +253,7 @@ def sample(
     run = programs.Programs(parts, tuple(devices))
 
     def walked(params, images):
-        whole_job = job.replace(images=images)
+        whole_job = dataclasses.replace(job, images=images)
         return run.advance(params, whole_job, run.begin(params, whole_job), 0, num_steps)
 
     lowered = jax.jit(walked).lower(params, images)

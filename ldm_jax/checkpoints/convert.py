@@ -21,7 +21,7 @@ import numpy as np
 import ldm_jax
 from ldm_jax import atomic
 from ldm_jax.build import unknown
-from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints import claims, store
 from ldm_jax.checkpoints.apply_layout import export, export_specs
 from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
 from ldm_jax.checkpoints.files import reader, safetensors
@@ -48,7 +48,7 @@ def convert(
     """Writes a checkpoint as another kind of checkpoint; returns the report, which is also written beside it.
 
     Args:
-        source: path of a file or folder, as `sources.opened` takes it.
+        source: path of a file or folder, as `open_checkpoint.opened` takes it.
         destination: a directory (orbax, diffusers) or the name of a .safetensors file (compvis). It appears when
             it is whole. An older conversion there is replaced; anything else is an error.
         to: 'orbax', 'compvis' or 'diffusers'.
@@ -59,7 +59,7 @@ def convert(
     Raises:
         ValueError, FileNotFoundError: of the source, before anything is written, or when a tensor turns out
             not to be finite; then nothing stays of what was.
-        FileExistsError: something else is at the destination.
+        FileExistsError: something else is at the destination, or somebody is writing there.
     """
     if to not in WRITERS:
         raise unknown('kind of checkpoint', to, list(WRITERS))
@@ -67,6 +67,7 @@ def convert(
         raise unknown('dtype', dtype, list(DTYPES))
     writer = WRITERS[to](pathlib.Path(destination).absolute())
     writer.check()
+    claims.check(destination)
     with opened(source, choice) as opened_source:
         leaves = opened_source.leaves
         if dtype is not None:
@@ -105,16 +106,15 @@ class _SingleFile:
     def write(self, settings: Mapping[str, Any], leaves: Leaves, report: Callable[[], Report]) -> None:
         layout = single_file.layout(settings)
         specs = export_specs(layout, leaves)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-
         found = {}
 
         def arrays() -> Iterator[tuple[str, np.ndarray]]:
             yield from export(layout, leaves)
             found.update(report())  # before the file has its name: if this fails, nothing stays
 
-        safetensors.write(self.path, specs, arrays(), single_file_metadata(settings))
-        _write_json(self._report, found)
+        with claims.claimed(self.path):
+            safetensors.write(self.path, specs, arrays(), single_file_metadata(settings))
+            _write_json(self._report, found)
 
     @property
     def _report(self) -> pathlib.Path:
@@ -137,7 +137,7 @@ class _Folder:
     def write(self, settings: Mapping[str, Any], leaves: Leaves, report: Callable[[], Report]) -> None:
         layout = diffusers_folder.layout(settings)
         specs = export_specs(layout, leaves)
-        with atomic.atomic_folder(self.path) as partial:
+        with claims.claimed(self.path), atomic.atomic_folder(self.path) as partial:
             lacks = diffusers_settings.write_settings(settings, partial)
             for folder in dict.fromkeys(map(_folder_of, specs)):
                 rules = tuple(rule for rule in layout.rules if _folder_of(rule.torch[0]) == folder)
@@ -157,7 +157,7 @@ class _Folder:
             _write_json(partial / store.REPORT, found | ({'lacks': list(lacks)} if lacks else {}))
 
 
-WRITERS = {'orbax': _Orbax, 'compvis': _SingleFile, 'diffusers': _Folder}
+WRITERS: dict[str, Any] = {'orbax': _Orbax, 'compvis': _SingleFile, 'diffusers': _Folder}
 
 
 def single_file_metadata(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -72,14 +72,7 @@ class Cast:
     def read(self, paths: Sequence[str]) -> dict[str, np.ndarray]:
         arrays = self.leaves.read(paths)
         for path, array in arrays.items():
-            if is_float(array.dtype) and array.dtype != self.dtype:
-                with np.errstate(over='ignore'):
-                    arrays[path] = array.astype(self.dtype)
-                if not all_finite(arrays[path]) and all_finite(array):
-                    raise ValueError(
-                        f'{path} has a value beyond {self.dtype}: {np.abs(array).max():.3g}. Choose bfloat16 or '
-                        'float32, which have the range.'
-                    )
+            arrays[path] = cast(path, array, self.dtype)
         return arrays
 
 
@@ -96,6 +89,24 @@ class Only:
 
     def read(self, paths: Sequence[str]) -> dict[str, np.ndarray]:
         return self.leaves.read(paths)
+
+
+def cast(path: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A floating-point array in another dtype; one of integers as it is.
+
+    Raises ValueError, naming the path, for a number that the dtype cannot hold.
+    """
+    if not is_float(array.dtype) or array.dtype == dtype:
+        return array
+    with np.errstate(over='ignore'):
+        found = array.astype(dtype)
+    narrows = float(ml_dtypes.finfo(dtype).max) < float(ml_dtypes.finfo(array.dtype).max)
+    if narrows and not all_finite(found) and all_finite(array):
+        raise ValueError(
+            f'{path} has a value beyond {dtype}: {np.abs(array).max():.3g}. Choose bfloat16 or float32, which have '
+            'the range.'
+        )
+    return found
 
 
 def contiguous(array: np.ndarray) -> np.ndarray:

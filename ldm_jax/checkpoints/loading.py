@@ -16,6 +16,7 @@ import jax
 from ldm_jax import atomic, build
 from ldm_jax.cache import cache_folder
 from ldm_jax.checkpoints import hub, open_checkpoint, store
+from ldm_jax.checkpoints.checksums import Damaged
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.open_checkpoint import Choice
 from ldm_jax.types import PyTree
@@ -74,10 +75,10 @@ def load(
     names = open_checkpoint.chosen(parts, store.open_model(directory).parts, model)
     try:
         settings, params = store.load_model(directory, names, dtype=dtype, shardings=shardings, verify=verify)
-    except store.Damaged as error:
+    except Damaged as error:
         if directory == store.find(model):  # it is not a conversion that can be made again
             raise
-        raise store.Damaged(f'{error} It is the conversion of {model}: delete it, and load again.') from error
+        raise Damaged(f'{error} It is the conversion of {model}: delete it, and load again.') from error
     networks = {part: network for part, network in build.parts(settings).items() if part in params}
     return Loaded(settings, networks, params, directory)
 

@@ -1,48 +1,34 @@
 """Models on disk: one directory with the parameters of each part, what builds them, and a checksum for each array.
 
     model/settings.json     the schema of a config: what builds the parts, and how they work together
-    model/checksums.json    '<part>/<path>' -> shape, dtype and CRC-32 of every array
+    model/checksums.json    '<part>/<path>' -> shape, dtype and CRC-32 of every array; the settings' checksum; its own
     model/report.json       where the parameters came from, if they were converted
     model/unet/ ...         one Orbax tree a part, loadable alone
 
-A directory appears under its name only when it is whole; what a killed process leaves beside it ends in
-'.ldm_jax-partial' or '.ldm_jax-old', and the next one to write there cleans up. Neither Orbax nor the formats
-below it notice a flipped bit; the checksums do, and name the array.
+A directory appears under its name only when it is whole. Neither Orbax nor the formats below it notice a flipped
+bit; the checksums do, and name the file or the array.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
 import importlib.resources
 import json
 import os
 import pathlib
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import ml_dtypes  # noqa: F401 (so that numpy knows 'bfloat16' by name)
 import numpy as np
 
-from ldm_jax import trees
-from ldm_jax.atomic import atomic_folder
+from ldm_jax import atomic, trees
 from ldm_jax.build import unknown
-from ldm_jax.checkpoints.files.tensor_file import TensorSpec
+from ldm_jax.checkpoints import checksums, claims, model_settings
 from ldm_jax.checkpoints.layouts.rules import unflatten
-from ldm_jax.checkpoints.lazy_arrays import Arrays, Cast, Leaves, Only, contiguous, is_float, part_of, windows
+from ldm_jax.checkpoints.lazy_arrays import Arrays, Cast, Leaves, Only, contiguous, part_of, windows
+from ldm_jax.checkpoints.orbax_trees import orbax
+from ldm_jax.checkpoints.stored import CHECKSUMS, REPORT, SETTINGS, Shardings, Stored, array_entry
 from ldm_jax.types import PyTree
-
-SETTINGS, CHECKSUMS, REPORT = 'settings.json', 'checksums.json', 'report.json'
-RENAMED = {'latent_scale': 'scaling_factor'}  # settings of older model directories -> as they are called now
-
-Shardings = Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding]
-
-
-class Damaged(ValueError):
-    """A stored array is not what was written."""
 
 
 def save_model(
@@ -81,23 +67,43 @@ def write_model(
     Raises FileExistsError when something other than a model is at the path.
     """
     target = check_destination(path)
-    text = json.dumps(dict(settings), indent=2) + '\n'  # first, so that what JSON cannot hold fails at once
-    checksums: dict[str, dict[str, Any]] = {}
-    with atomic_folder(target) as partial:
+    settings = dict(settings)
+    model_settings.check(settings)
+    text = json.dumps(settings, indent=2) + '\n'  # first, so that what JSON cannot hold fails at once
+    record: dict[str, dict[str, Any]] = {SETTINGS: {'crc32': checksums.crc32(text.encode())}}
+    with claims.claimed(target), atomic.atomic_folder(target) as partial:
         for part in dict.fromkeys(map(part_of, leaves.specs)):
-            only = Only(leaves, (part,))
-            with _orbax(compress) as ocp:
-                for paths in windows(only.specs):
-                    arrays = {name: contiguous(array) for name, array in only.read(paths).items()}
-                    checksums |= {name: _checksum(array) for name, array in arrays.items()}
-                    ocp.partial.save(partial / part, unflatten(arrays)[part])
-                ocp.partial.finalize(partial / part)
-            # Orbax's own mark of a whole tree names the folder it was written to; ours is the directory's name.
-            (partial / part / 'commit_success.txt').unlink(missing_ok=True)
-        (partial / CHECKSUMS).write_text(_a_line_each(checksums))
+            record |= _write_part(partial / part, Only(leaves, (part,)), compress)
+        (partial / CHECKSUMS).write_text(_a_line_each(checksums.sealed(record)))
         if report is not None:
             (partial / REPORT).write_text(json.dumps(dict(report()), indent=2) + '\n')
         (partial / SETTINGS).write_text(text)
+
+
+def _write_part(folder: pathlib.Path, leaves: Leaves, compress: bool) -> dict[str, dict[str, Any]]:
+    """Writes the tree of one part; returns what CHECKSUMS says of its arrays."""
+    record = {}
+    with atomic.naming_full_disk(folder.parent), orbax(compress) as ocp:
+        for paths in windows(leaves.specs):
+            arrays = {name: contiguous(array) for name, array in leaves.read(paths).items()}
+            record |= {name: array_entry(array) for name, array in arrays.items()}
+            ocp.partial.save(folder, unflatten(arrays)[folder.name])
+        ocp.partial.finalize(folder)
+    # Orbax's own mark of a whole tree names the folder it was written to; ours is the directory's name.
+    (folder / 'commit_success.txt').unlink(missing_ok=True)
+    return record
+
+
+def seal(path: str) -> None:
+    """Takes the settings of a model directory as they are now: their checksum is written anew.
+
+    Raises FileNotFoundError when there is no model, Damaged when its checksums are not what was written.
+    """
+    stored = open_model(path, verify=False)
+    record = {name: entry for name, entry in stored.record.items() if name != SETTINGS}
+    content = (stored.directory / SETTINGS).read_bytes()
+    record = {SETTINGS: {'crc32': checksums.crc32(content)}, **record}
+    atomic.write(stored.directory / CHECKSUMS, _a_line_each(checksums.sealed(record)))
 
 
 def check_destination(path: str) -> pathlib.Path:
@@ -129,89 +135,21 @@ def is_model(path: str) -> bool:
     return (pathlib.Path(path) / SETTINGS).is_file()
 
 
-@dataclasses.dataclass(frozen=True)
-class Stored:
-    """The leaves of a model directory, read from Orbax when they are wanted.
-
-    verify: compare each array with its checksum; Damaged names the first that differs.
-    """
-
-    directory: pathlib.Path
-    verify: bool = True
-
-    @functools.cached_property
-    def settings(self) -> dict[str, Any]:
-        settings = json.loads((self.directory / SETTINGS).read_text())
-        return {RENAMED.get(key, key): value for key, value in settings.items()}
-
-    @functools.cached_property
-    def specs(self) -> dict[str, TensorSpec]:
-        return {
-            name: TensorSpec(tuple(entry['shape']), np.dtype(entry['dtype']))
-            for name, entry in self._checksums.items()
-        }
-
-    @property
-    def parts(self) -> list[str]:
-        return list(dict.fromkeys(map(part_of, self.specs)))
-
-    def read(self, paths: Sequence[str]) -> dict[str, np.ndarray]:
-        arrays = {}
-        for part in dict.fromkeys(map(part_of, paths)):
-            wanted = [name for name in paths if part_of(name) == part]
-            arrays |= self._restore(part, {name: np.empty(0, self.specs[name].dtype) for name in wanted})
-        if self.verify:
-            for name, array in arrays.items():
-                self._check(name, array)
-        return arrays
-
-    def place(self, part: str, dtype: np.dtype | None, shardings: Shardings) -> dict[str, jax.Array]:
-        """The arrays of a part on devices, each read straight into its shards, unverified."""
-        targets = {}
-        for name, spec in self.specs.items():
-            if part_of(name) == part:
-                kind = dtype if dtype is not None and is_float(spec.dtype) else spec.dtype
-                target = jax.ShapeDtypeStruct(spec.shape, kind)
-                targets[name] = target.update(sharding=shardings(name, target))
-        return self._restore(part, targets)
-
-    def _restore(self, part: str, targets: Mapping[str, Any]) -> dict[str, Any]:
-        with _orbax() as ocp, _naming(self.directory, part):
-            context = ocp.Context()
-            context.pytree.loading.partial_load = True
-            with context:
-                tree = ocp.load(self.directory / part, unflatten(targets)[part])
-        found = trees.named({part: tree})
-        return {name: found[name] for name in targets}
-
-    def _check(self, name: str, array: np.ndarray) -> None:
-        expected, found = self._checksums[name], _checksum(array)
-        if found != expected:
-            raise Damaged(
-                f'{name} of {self.directory} is damaged: its checksum is {found["crc32"]} ({found["dtype"]} '
-                f'{found["shape"]}), and was {expected["crc32"]} ({expected["dtype"]} {expected["shape"]}) when it '
-                'was written. Fetch or convert the model again; verify=False loads it as it is.'
-            )
-
-    @functools.cached_property
-    def _checksums(self) -> dict[str, dict[str, Any]]:
-        path = self.directory / CHECKSUMS
-        if not path.is_file():
-            raise FileNotFoundError(
-                f'{self.directory} has no {CHECKSUMS}: it is not whole. Write or convert the model again.'
-            )
-        return json.loads(path.read_text())
-
-
 def open_model(path: str, verify: bool = True) -> Stored:
-    """The leaves and settings of the model directory at a path. Raises FileNotFoundError when there is none."""
+    """The leaves and settings of the model directory at a path.
+
+    Raises FileNotFoundError when there is none, Damaged when its settings or checksums are not what was written.
+    """
     directory = pathlib.Path(path).absolute()
     if not is_model(directory):
         raise FileNotFoundError(
             f'No model at {str(path)!r}: it has no {SETTINGS}. Give the directory that training or tools/convert.py '
             'wrote, such as runs/x/model.'
         )
-    return Stored(directory, verify)
+    stored = Stored(directory, verify)
+    if verify:
+        stored.check()
+    return stored
 
 
 def load_model(
@@ -245,29 +183,13 @@ def load_model(
     for part in stored.parts if parts is None else parts:
         if part not in stored.parts:
             raise unknown(f'part of {path}', part, stored.parts)
+        paths = [name for name in stored.specs if part_of(name) == part]
         if place is not None and not verify:
-            arrays = stored.place(part, kind, place)
+            arrays = stored.place(paths, kind, place)
         else:
-            arrays = dict(_read(Only(stored, (part,)), kind, place))
+            arrays = stored.load(paths, kind, place)
         params[part] = unflatten(arrays)[part]
     return stored.settings, params
-
-
-def _read(
-    leaves: Leaves, dtype: np.dtype | None, place: Shardings | None
-) -> Iterator[tuple[str, np.ndarray | jax.Array]]:
-    leaves = leaves if dtype is None else Cast(leaves, dtype)
-    for paths in windows(leaves.specs):
-        for name, array in leaves.read(paths).items():
-            if place is not None:
-                sharding = place(name, jax.ShapeDtypeStruct(array.shape, array.dtype))
-                array = jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
-            yield name, array
-
-
-def _checksum(array: np.ndarray) -> dict[str, Any]:
-    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return {'shape': list(array.shape), 'dtype': str(array.dtype), 'crc32': f'{zlib.crc32(data):08x}'}
 
 
 def _a_line_each(entries: Mapping[str, Any]) -> str:
@@ -276,36 +198,3 @@ def _a_line_each(entries: Mapping[str, Any]) -> str:
         + ',\n'.join(f'{json.dumps(key)}: {json.dumps(value)}' for key, value in entries.items())
         + '\n}\n'
     )
-
-
-@contextlib.contextmanager
-def _orbax(compress: bool = True):
-    """Orbax, which takes a second to import, with settings for writing."""
-    from absl import logging
-    from orbax.checkpoint import v1 as ocp
-
-    context = ocp.Context()
-    context.array.saving.use_compression = compress
-    context.memory.deepcopy_host_arrays = False  # nobody changes them while they are written
-    if jax.distributed.is_initialized():  # each process reads for itself
-        here = jax.process_index()
-        context.multiprocessing.primary_host = here
-        context.multiprocessing.active_processes = {here}
-        context.multiprocessing.barrier_sync_key_prefix = f'process_{here}'
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # Orbax tells each of its thoughts at INFO
-    try:
-        with context:
-            yield ocp
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-@contextlib.contextmanager
-def _naming(directory: pathlib.Path, part: str) -> Iterator[None]:
-    """Says which part of which model could not be read."""
-    try:
-        yield
-    except (ValueError, OSError, KeyError) as error:
-        text = str(error).partition('\n')[0][:300]
-        raise Damaged(f'{part} of {directory} cannot be read: {text}. Fetch or convert it again.') from error

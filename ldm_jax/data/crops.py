@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,11 +43,15 @@ class Source:
 
     def view(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
         """Example i cut and mirrored by the generator."""
-        return cut(self.source[i], self._target, rng, self.random, self.flip)
+        return cut(pipeline.view(self.source, i, rng), self._target, rng, self.random, self.flip)
 
     def caption(self, i: int) -> str:
         """The text of example i."""
-        return self.source.caption(i)
+        return pipeline.caption(self.source, i)
+
+    def captions(self, i: int) -> Sequence[str]:
+        """All texts that showings of example i may have."""
+        return pipeline.captions(self.source, i)
 
     def name(self, i: int) -> str:
         """What example i is called."""
@@ -71,8 +76,9 @@ def cut(
 
 def check_whole(source: pipeline.Examples) -> None:
     """Raises ValueError when a source has cut its images already."""
-    if getattr(source, 'image_size', None) is not None:
+    size = getattr(source, 'image_size', None)
+    if size is not None:
         raise ValueError(
-            f'The source inside has image_size={source.image_size}, which leaves nothing to choose a window from. '
+            f'The source inside has image_size={size}, which leaves nothing to choose a window from. '
             'Leave it away there.'
         )

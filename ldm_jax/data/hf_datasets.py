@@ -56,7 +56,9 @@ class Source:
 
     __len__ = rows.length
     __getitem__ = rows.example
+    view = rows.view
     caption = rows.caption
+    captions = rows.all_captions
     name = rows.name
     shape = rows.shape
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.build import function
 from ldm_jax.diffusion import guidance as rules
 from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.parameterization import Parameterization
@@ -117,7 +118,9 @@ def _branches(
     if guidance.perturbed_scale is not None:
         count = len(conds)
         conds = [*conds, *conds[1:]]
-        conds = [cond.replace(perturbed=_flags(cond, i >= count)) for i, cond in enumerate(conds)]
+        conds = [
+            dataclasses.replace(cond, perturbed=_flags(cond, i >= count)) for i, cond in enumerate(conds)
+        ]
     branches = rules.batched(predict(rules.pair(*conds)), len(conds))
     return branches if guidance.weights is None else rules.composed(branches, guidance.weights)
 
@@ -161,9 +164,7 @@ def _guided(
 
 
 def _rule(guidance: Guidance) -> rules.Rule:
-    if guidance.rule == 'projected':
-        given = {'eta': guidance.apg_eta, 'threshold': guidance.apg_threshold}
-        rule = rules.projected(guidance.scale, **{name: a for name, a in given.items() if a is not None})
-    else:
-        rule = {'linear': rules.linear, 'zero_star': rules.zero_star}[guidance.rule](guidance.scale)
+    numbers = {'eta': guidance.apg_eta, 'threshold': guidance.apg_threshold}
+    given = {name: value for name, value in numbers.items() if value is not None}
+    rule = function('rule of guidance', rules.RULES, dict(name=guidance.rule, **given))(guidance.scale)
     return rule if guidance.rescale is None else rules.rescaled(rule, guidance.rescale)

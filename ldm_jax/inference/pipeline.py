@@ -156,7 +156,11 @@ class Pipeline:
         made, size = [], self._share(batch)
         for first in range(0, batch, size):
             share = jax.tree.map(lambda a: pad(a[first : first + size], size), images)  # noqa: B023
-            made.append(self._run(job.replace(images=share), count if stop is None else stop, first, batch))
+            made.append(
+                self._run(
+                    dataclasses.replace(job, images=share), count if stop is None else stop, first, batch
+                )
+            )
         return np.concatenate(made)[:batch]
 
     def _run(self, job: Job, count: int, first: int, batch: int) -> np.ndarray:

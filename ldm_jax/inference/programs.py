@@ -138,12 +138,12 @@ class Programs:
 
     def begin(self, params: Params, job: Job) -> PyTree:
         """`begin` of this module; the leaves of the carry get a first axis of the devices."""
-        return self._begin(params, job.images, job.replace(images=None))
+        return self._begin(params, job.images, dataclasses.replace(job, images=None))
 
     def advance(self, params: Params, job: Job, carry: PyTree, start: int, stop: int) -> PyTree:
         """`advance` of this module, on such carries."""
         return self._advance(
-            params, job.images, job.replace(images=None), carry, np.int32(start), np.int32(stop)
+            params, job.images, dataclasses.replace(job, images=None), carry, np.int32(start), np.int32(stop)
         )
 
     def latents(self, carry: PyTree) -> np.ndarray:

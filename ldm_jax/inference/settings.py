@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 TABLE = 1024  # steps that a compiled program has space for
 OWN = 'own'  # the guidance scale that suits the model
-RULES = ('linear', 'projected', 'zero_star')
 STARTS = ('noise', 'total')
 RNG = {'jax': 'JAX', 'torch_cpu': 'CPU', 'torch_cuda': 'NV'}  # the web UI's names; the first one is ours
 LARGEST_SEED = 2**64 - 1
@@ -45,7 +44,7 @@ class Guidance:
     )
     rule: str = knob(
         'linear', str, 'linear, projected (APG) or zero_star (CFG-Zero*)',
-        name='guidance_rule', png='Guidance rule', among=RULES,
+        name='guidance_rule', png='Guidance rule',
     )  # fmt: skip
     rescale: Number | None = knob(
         None, float, 'against overexposure, 0 to 1; 0.7 where noise ends at no signal',
@@ -113,7 +112,7 @@ class Sampling:
     guidance: Guidance = group(Guidance)
     noise_source: str = knob(
         'jax', str, "of the starting noise: 'jax', 'torch_cpu' (the web UI's CPU), 'torch_cuda' (its GPU and NV)",
-        png='RNG', png_words=RNG, among='ldm_jax.diffusion.noise_sources.SOURCES',
+        png='RNG', png_words=RNG,
     )  # fmt: skip
     variation_seed: int | Sequence[int] | None = knob(
         None, int, 'of variations: the next images have the next numbers of this one, and all have --seed',
@@ -141,8 +140,21 @@ class Sampling:
             )
         if (self.variation_seed is None) != (self.variation_strength is None):
             raise ValueError('A variation is towards a variation_seed by a variation_strength: give both.')
-        if {'sampler', 'grid', 'eta'} & knobs.changed(self).keys():
-            _built(self.specs()[0])  # at once; the defaults need no check
+        self._check_names()
+
+    def _check_names(self):
+        """Raises ValueError for unknown names. The defaults need no check, and import nothing."""
+        changed = knobs.changed(self).keys()
+        if 'noise_source' in changed:
+            from ldm_jax.diffusion import noise_sources
+
+            noise_sources.named(self.noise_source)
+        if 'guidance_rule' in changed:
+            from ldm_jax.diffusion.guidance import RULES
+
+            build.function('rule of guidance', RULES, self.guidance.rule)
+        if {'sampler', 'grid', 'eta'} & changed:
+            _built(self.specs()[0])
 
     def specs(self) -> tuple[dict[str, Any], dict[str, Any] | str]:
         """The specs of sampler and grid."""

@@ -6,6 +6,7 @@ Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.3.1 and appendix D.5.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def class_to_image(
     if labels.min() < 0 or labels.max() >= known:
         raise ValueError(f'Classes are 0 to {known - 1}; got {labels.tolist()}.')
     guidance = pipeline.guidance(sampling, len(labels))
-    told = [labels]
+    told: list[Any] = [labels]
     if guidance.scale is not None:
         if not model_kinds.has_null(pipeline.parts):
             raise ValueError(

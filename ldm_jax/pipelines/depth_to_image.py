@@ -5,6 +5,7 @@ The model is the one of Stable Diffusion 2 that is told depth beside the noisy l
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,7 +51,7 @@ def depth_to_image(
     texts, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, normal_noise(pipeline, sampling, seeds, size, draw=1), levels)
-    conds = tuple(cond.replace(concat=told) for cond in texts)
+    conds = tuple(dataclasses.replace(cond, concat=told) for cond in texts)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))
 
 

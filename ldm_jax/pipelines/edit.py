@@ -77,7 +77,11 @@ def check(prompts: Sequence[str], sampling: Sampling) -> None:
 
 def _conds(texts: tuple[Cond, ...], told: np.ndarray) -> tuple[Cond, ...]:
     """Neither text nor image, the image alone, and both, as guidance.image_and_text wants them; or both alone."""
-    both = texts[-1].replace(concat=told)
+    both = dataclasses.replace(texts[-1], concat=told)
     if len(texts) == 1:
         return (both,)
-    return texts[0].replace(concat=np.zeros_like(told)), texts[0].replace(concat=told), both
+    return (
+        dataclasses.replace(texts[0], concat=np.zeros_like(told)),
+        dataclasses.replace(texts[0], concat=told),
+        both,
+    )

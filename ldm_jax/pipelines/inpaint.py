@@ -7,6 +7,7 @@ and see what they paint around. Any other text model has the rest of the image k
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -90,7 +91,7 @@ def inpaint(
     if has_channels:
         holed = posterior(pipeline, views * (view_masks < 0.5), seeds, sampling, next(draws))
         told = np.concatenate([small, holed], -1)
-        conds = tuple(cond.replace(concat=told) for cond in conds)
+        conds = tuple(dataclasses.replace(cond, concat=told) for cond in conds)
         latents = pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance)
     else:
         kept = KnownRegion(known, small, noise, keep)

@@ -6,6 +6,7 @@ Ref: Rombach et al. 2022, arXiv:2112.10752; stabilityai/stable-diffusion-x4-upsc
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,5 +62,5 @@ def upscale(
     x = at_start(sampling, levels, variation(sampling, x))
     told = dict(concat=np.asarray(add_noise(images, noise, at)), label=np.asarray(at.t, np.int32))
     conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
-    conds = tuple(cond.replace(**told) for cond in conds)
+    conds = tuple(dataclasses.replace(cond, **told) for cond in conds)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))

@@ -6,6 +6,7 @@ Ref: Ramesh et al. 2022, arXiv:2204.06125, sections 3.1 and 3.2; stabilityai/sta
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -83,10 +84,10 @@ def variations(
     vector = pipeline.programs.map(_told, pipeline.params, embeddings, noise, at)
     prompts = prompts * (batch // len(prompts))
     texts, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
-    conds = [cond.replace(vector=vector) for cond in texts]
+    conds = [dataclasses.replace(cond, vector=vector) for cond in texts]
     if guidance.scale is not None:
         # In training a quarter of the images had zeros, for their noise level too.
-        conds[0] = conds[0].replace(vector=np.zeros_like(vector))
+        conds[0] = dataclasses.replace(conds[0], vector=np.zeros_like(vector))
     return pipeline.decode(pipeline.sample(sampling, x, levels, tuple(conds), seeds, guidance=guidance))
 
 

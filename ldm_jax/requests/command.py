@@ -108,8 +108,8 @@ def _written(
     if len(images) > 1:
         rows = images.reshape(len(request.rows), request.num_images, *images.shape[1:])
         titles = [str(row) if request.labels is None else f'class {row}' for row in request.rows]
-        seeds = request.seeds[: request.num_images]
-        paths.append(gallery.save_sheet(folder, rows, titles, seeds, texts[0], scale))
+        captions = _captions(plan)[: request.num_images]
+        paths.append(gallery.save_sheet(folder, rows, titles, captions, texts[0], scale))
     if output.json:
         made = [
             dict(path=str(path), seed=seed, parameters=text)
@@ -123,6 +123,12 @@ def _written(
         print(f'{len(images)} images in {seconds:.1f} s, loading and compilation included')
         print(*paths, sep='\n')
     return paths
+
+
+def _captions(plan: Plan) -> list[str]:
+    if plan.request.variation_seeds is not None:
+        return [f'variation {seed}' for seed in plan.request.variation_seeds]
+    return [f'seed {seed}' for seed in plan.seeds]
 
 
 def listing() -> str:
@@ -145,7 +151,8 @@ class _Watch:
     """Shows each step: a bar with an estimate, and previews of the batch in hand."""
 
     def __init__(self, plan: Plan, path: pathlib.Path, output: Output):
-        self.path, self.every, self.meter = path, output.preview, None
+        self.path, self.every = path, output.preview
+        self.meter: Meter | None = None
         self.factor, self.tiny = plan.model.parts.scaling_factor, None
         if output.preview_model is not None:
             tiny = loading.load(output.preview_model, ['first_stage'])

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -155,7 +156,7 @@ def load_layout(
             raise FileNotFoundError(f'No layout at {name!r}.')
         source = pathlib.Path(source).read_bytes()
     try:
-        found = json.loads(source) if isinstance(source, bytes) else source
+        found: Any = json.loads(source) if isinstance(source, bytes) else source
         return [_box(*box) for box in found]
     except (OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(

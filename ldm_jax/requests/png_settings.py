@@ -129,7 +129,9 @@ def _text(setting: knobs.Setting, value: Any) -> str:
 def _value(setting: knobs.Setting, text: str) -> Any:
     name, words = setting.knob.png, {word: value for value, word in setting.knob.png_words.items()}
     if words:
-        if text not in words and text not in setting.knob.png_words:
+        if (
+            text not in words and text not in setting.knob.png_words and '.' not in text
+        ):  # a dotted name is ours
             raise ValueError(f'{name} of an image is {text!r}, which is none of {list(words)}.')
         return words.get(text, text)
     try:

@@ -51,7 +51,9 @@ class Schedule:
         # The table ends at N - 2, for log_snr is infinite at N - 1: alpha falls to 0 on a straight line.
         left = jnp.clip(self.num_train_steps - 1 - found.t, 0, 1)
         alpha = left * found.alpha
-        return found.replace(alpha=alpha, sigma=jnp.where(left < 1, jnp.sqrt(1 - alpha**2), found.sigma))
+        return dataclasses.replace(
+            found, alpha=alpha, sigma=jnp.where(left < 1, jnp.sqrt(1 - alpha**2), found.sigma)
+        )
 
     def time(self, log_snr: Array) -> Array:
         """The time at which log(alpha^2 / sigma^2) has this value, -inf included: the inverse of `level`."""

@@ -40,7 +40,7 @@ def test_a_killed_holder_holds_nothing(tmp_path):
     code = f"""
         import os, sys; sys.path.insert(0, {str(ROOT)!r})
         from ldm_jax.checkpoints import claims
-        claims.claimed({str(tmp_path / 'model')!r}).__enter__()
+        held = claims.claimed({str(tmp_path / 'model')!r}); held.__enter__()
         os._exit(9)
     """
     subprocess.run([sys.executable, '-c', code.replace('\n        ', '\n')], check=False)
@@ -119,7 +119,7 @@ def test_a_conversion_into_a_held_destination_changes_nothing(sources, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize('to', NAMES)
-@pytest.mark.parametrize('offset', [0, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize('offset', [0, 0.4])
 def test_two_conversions_to_one_destination(sources, tmp_path, to, offset):
     destination = tmp_path / NAMES[to]
     wholes = {}

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 
 from ldm_jax import trees
 from ldm_jax.cache import CACHE
-from ldm_jax.checkpoints import loading, store
+from ldm_jax.checkpoints import checksums, loading, store
+from ldm_jax.checkpoints.checksums import Damaged
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.lazy_arrays import Arrays
 from ldm_jax.checkpoints.open_checkpoint import Choice
@@ -112,9 +114,10 @@ def test_what_is_not_there_says_what_may_be_given(tmp_path):
 def test_a_damaged_cache_is_named(checkpoints, cache):
     root, _ = checkpoints
     path = loading.resolve(str(root / 'file.safetensors'))
-    checksums = json.loads((store.pathlib.Path(path) / store.CHECKSUMS).read_text())
-    checksums['unet/conv_in/bias']['crc32'] = '0' * 8
-    (store.pathlib.Path(path) / store.CHECKSUMS).write_text(json.dumps(checksums))
-    with pytest.raises(store.Damaged, match='unet/conv_in/bias.*the conversion of .*file.*delete it'):
+    file = Path(path) / store.CHECKSUMS
+    record = checksums.unsealed(json.loads(file.read_text()), file)
+    record['unet/conv_in/bias']['crc32'] = '0' * 8
+    file.write_text(json.dumps(checksums.sealed(record)))
+    with pytest.raises(Damaged, match='unet/conv_in/bias.*the conversion of .*file.*delete it'):
         loading.load(str(root / 'file.safetensors'))
     loading.load(str(root / 'file.safetensors'), verify=False)

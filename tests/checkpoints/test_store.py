@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ldm_jax import atomic, trees
-from ldm_jax.checkpoints import lazy_arrays, store
+from ldm_jax.checkpoints import checksums, lazy_arrays, store
+from ldm_jax.checkpoints.checksums import Damaged
 from ldm_jax.checkpoints.lazy_arrays import Arrays
 
 RNG = np.random.default_rng(0)
@@ -17,7 +18,7 @@ PARAMS = {
     'unet': {'conv_in': {'kernel': np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 3, 4)}},
     'first_stage': {'scale': np.float32(3) * np.ones(5, np.float32)},
 }
-SETTINGS = {'unet': {'name': 'unet', 'channel_mult': [1, 2]}, 'scaling_factor': 0.5}
+SETTINGS = {'models': {'unet': {'name': 'unet', 'channel_mult': [1, 2]}}, 'scaling_factor': 0.5}
 
 
 def test_a_model_comes_back_as_it_was(tmp_path):
@@ -56,9 +57,9 @@ def test_one_part_can_be_read_alone(tmp_path):
 
 def test_saving_again_replaces_the_model_and_leaves_nothing_else(tmp_path):
     store.save_model(tmp_path / 'model', SETTINGS, PARAMS)
-    store.save_model(tmp_path / 'model', {'a': 1}, {'unet': PARAMS['unet']})
+    store.save_model(tmp_path / 'model', {'image_size': 1}, {'unet': PARAMS['unet']})
     settings, params = store.load_model(tmp_path / 'model')
-    assert settings == {'a': 1}
+    assert settings == {'image_size': 1}
     assert params.keys() == {'unet'}
     assert [entry.name for entry in tmp_path.iterdir()] == ['model']
 
@@ -66,7 +67,9 @@ def test_saving_again_replaces_the_model_and_leaves_nothing_else(tmp_path):
 def test_a_save_that_dies_halfway_leaves_the_old_model(tmp_path):
     store.save_model(tmp_path / 'model', SETTINGS, PARAMS)
     with pytest.raises(AttributeError):
-        store.save_model(tmp_path / 'model', {'a': 1}, {'unet': PARAMS['unet'], 'vae': {'x': 'no array'}})
+        store.save_model(
+            tmp_path / 'model', {'image_size': 1}, {'unet': PARAMS['unet'], 'vae': {'x': 'no array'}}
+        )
     assert store.load_model(tmp_path / 'model')[0] == SETTINGS
 
 
@@ -74,7 +77,7 @@ def test_a_save_killed_between_its_renames_loses_nothing(tmp_path):
     store.save_model(tmp_path / 'model', SETTINGS, PARAMS)
     (tmp_path / 'model').rename(tmp_path / f'model{atomic.OLD}')
     with pytest.raises(AttributeError):  # this save fails as well
-        store.save_model(tmp_path / 'model', {'a': 1}, {'vae': {'x': 'no array'}})
+        store.save_model(tmp_path / 'model', {'image_size': 1}, {'vae': {'x': 'no array'}})
     assert store.load_model(tmp_path / 'model')[0] == SETTINGS
 
 
@@ -113,7 +116,7 @@ def test_no_model_at_a_path_says_what_is_missing(tmp_path):
 def load_or_error(path):
     try:
         return store.load_model(path)[1]
-    except store.Damaged as error:
+    except Damaged as error:
         return str(error)
 
 
@@ -143,11 +146,11 @@ def test_a_flipped_bit_is_never_loaded_silently(tmp_path):
 
 def test_a_damaged_array_is_named_and_loads_only_when_told_so(tmp_path):
     store.save_model(tmp_path / 'model', SETTINGS, PARAMS)
-    checksums = tmp_path / 'model' / store.CHECKSUMS
-    text = checksums.read_text()
-    entry = json.loads(text)['unet/conv_in/kernel']['crc32']
-    checksums.write_text(text.replace(entry, '00000000'))
-    with pytest.raises(store.Damaged, match=r'unet/conv_in/kernel .*00000000.*verify=False'):
+    file = tmp_path / 'model' / store.CHECKSUMS
+    record = checksums.unsealed(json.loads(file.read_text()), file)
+    record['unet/conv_in/kernel']['crc32'] = '00000000'
+    file.write_text(json.dumps(checksums.sealed(record)))
+    with pytest.raises(Damaged, match=r'unet/conv_in/kernel .*00000000.*verify=False'):
         store.load_model(tmp_path / 'model')
     store.load_model(tmp_path / 'model', ['first_stage'])  # whose arrays are whole
     kernel = store.load_model(tmp_path / 'model', verify=False)[1]['unet']['conv_in']['kernel']
@@ -165,7 +168,7 @@ def test_reading_one_part_touches_no_file_of_another(tmp_path):
     store.save_model(tmp_path / 'model', SETTINGS, PARAMS)
     shutil.rmtree(tmp_path / 'model' / 'first_stage')
     store.load_model(tmp_path / 'model', ['unet'])
-    with pytest.raises(store.Damaged, match='first_stage'):
+    with pytest.raises(Damaged, match='first_stage'):
         store.load_model(tmp_path / 'model')
 
 

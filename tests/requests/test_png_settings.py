@@ -69,6 +69,7 @@ WITH = {  # fields without which others are refused
     'variation_strength': dict(variation_seed=9),
 }
 VALUES = {  # of fields whose descriptions do not say all that is allowed
+    'guidance_rule': 'zero_star', 'noise_source': 'torch_cpu',
     'sampler': 'DPM++ 2M SDE', 'grid': 'Karras', 'guidance_interval': (0.25, 5.0), 'mask_content': 'latent_noise',
     'percentile': 0.995, 'crop_top_left': (0, -3), 'negative_crop_top_left': (-1, 5),
 }  # fmt: skip

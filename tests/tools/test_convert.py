@@ -34,7 +34,7 @@ def test_a_shipped_model_goes_out_and_comes_back(tmp_path):
     assert json.loads(back.stdout)['parts']['first_stage']['parameters'] == 954_567
     ours, theirs = (store.open_model(path) for path in (store.find('emoji32'), tmp_path / 'back'))
     names = [name for name in ours.specs if name.startswith('first_stage/')]
-    assert {name: ours._checksums[name] for name in names} == theirs._checksums
+    assert {name: ours.record[name] for name in names} == {name: theirs.record[name] for name in theirs.specs}
 
 
 @pytest.mark.slow

@@ -73,8 +73,8 @@ def schedule(
     """
     params = sidecar_params(sidecar)
     told = (params['linear_start'], params['linear_end']) if 'linear_start' in params else None
-    table = next((key for key in ('betas', 'alphas_cumprod') if key in specs), None) if read else None
-    if table is None:
+    table = next((key for key in ('betas', 'alphas_cumprod') if key in specs), None)
+    if table is None or read is None:
         found, steps = told or default, params.get('timesteps', STEPS) if told else STEPS
     else:
         values = np.asarray(read(table))

@@ -194,16 +194,16 @@ def drawings(style: str, archives: Mapping[str, Archive]) -> Draw:
     names: the lists of the others say what an icon is called where a set's own says nothing.
     """
     if style == PIXELS:
-        files = {
-            _plain(name.rpartition('/')[2].removesuffix('.webp')): name for name in archives[style].files
-        }
+        # Some are there with and without variation selectors; the first by name is taken.
+        names = sorted(archives[style].files, reverse=True)
+        files = {_plain(name.rpartition('/')[2].removesuffix('.webp')): name for name in names}
         return lambda hexcode, caption: _scaled(archives[style].read(files[_plain(hexcode)]))
     icons = json.loads(archives[style].read('icons.json'))
     vectors = [name for name in archives if name not in (PIXELS, style)]
-    names = [_characters(archives[name]) for name in (style, *vectors)]
+    tables = [_characters(archives[name]) for name in (style, *vectors)]
 
     def draw(hexcode: str, caption: str) -> np.ndarray:
-        called = [table[_plain(hexcode)] for table in names if _plain(hexcode) in table]
+        called = [table[_plain(hexcode)] for table in tables if _plain(hexcode) in table]
         return _scaled(_drawn(_icon(icons, [*called, _slug(caption)])))
 
     return draw

@@ -16,7 +16,6 @@ import functools
 import json
 import pathlib
 import shutil
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,14 +28,11 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from ldm_jax import trees
-from ldm_jax.training.saving.checksums import checksums
+from ldm_jax.checkpoints import checksums
+from ldm_jax.checkpoints.checksums import Damaged
 from ldm_jax.types import Array, PyTree
 
 DELETED, DAMAGED = 'deleted', 'damaged'
-
-
-class Damaged(ValueError):
-    """A stored state is not what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +97,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             shutil.rmtree(self.folder / DELETED, ignore_errors=True)
         leaves = _plain(state)
-        sums = checksums(leaves)
+        sums = checksums.folded(leaves)
         record = {
             'arrays': {
                 name: {'shape': list(leaf.shape), 'dtype': str(leaf.dtype), 'checksum': sums[name]}
@@ -114,7 +110,7 @@ class Checkpoints:
         record = json.loads(json.dumps(record))
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(traverse_util.unflatten_dict(leaves, sep='/')),
-            record=ocp.args.JsonSave(record | {'crc32': _crc32(record)}),
+            record=ocp.args.JsonSave(checksums.sealed(record)),
         )
         self._manager.save(step, args=items, force=True)
         self._writing = step
@@ -241,13 +237,9 @@ def read_record(directory: pathlib.Path) -> dict[str, Any]:
     """What was stored with the state of one step. Raises Damaged."""
     path = directory / 'record' / 'metadata'
     try:
-        record = json.loads(path.read_bytes())
-        right = record.pop('crc32') == _crc32(record)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise Damaged(f'{path} cannot be read ({error!r})') from error
-    if not right:
-        raise Damaged(f'{path} is not what was written')
-    return record
+        return checksums.unsealed(checksums.read_json(path), path)
+    except FileNotFoundError as error:
+        raise Damaged(f'{path} cannot be read: it is not there') from error
 
 
 def _plain(state: PyTree) -> dict[str, Any]:
@@ -306,7 +298,7 @@ def _leaves(
 
 
 def _verify(step: int | str, leaves: Mapping[str, Array], entries: Mapping[str, Any]) -> None:
-    wrong = [name for name, value in checksums(leaves).items() if value != entries[name]['checksum']]
+    wrong = [name for name, value in checksums.folded(leaves).items() if value != entries[name]['checksum']]
     if wrong:
         raise Damaged(f'{len(wrong)} arrays of step {step} are not what was written, such as {wrong[0]}')
 
@@ -325,10 +317,6 @@ def _check_leaves(directory: pathlib.Path, entries: Mapping[str, Any], wanted: M
             f'{directory} is a state with other arrays than this run has; {len(differing)} differ, such as (stored, '
             f'wanted): {some}. Resume with the config and the version that wrote it, or choose another workdir.'
         )
-
-
-def _crc32(record: Mapping[str, Any]) -> str:
-    return f'{zlib.crc32(json.dumps(record, sort_keys=True).encode()):08x}'
 
 
 def _any_process(flag: bool) -> bool:

@@ -6,6 +6,7 @@ from what the updated generator makes of them, with noise of its own, as in the 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -56,7 +57,7 @@ class AdversarialState:
 
     def with_frozen(self, frozen: dict[str, PyTree]) -> AdversarialState:
         """The state with these in place of the frozen parameters."""
-        return self.replace(generator=self.generator.with_frozen(frozen))
+        return dataclasses.replace(self, generator=self.generator.with_frozen(frozen))
 
 
 def create(

@@ -37,6 +37,7 @@ from ldm_jax.build import unknown
 from ldm_jax.data import pipeline
 from ldm_jax.images import to_float
 from ldm_jax.models import quantizer, vae
+from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, PyTree
 
 EPSILON, MOST = 1e-4, 1e4  # of the adaptive weight
@@ -68,7 +69,7 @@ class Adversary:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(Trained):
     """An autoencoder learns to reconstruct images through latents near a standard normal, or of a codebook.
 
     Attributes:
@@ -260,7 +261,7 @@ class Stage:
             fake, moments = self.first_stage.apply(variables, image, draws.eps)
             kl = jnp.mean(vae.kl_divergence(moments))
             return fake, self.kl_weight * kl, {'kl': kl}
-        fake, codebook, indices = self.first_stage.apply(variables, image)
+        fake, codebook, indices = self.first_stage.apply(variables, image)  # type: ignore[misc]
         counts = quantizer.code_counts(indices, self.first_stage.num_codes)
         counts = counts if axis_name is None else jax.lax.psum(counts, axis_name)
         return (
@@ -270,7 +271,7 @@ class Stage:
         )
 
     def _nll(
-        self, fake: Array, logvar: Array, image: Array, perceptual: PyTree | None
+        self, fake: Array, logvar: Array, image: Array, perceptual: PyTree
     ) -> tuple[Array, dict[str, Array]]:
         """The terms with r, and metrics."""
         difference = PIXEL[self.pixel_loss](image - fake)
