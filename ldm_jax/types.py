@@ -93,6 +93,10 @@ class Tokenizer(Protocol):
 
     def __call__(self, texts: str | Sequence[str]) -> np.ndarray: ...  # int32 [B, context_length]
 
+    def encode(
+        self, text: str
+    ) -> list[int]: ...  # however long, without those that start, end and fill a row
+
 
 class Sampler(Protocol):
     """One step from a noise level to a lower one; knows neither network nor schedule nor loop.

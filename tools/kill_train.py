@@ -9,7 +9,6 @@ the metrics of one that was not killed, to the bit. Prints a line for each kill 
 anything failed.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -21,6 +20,8 @@ import sys
 import tempfile
 import threading
 import time
+
+from ldm_jax import command_line
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLOCKED = (
@@ -34,9 +35,7 @@ CLOCKED = (
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--kills', type=int, default=200)
     parser.add_argument('--config', default=f'{ROOT}/configs/tiny.py:first_stage')
     parser.add_argument('--num_steps', type=int, default=120, help='of each run')
@@ -207,4 +206,4 @@ def newest(folder):
 
 if __name__ == '__main__':
     sys.path.insert(0, str(ROOT))
-    sys.exit(main(parse()))
+    command_line.run(main, parse)

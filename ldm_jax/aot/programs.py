@@ -21,8 +21,10 @@ from ldm_jax.conditioning import combine
 from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion import prng
 from ldm_jax.diffusion.sampling import padded
+from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference import programs
+from ldm_jax.inference.model_kinds import GUIDANCE_SCALE
 from ldm_jax.inference.settings import TABLE, Sampling
 from ldm_jax.models import vae
 from ldm_jax.training import ema, optimizer
@@ -245,8 +247,9 @@ def sample(
     params = _placed({'unet': weights}, whole)
     x, _, cond = denoising.inputs_of(parts.unet, total, side)
     keys = jax.ShapeDtypeStruct((total, 2), jnp.uint32)
-    images = _placed(programs.Images(x, keys, (cond, cond), sampling.guide(total)), cut)
-    job = programs.Job(images, padded(levels, TABLE), jnp.int32(num_steps), built)
+    own, shared = guided.split(guided.arrays(sampling.guidance, total, GUIDANCE_SCALE))
+    images = _placed(programs.Images(x, keys, (cond, cond), own), cut)
+    job = programs.Job(images, padded(levels, TABLE), jnp.int32(num_steps), built, shared)
     run = programs.Programs(parts, tuple(devices))
 
     def walked(params, images):

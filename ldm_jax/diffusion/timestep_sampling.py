@@ -193,10 +193,10 @@ class Importance:
 def named(spec: str | Mapping[str, Any]) -> Times:
     """The training times of a name, or of dict(name='log_normal', mean=-0.4, std=1.0): QUANTILES and 'importance'.
 
-    Raises ValueError for a name or a knob that there is not.
+    A dotted name is a quantile function, or a class of Times. Raises ValueError for an unknown name or knob.
     """
     made = function('training times', QUANTILES | {'importance': Importance}, spec)
-    return made() if made.func is Importance else Independent(made)
+    return made() if isinstance(getattr(made, 'func', made), type) else Independent(made)
 
 
 def _table(u: Array, p: Array) -> Array:

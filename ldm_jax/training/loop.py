@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ def train(
     run: Run,
     *,
     config: Mapping[str, Any] | None = None,
+    changed: Mapping[str, Any] | None = None,
     preemption: Preemption | None = None,
 ) -> PyTree:
     """Trains to run.num_steps, from the newest readable checkpoint of workdir if there is one.
@@ -46,6 +48,7 @@ def train(
         examples: as the step wants them, by index.
         workdir: of all processes, where there are several.
         config: of the run, as plain data, for writers that show it.
+        changed: dotted name -> (old, new) of settings with which the run goes on, for the metrics.
         preemption: in use as a context by the caller, who then handles Preempted.
 
     Returns:
@@ -64,7 +67,7 @@ def train(
     with Checkpoints(root / 'checkpoints', run.keep, run.keep_every) as checkpoints:
         session = _Session(job, examples, root, run, spread, checkpoints, preemption or Preemption())
         try:
-            session.begin(config or {})
+            session.begin(config or {}, changed or {})
             session.go_on()
         finally:
             session.close()
@@ -99,8 +102,11 @@ class _Session:
         self._feed: Feed | None = None
         self._programs: dict[Any, _Program] = {}
 
-    def begin(self, config: Mapping[str, Any]) -> None:
-        """The state to go on from, and the data and the log brought to the same step."""
+    def begin(self, config: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+        """The state to go on from, and the data and the log brought to the same step.
+
+        Raises ValueError when the run's images cannot be drawn, before the first step.
+        """
         run, job, init_key = self._run, self._job, jax.random.fold_in(self._key, 0)
         restored = self._checkpoints.restore(
             self._spread.like(lambda key: job.split(job.init(key))[0], init_key)
@@ -132,6 +138,10 @@ class _Session:
         self._feed = Feed(self._examples, run, self._spread, self._preemption, self.step)
         if self.step:
             self._feed.check(extra['data'])
+            if changed:
+                self._writer.changed(self.step, changed)
+        if self._draws:
+            self._check_images()
 
     def go_on(self) -> None:
         """Trains to the end. On a signal the state is saved, and Preempted raised."""
@@ -174,10 +184,10 @@ class _Session:
             if self.step % run.log_every == 0 or last:
                 self._log(clock, regular=self.step % run.log_every == 0)
             started = time.monotonic()
-            if self.step % (run.image_every or run.save_every) == 0 or last:
-                self._show()
             if self.step % run.save_every == 0 or last:
                 self._save()
+            if self._draws and (self.step % (run.image_every or run.save_every) == 0 or last):
+                self._show()
             clock.aside(time.monotonic() - started)
             self._acknowledge(self._checkpoints.written())
             if last:
@@ -222,14 +232,36 @@ class _Session:
         if distributed.first():
             print(text, flush=True)
 
-    def _show(self) -> None:
-        """Images, to the files and the writers."""
-        if self._job.images is None:
-            return
+    @property
+    def _draws(self) -> bool:
+        return self._job.images is not None and self._run.image_every != 0
+
+    def _check_images(self) -> None:
         state, shown = self._spread.whole(self.state), self._shown
-        made = self._preemption.wait(in_thread(lambda: jax.device_get(self._images(state, shown, self._key))))
-        for name, rows in made.items():
-            self._writer.image(self.step, name, contact_sheet(np.asarray(rows, np.float32)))
+        try:
+            self._images.eval_shape(state, shown, self._key)
+        except Preempted:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f'The images of this run cannot be drawn ({_first_line(error)}). Mend that, or set run.image_every=0 '
+                'to train without them.'
+            ) from error
+
+    def _show(self) -> None:
+        """Images, to the files and the writers; what fails there is told, and training goes on."""
+        state, shown = self._spread.whole(self.state), self._shown
+        try:
+            made = self._preemption.wait(
+                in_thread(lambda: jax.device_get(self._images(state, shown, self._key)))
+            )
+            for name, rows in made.items():
+                self._writer.image(self.step, name, contact_sheet(np.asarray(rows, np.float32)))
+        except Preempted:
+            raise
+        except Exception as error:
+            text = f'the images of step {self.step} failed, and training goes on: {_first_line(error)}'
+            print(text, file=sys.stderr, flush=True)
 
     @functools.cached_property
     def _shown(self) -> PyTree:
@@ -250,3 +282,7 @@ class _Session:
     def _acknowledge(self, step: int | None) -> None:
         if step is not None:
             self._say(f'checkpoint {step} written')
+
+
+def _first_line(error: Exception) -> str:
+    return f'{type(error).__name__}: {error}'.partition('\n')[0][:300]

@@ -197,10 +197,10 @@ def drawings(style: str, archives: Mapping[str, Archive]) -> Draw:
         return lambda hexcode, caption: _scaled(archives[style].read(files[_plain(hexcode)]))
     icons = json.loads(archives[style].read('icons.json'))
     vectors = [name for name in archives if name not in (PIXELS, style)]
-    names = [_characters(archives[name]) for name in (style, *vectors)]
+    tables = [_characters(archives[name]) for name in (style, *vectors)]
 
     def draw(hexcode: str, caption: str) -> np.ndarray:
-        called = [table[_plain(hexcode)] for table in names if _plain(hexcode) in table]
+        called = [table[_plain(hexcode)] for table in tables if _plain(hexcode) in table]
         return _scaled(_drawn(_icon(icons, [*called, _slug(caption)])))
 
     return draw

@@ -7,7 +7,6 @@ as the snapshots are many: `run.keep_every` says which steps are kept. Ref: Karr
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,12 +42,7 @@ def of_run(workdir: pathlib.Path) -> list[Snapshot]:
         FileNotFoundError: it is no workdir of a run, or holds no checkpoint.
         ValueError: the run keeps no average of a power function.
     """
-    config = workdir / resume_check.CONFIG
-    if not config.is_file():
-        raise FileNotFoundError(
-            f'{workdir} is no workdir of tools/train.py: it has no {resume_check.CONFIG}.'
-        )
-    averages = json.loads(config.read_text())['run'].get('ema', {})
+    averages = resume_check.read(workdir)['run'].get('ema', {})
     widths = {name: _width(spec) for name, spec in averages.items() if _name(spec) == 'power'}
     if not widths:
         raise ValueError(

@@ -37,6 +37,7 @@ from ldm_jax.build import unknown
 from ldm_jax.data import pipeline
 from ldm_jax.images import to_float
 from ldm_jax.models import quantizer, vae
+from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, PyTree
 
 EPSILON, MOST = 1e-4, 1e4  # of the adaptive weight
@@ -68,7 +69,7 @@ class Adversary:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(Trained):
     """An autoencoder learns to reconstruct images through latents near a standard normal, or of a codebook.
 
     Attributes:

@@ -23,6 +23,7 @@ from ldm_jax.training.monitoring import metrics
 from ldm_jax.training.stages import latent_examples, samples, unknown_words
 from ldm_jax.training.stages.samples import Samples
 from ldm_jax.training.stages.warm_start import fitted
+from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
 
 PARTS = (
@@ -48,7 +49,7 @@ class Draws:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(Trained):
     """Latent diffusion over a frozen first stage; without one, diffusion of pixels.
 
     Batches carry images or what an encoder made of them, and texts' tokens or what an encoder made of those:
