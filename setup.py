@@ -28,7 +28,9 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=find_packages(include=['ldm_jax', 'ldm_jax.*', 'configs']),
-    package_data={'ldm_jax': ['py.typed', 'text/*.gz', 'text/*.LICENSE', 'data/builders/*.tsv', 'weights/**']},
+    package_data={
+        'ldm_jax': ['py.typed', 'text/*.gz', 'text/*.LICENSE', 'data/builders/*.tsv', 'weights/**']
+    },
     install_requires=[
         'absl-py>=2.5.1',
         'flax>=0.12.8',
