@@ -71,8 +71,8 @@ def options_of(args: argparse.Namespace) -> ModelOptions:
 def run(request: Request, options: ModelOptions, output: Output) -> list[pathlib.Path]:
     """Samples, with a bar, and writes images into a folder: their paths."""
     with _plain_warnings():
-        folder = gallery.prepare(output.out)
         plan = resolve.resolve(request, options)
+        folder = gallery.prepare(output.out)
         start = time.monotonic()
         watch = _Watch(plan, folder / 'preview.png', output)
         with watched(watch):
