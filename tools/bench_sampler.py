@@ -22,8 +22,10 @@ def main(args):
     import configs
     from ldm_jax import denoising, trees
     from ldm_jax.diffusion.sampling import padded
+    from ldm_jax.inference import guidance as guided
     from ldm_jax.inference import model as parts_of
     from ldm_jax.inference import programs
+    from ldm_jax.inference.model_kinds import GUIDANCE_SCALE
     from ldm_jax.inference.settings import TABLE, Sampling
 
     parts = parts_of.from_settings(json.loads(configs.load(args.model).to_json()))
@@ -43,8 +45,9 @@ def main(args):
         sampling = Sampling(name)
         built, levels = sampling.plan(parts.schedule)
         keys = jax.ShapeDtypeStruct((1, 2), jnp.uint32)
-        images = programs.Images(x, keys, (cond, cond), sampling.guide(1))
-        job = programs.Job(images, padded(levels, TABLE), jnp.int32(20), built)
+        own, shared = guided.split(guided.arrays(sampling.guidance, 1, GUIDANCE_SCALE))
+        images = programs.Images(x, keys, (cond, cond), own)
+        job = programs.Job(images, padded(levels, TABLE), jnp.int32(20), built, shared)
         carry = jax.eval_shape(lambda job: programs.begin(parts, params, job), job)
         run = jax.jit(lambda *args: programs.advance(parts, *args))
         return run.lower(params, job, carry, jnp.int32(0), jnp.int32(20))

@@ -174,7 +174,7 @@ def existing(paths):
 
 
 def inspect(workdir):
-    """Every listed step and what is wrong with it."""
+    """Every listed step with its fault, if it has one."""
     from ldm_jax.training.saving import stored_steps
 
     folder = workdir / 'checkpoints'
