@@ -60,7 +60,7 @@ class DenoisingNetwork(Protocol):
     may carry logical axis names (models/layers.py), by which a mesh cuts them; those without are copied.
     """
 
-    out_channels: int  # of x, and of what is returned
+    out_channels: int  # of x and of the result
     conditioned_on: CondWidths  # default: nothing
     downscale: int  # sides of x must be multiples of it; default 1
 

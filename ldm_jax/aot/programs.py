@@ -110,7 +110,7 @@ def train(config: Mapping[str, Any], devices: Sequence[jax.Device], batch: int |
 def model_flops(config: Mapping[str, Any], state: PyTree, shapes: PyTree) -> float:
     """FLOPs of the matrix products and convolutions of one step, forward and backward, each counted once.
 
-    Nothing is rematerialised in what is counted, which makes it the numerator of model FLOP utilisation.
+    Counted without rematerialisation, as the numerator of model FLOP utilisation.
     Ref: Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
     """
     stage = stage_of(config, dict(remat=False, attention_backend='naive'))
@@ -151,7 +151,7 @@ def stage_of(config: Mapping[str, Any], changed: Mapping[str, Any] | None = None
 def model_specs(config: Mapping[str, Any]) -> dict[str, Any]:
     """Part -> spec of every network of a training config.
 
-    Raises ValueError where a pretrained part's can only be had from what is not on this machine.
+    Raises ValueError where a pretrained part's spec would have to be read from a file that is not on this machine.
     """
     specs = {}
     for part, source in config.get('pretrained', {}).items():

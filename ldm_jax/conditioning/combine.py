@@ -95,7 +95,8 @@ def ordered(names: Iterable[str]) -> list[str]:
 def joined(conditions: Conditions, without: Iterable[str] = ()) -> Cond:
     """All kinds as one Cond, unconditional in those named by `without`."""
     without = set(without)
-    return merge(conditions[name][name not in without] for name in ordered(conditions))
+    found: list[Any] = [conditions[name][name not in without] for name in ordered(conditions)]
+    return merge(found)
 
 
 def merge(conds: Iterable[Cond]) -> Cond:

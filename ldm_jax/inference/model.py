@@ -67,8 +67,8 @@ class Parts:
     windows: Windows | None = None
 
     @property
-    def kinds(self) -> dict[str, Kind]:
-        """The kinds of conditioning by name."""
+    def kinds(self) -> dict[str, Any]:
+        """The kinds of conditioning (combine.Kind, with fields of their own) by name."""
         return dict(self.conditioning)
 
     @property

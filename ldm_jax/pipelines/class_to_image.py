@@ -29,9 +29,10 @@ def class_to_image(
     for none (cin256, the first ImageNet model): give None there.
     """
     model_kinds.check(pipeline.parts, 'class_to_image', 'class')
-    labels = np.atleast_1d(np.asarray(labels, np.int32))
-    ((name, kind),) = pipeline.parts.conditioning
-    known = kind.num_classes(pipeline.parts.networks({}))
-    if labels.min() < 0 or labels.max() >= known:
-        raise ValueError(f'Classes are 0 to {known - 1}; got {labels.tolist()}.')
-    return from_conditioning(pipeline, {name: {'label': labels}}, size=size, seed=seed, sampling=sampling)
+    rows = np.atleast_1d(np.asarray(labels, np.int32))
+    known = pipeline.parts.kinds['class_label'].num_classes(pipeline.parts.networks({}))
+    if rows.min() < 0 or rows.max() >= known:
+        raise ValueError(f'Classes are 0 to {known - 1}; got {rows.tolist()}.')
+    return from_conditioning(
+        pipeline, {'class_label': {'label': rows}}, size=size, seed=seed, sampling=sampling
+    )

@@ -19,7 +19,7 @@ from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.inference.sizes import check_size
 from ldm_jax.pipelines import augmentation
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import at_start, each_image
+from ldm_jax.pipelines.start import at_start, each_image, variation
 
 
 def upscale(
@@ -56,7 +56,7 @@ def upscale(
     # The small image's noise is the first that diffusers draws.
     shapes = [images.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
-    x = at_start(sampling, levels, x)
+    x = at_start(sampling, levels, variation(sampling, x))
     given = {'low_resolution': {'image': images, 'noise': noise, 'level': np.asarray(at.t, np.int32)}}
     conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, given=given)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))

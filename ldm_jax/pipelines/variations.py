@@ -20,7 +20,7 @@ from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.models import clip_vision
 from ldm_jax.pipelines import augmentation
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import at_start
+from ldm_jax.pipelines.start import at_start, variation
 from ldm_jax.types import Array
 
 Images = np.ndarray | Sequence[np.ndarray]
@@ -74,7 +74,7 @@ def variations(
     # The embedding's noise is the first that diffusers draws.
     shapes = [embeddings.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
-    x = at_start(sampling, levels, x)
+    x = at_start(sampling, levels, variation(sampling, x))
     level = np.asarray(at.t, np.int32)
     given = {'image_embedding': {'embedding': embeddings, 'noise': noise, 'level': level}}
     prompts = prompts * (batch // len(prompts))
