@@ -1,21 +1,24 @@
 """Named configs: one file a model or a training run, each with get_config(arg='') -> ConfigDict.
 
+A file with VARIANTS, names of what get_config takes, is several configs: 'tiny:contrastive'. Any field that a named
+component has can be set from the command line, written here or not: --config.optimizer.weight_decay=0.1.
+
 models              part -> spec of ldm_jax/models; what build.parts builds
 schedule            spec of the noise schedule of a diffusion model
 parameterization    'eps' or 'v': what the U-Net predicts
 loss                'l2' or 'l1': what it was trained with
-scaling_factor        factor on the first stage's latents; None where the checkpoint holds it
+scaling_factor      factor on the first stage's latents; None where the checkpoint holds it
 latent_size         side of the latents at image_size, pixels; the network takes other sizes too
 tokenizer           spec of the text encoder's tokenizer (tokenizer_2: of text_encoder_2)
 context_length      tokens that the U-Net attends to, where they are not 77
 
 and of a training run, tools/train.py --config:
 
-stage               spec of ldm_jax/training: its name and fields; with latent_diffusion objective (what
+stage               spec of ldm_jax/training/stages: its name and fields; with latent_diffusion objective (what
                     diffusion.loss.objective takes), conditioning (kind -> knobs), encode and samples (images
                     while it trains, see training/stages/samples.py)
 pretrained          part -> a model that the part is taken from, and stays; or dict(model=..., **changed fields)
-initial             a model that the parts in `models` are trained on from; their settings are its own by default
+warm_start          a model that the parts in `models` are trained on from; their settings are its own by default
 optimizer           what training.optimizer.optimizer takes: name, lr, warmup_steps, curve, ...
 discriminator_optimizer  what differs from it for a first stage's discriminator
 run                 fields of training.run.Run; run.ema: the moving averages by name, see training/ema.py; run.parallel:
@@ -26,6 +29,9 @@ export              dtype of the exported parameters
 
 import difflib
 import importlib
+import importlib.util
+import json
+import pathlib
 import pkgutil
 
 
@@ -35,23 +41,71 @@ def names() -> list[str]:
 
 
 def load(name: str):
-    """The ConfigDict of configs/<name>.py; 'tiny:contrastive' is that of its get_config('contrastive').
+    """The ConfigDict of a config and, after a colon, its variant: 'tiny:contrastive', 'my/own.py', 'my/own.py:large'.
 
-    Raises ValueError, with the nearest names, for one that there is not.
+    Raises ValueError for an unknown name, with the nearest, or an unknown variant, with those there are;
+    FileNotFoundError for a file that is not there.
     """
-    name, colon, arg = name.partition(':')
-    get_config = _module(name).get_config
-    return get_config(arg) if colon else get_config()
+    place, variant = _split(name)
+    module = _module(place)
+    have = sorted(getattr(module, 'VARIANTS', ()))
+    if variant and variant not in have:
+        near = difflib.get_close_matches(variant, have, n=1)
+        hint = f' Did you mean {near[0]!r}?' if near else ''
+        raise ValueError(
+            f'No variant {variant!r} of {place}; have {have}.{hint}'
+            if have
+            else f'{place} has no variants; got {name!r}.'
+        )
+    return module.get_config(variant) if variant else module.get_config()
+
+
+def plain(config) -> dict:
+    """A ConfigDict as plain data, such as JSON holds."""
+    return json.loads(config.to_json())
+
+
+def variants(name: str) -> tuple[str, ...]:
+    """The variants of a config, in the order of its file."""
+    return tuple(getattr(_module(name), 'VARIANTS', ()))
 
 
 def summary(name: str) -> str:
-    """What a config is, in one line: the first of its docstring."""
+    """One line about a config: the first of its docstring."""
     return _module(name).__doc__.partition('\n')[0]
 
 
+def _split(name: str) -> tuple[str, str]:
+    path, ending, rest = name.rpartition('.py')
+    if ending and (not rest or rest.startswith(':')):
+        return path + ending, rest[1:]
+    place, _, variant = name.partition(':')
+    return place, variant
+
+
 def _module(name: str):
+    if name.endswith('.py'):
+        return _file(pathlib.Path(name))
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=4, cutoff=0.4)
         hint = f'the nearest are {near}' if near else f'have {names()}'
         raise ValueError(f'No config {name!r}; {hint}. tools/inspect_model.py --list shows them all.')
     return importlib.import_module(f'configs.{name}')
+
+
+def _file(path: pathlib.Path):
+    if not path.is_file():
+        beside = [str(other) for other in sorted(path.parent.glob('*.py'))]
+        beside = beside or [f'configs/{name}.py' for name in names()]
+        near = difflib.get_close_matches(str(path), beside, n=3)
+        hint = f'; the nearest are {near}' if near else f'; have {beside[:8]}'
+        raise FileNotFoundError(f'No config file {str(path)!r}{hint}.')
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ValueError(f'{path} is no Python: {error}.') from error
+    if not hasattr(module, 'get_config'):
+        raise ValueError(f'{path} is no config: it has no get_config.')
+    return module

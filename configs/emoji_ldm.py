@@ -21,6 +21,7 @@ PROMPTS = (
     'tropical fish, emojione style',
     'watermelon, fluent-emoji-flat style',
 )
+VARIANTS = ('articles',)
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -63,7 +64,7 @@ def get_config(arg: str = '') -> ConfigDict:
         )
     )
     if arg == 'articles':
-        config.initial = 'runs/emoji_ldm/model'
+        config.warm_start = 'runs/emoji_ldm/model'
         config.data.text += tuple(f'a {text}' for text in config.data.text)
         config.optimizer.lr = 5e-4
         config.run.num_steps = 1500

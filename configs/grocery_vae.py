@@ -16,6 +16,7 @@ MODELS = {
 }
 # A gradient's norm is that of the loss, which KL stages sum over 48 x 48 x 3 numbers.
 CLIP_NORM = {'kl': 6912.0, 'vq': 1.0}
+VARIANTS = tuple(MODELS)
 
 
 def get_config(arg: str = 'kl') -> ConfigDict:

@@ -65,6 +65,7 @@ STAGES = dict(
         schedule=dict(name='scaled_linear'),
     ),
 )
+VARIANTS = tuple(STAGES)
 
 
 def get_config(arg: str = 'first_stage') -> ConfigDict:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from configs import common
 
 MODELS = {'f4': common.kl_f4, 'f8': common.kl_f8, 'f16': common.kl_f16, 'f32': common.kl_f32}
+VARIANTS = tuple(MODELS)
 
 
 def get_config(arg: str = 'f8') -> ConfigDict:

@@ -20,6 +20,7 @@ MODELS = {
     'f8_n256': (common.vq_f8(num_codes=256), 250_001, 0.75, 3, 10),
     'f16': (common.vq_f16(), 250_001, 0.75, 2, 14),
 }
+VARIANTS = tuple(MODELS)
 
 
 def get_config(arg: str = 'f4') -> ConfigDict:

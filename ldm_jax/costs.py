@@ -154,12 +154,14 @@ def _macs(jaxpr: Jaxpr, modules: Mapping[str, Outputs], path: str = '') -> colle
         name = eqn.primitive.name
         if name == 'dot_general':
             (contracted, _), _ = eqn.params['dimension_numbers']
-            shape = eqn.invars[0].aval.shape
-            found[here] += eqn.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
+            left: Any = eqn.invars[0].aval
+            made: Any = eqn.outvars[0].aval
+            found[here] += made.size * math.prod(left.shape[axis] for axis in contracted)
         elif name == 'conv_general_dilated':
-            kernel = eqn.invars[1].aval
+            kernel: Any = eqn.invars[1].aval
+            made = eqn.outvars[0].aval
             features = kernel.shape[eqn.params['dimension_numbers'].rhs_spec[0]]
-            found[here] += eqn.outvars[0].aval.size * (kernel.size // features)
+            found[here] += made.size * (kernel.size // features)
         elif name in ('pallas_call', 'ffi_call'):
             raise ValueError(
                 f'Module {here!r} calls a kernel through {name}, whose products cannot be counted. '

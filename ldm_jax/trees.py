@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -53,7 +54,7 @@ def count(tree: PyTree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def named(tree: PyTree) -> dict[str, Array]:
+def named(tree: PyTree) -> dict[str, Any]:
     """The leaves by path, such as 'mid_attn/q/kernel', in the tree's own order."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}

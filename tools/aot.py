@@ -13,51 +13,64 @@ import json
 import os
 import sys
 
-from absl import app, flags
-from ml_collections import config_flags
+from ldm_jax import command_line
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'What is trained: a file of configs/.')
-TOPOLOGY = flags.DEFINE_string('topology', None, 'The slice: v5e-16, v5p-128, v6e-256, v5p:4x4x12, ...')
-WHAT = flags.DEFINE_enum('what', 'train', ['train', 'sample'], 'The training step, or the sampler.')
-BATCH = flags.DEFINE_integer(
-    'batch', None, 'Images that a chip holds at once; run.batch_size over all by default.', lower_bound=1
-)
-SAMPLER = flags.DEFINE_string('sampler', 'dpmpp_2m', 'Of --what sample.')
-NUM_STEPS = flags.DEFINE_integer('num_steps', 25, 'Of --what sample.', lower_bound=1)
-EFFORT = flags.DEFINE_enum(
-    'effort', 'O1', ['O1', 'O2', 'O3'], "The compiler's: O1 takes less than half the time of its default, O2."
-)
-HLO = flags.DEFINE_string('hlo', None, 'A file to write the compiled program to, as text.')
-JSON = flags.DEFINE_bool('json', False, 'Plain data instead of tables.')
-flags.mark_flags_as_required(['config', 'topology'])
+MEMORY = 'a smaller --batch, or a smaller model, or more memory on this machine, which compiles'
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f'No positional arguments are taken; got {argv[1:]}.')
+def parse():
+    parser = command_line.Parser(__doc__, overrides=True)
+    add = parser.add_argument
+    add(
+        '--config',
+        required=True,
+        help='the training run: a file of configs/, or the name of one, with :VARIANT',
+    )
+    add('--topology', required=True, help='the slice: v5e-16, v5p-128, v6e-256, v5p:4x4x12, ...')
+    add('--what', default='train', choices=['train', 'sample'], help='the training step, or the sampler')
+    add(
+        '--batch',
+        type=command_line.at_least(1),
+        help='images that a chip holds at once; all of run.batch_size',
+    )
+    add('--sampler', default='dpmpp_2m', help='with --what sample')
+    add('--num_steps', type=command_line.at_least(1), default=25, help='with --what sample')
+    add(
+        '--effort',
+        default='O1',
+        choices=['O1', 'O2', 'O3'],
+        help='of the compiler; O1 takes half the time of O2',
+    )
+    add('--hlo', help='a file to write the compiled program to, as text')
+    add('--json', action='store_true', help='plain data instead of tables')
+    return parser.parse_args()
+
+
+def main(args):
+    import configs
+
     # The host's own devices are not asked for: libtpu would look for TPUs.
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
     from ldm_jax.aot import topology
 
-    try:
-        slice_ = topology.named(TOPOLOGY.value)
-        topology.check_compiler()
-    except (ValueError, topology.NoCompiler) as error:
-        sys.exit(str(error))
+    slice_ = topology.named(args.topology)
+    from ldm_jax.training import overrides
+
+    config = overrides.apply(configs.plain(configs.load(args.config)), args.overrides)
+    topology.check_compiler()
     import jax
 
     from ldm_jax.aot import programs, report
 
-    jax.config.update('jax_optimization_level', EFFORT.value)
+    jax.config.update('jax_optimization_level', args.effort)
     # Such programs can be written to it and not read.
     jax.config.update('jax_enable_compilation_cache', False)
-    config = json.loads(CONFIG.value.to_json())
     print(f'tracing for {slice_.chips} chips', file=sys.stderr, flush=True)
-    if WHAT.value == 'train':
-        program = programs.train(config, slice_.devices(), BATCH.value)
+    if args.what == 'train':
+        program = programs.train(config, slice_.devices(), args.batch)
     else:
         program = programs.sample(
-            config, slice_.devices(), BATCH.value or 1, sampler=SAMPLER.value, num_steps=NUM_STEPS.value
+            config, slice_.devices(), args.batch or 1, sampler=args.sampler, num_steps=args.num_steps
         )
     print('compiling', file=sys.stderr, flush=True)
     try:
@@ -69,12 +82,12 @@ def main(argv):
             f'It does not fit on {slice_.name}: {str(error).splitlines()[0]}\nTake a smaller --batch, more of '
             'run.parallel.fsdp, models.unet.remat, or a larger slice.'
         )
-    if HLO.value:
-        with open(HLO.value, 'w') as file:
+    if args.hlo:
+        with open(args.hlo, 'w') as file:
             file.write(compiled.as_text())
     found = report.of(program, compiled, slice_)
-    print(json.dumps(report.data(found), indent=2) if JSON.value else report.table(found))
+    print(json.dumps(report.data(found), indent=2) if args.json else report.table(found))
 
 
 if __name__ == '__main__':
-    app.run(main)
+    command_line.run(main, parse, MEMORY)

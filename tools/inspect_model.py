@@ -10,28 +10,31 @@ import gc
 import json
 import os
 
-from absl import app, flags
-
-MODEL = flags.DEFINE_string('model', None, 'Name of a config, such as sd15.')
-LIST = flags.DEFINE_bool('list', False, 'Lists every config: what it is, its parts, their parameters.')
-SIZE = flags.DEFINE_integer('size', None, "Side of the images; by default the config's.", lower_bound=1)
-BATCH = flags.DEFINE_integer('batch', 1, 'Images at once.', lower_bound=1)
-DEPTH = flags.DEFINE_integer('depth', 1, 'Levels of modules to show; 0 is totals.', lower_bound=0)
-JSON = flags.DEFINE_bool('json', False, 'Prints JSON instead of tables.')
+from ldm_jax import command_line
 
 
-def main(argv):
-    if len(argv) > 1 or LIST.value == (MODEL.value is not None):
-        raise app.UsageError('Give --model NAME or --list, and nothing else without a flag.')
+def parse():
+    parser = command_line.Parser(__doc__)
+    add, count = parser.add_argument, command_line.at_least(1)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('--model', help='name or file of a config, such as sd15')
+    what.add_argument(
+        '--list', action='store_true', help='lists every config, its parts and their parameters'
+    )
+    add('--size', type=count, help="side of the images; by default the config's")
+    add('--batch', type=count, default=1, help='images at once')
+    add('--depth', type=command_line.at_least(0), default=1, help='levels of modules to show; 0 is totals')
+    add('--json', action='store_true', help='prints JSON instead of tables')
+    return parser.parse_args()
+
+
+def main(args):
     os.environ['JAX_PLATFORMS'] = 'cpu'  # tracing needs no accelerator
     gc.disable()  # a third of the time of tracing, which leaves little to collect
-    try:
-        list_configs() if LIST.value else show(MODEL.value)
-    except ValueError as error:
-        raise SystemExit(f'error: {error}') from error
+    list_configs(args) if args.list else show(args)
 
 
-def list_configs():
+def list_configs(args):
     """One config after the other, each printed as soon as it is counted."""
     import configs
     from ldm_jax import build, trees
@@ -43,49 +46,49 @@ def list_configs():
             counted[model] = trees.count(trees.shapes(model))
         params = {part: counted[model] for part, model in models.items()}
         summary, total = configs.summary(name), sum(params.values())
-        if JSON.value:
+        if args.json:
             print(json.dumps({'name': name, 'summary': summary, 'params': params}), flush=True)
         else:
             parts = ', '.join(f'{part} {number:,}' for part, number in params.items())
             print(f'{name:24}{total:>15,}  {summary}\n{"":41}{parts}', flush=True)
 
 
-def show(name):
+def show(args):
     """A table for each part as soon as it is counted, or all of them as one JSON object."""
     import configs
     from ldm_jax import build, costs
 
-    config, report = configs.load(name), {}
+    config, report = configs.load(args.model), {}
     for part, model in build.parts(config).items():
-        cost = costs.cost(model, inputs(config, part, model))
-        report[part] = costs.report(cost, DEPTH.value)
-        if not JSON.value:
-            print(f'{part}\n{costs.table(cost, DEPTH.value)}\n', flush=True)
+        cost = costs.cost(model, inputs(args, config, part, model))
+        report[part] = costs.report(cost, args.depth)
+        if not args.json:
+            print(f'{part}\n{costs.table(cost, args.depth)}\n', flush=True)
     total = sum(part['params'] for part in report.values())
-    whole = {'model': name, 'batch': BATCH.value, 'params': total, 'parts': report}
-    print(json.dumps(whole, indent=1) if JSON.value else f'{name}: {total:,} parameters')
+    whole = {'model': args.model, 'batch': args.batch, 'params': total, 'parts': report}
+    print(json.dumps(whole, indent=1) if args.json else f'{args.model}: {total:,} parameters')
 
 
-def inputs(config, part, model):
+def inputs(args, config, part, model):
     """Shapes of what a part is called with at --size and --batch."""
     import jax
 
     from ldm_jax import denoising
 
-    image, latent = SIZE.value or config.get('image_size'), config.get('latent_size')
-    if SIZE.value and latent:
+    image, latent = args.size or config.get('image_size'), config.get('latent_size')
+    if args.size and latent:
         factor = config.image_size // latent
-        latent, rest = divmod(SIZE.value, factor)
+        latent, rest = divmod(args.size, factor)
         if rest:
-            raise ValueError(f'--size must be a multiple of {factor}, the pixels a latent; got {SIZE.value}.')
+            raise ValueError(f'--size must be a multiple of {factor}, the pixels a latent; got {args.size}.')
     size = {'unet': latent, 'first_stage': image, 'rescaler': image}.get(part)
-    arguments = denoising.inputs_of(model, BATCH.value, size)
+    arguments = denoising.inputs_of(model, args.batch, size)
     if part == 'unet' and 'context_length' in config:
         x, t, cond = arguments
-        context = (BATCH.value, config.context_length, model.context_width)
+        context = (args.batch, config.context_length, model.context_width)
         arguments = (x, t, cond.replace(context=jax.ShapeDtypeStruct(context, cond.context.dtype)))
     return arguments
 
 
 if __name__ == '__main__':
-    app.run(main)
+    command_line.run(main, parse)

@@ -10,69 +10,61 @@ Ref: Karras et al. 2024, arXiv:2312.02696 (EDM2).
 """
 
 import functools
-import json
 import pathlib
-import sys
 
-from absl import app, flags, logging
-
-WORKDIR = flags.DEFINE_string('workdir', None, "A run's workdir.")
-SIGMA_REL = flags.DEFINE_float(
-    'sigma_rel', None, 'The width that is wanted, relative to the length of training.'
-)
-STEP = flags.DEFINE_integer(
-    'step', None, 'As of this many updates, one of the kept ones; the last by default.', lower_bound=1
-)
-TO = flags.DEFINE_string('to', None, 'The model directory to write; an older model there is replaced.')
-flags.mark_flag_as_required('workdir')
+from ldm_jax import command_line
 
 POOR = 0.1  # misfit
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f'No positional arguments are taken; got {argv[1:]}.')
-    if (SIGMA_REL.value is None) != (TO.value is None):
-        raise app.UsageError('--sigma_rel says what is wanted and --to where: give both, or neither to list.')
-    try:
-        reconstruct()
-    except (OSError, ValueError) as error:  # what the user can mend; the message says how
-        sys.exit(f'error: {error}')
+def parse():
+    parser = command_line.Parser(__doc__)
+    add = parser.add_argument
+    add('--workdir', required=True, type=pathlib.Path, help="a run's workdir")
+    add('--sigma_rel', type=float, help='the width that is wanted, relative to the length of training')
+    add(
+        '--step',
+        type=command_line.at_least(1),
+        help='as of this many updates, one of the kept ones; the last by default',
+    )
+    add('--to', help='the model directory to write; an older model there is replaced')
+    args = parser.parse_args()
+    if (args.sigma_rel is None) != (args.to is None):
+        parser.error('--sigma_rel is the width and --to the place: give both, or neither to list')
+    return args
 
 
-def reconstruct():
+def main(args):
     from ldm_jax.build import build
     from ldm_jax.checkpoints import loading, store
     from ldm_jax.training import ema, from_config
     from ldm_jax.training import state as train_state
     from ldm_jax.training.saving import ema_snapshots, resume_check
 
-    logging.set_verbosity(logging.WARNING)  # Orbax tells each of its thoughts at INFO
-    workdir = pathlib.Path(WORKDIR.value)
-    if TO.value is not None:
-        store.check_destination(TO.value)
-        ema.exponent(SIGMA_REL.value)  # raises for a width that there is not
-    found = ema_snapshots.of_run(workdir)
-    if TO.value is None:
+    if args.to is not None:
+        store.check_destination(args.to)
+        ema.exponent(args.sigma_rel)  # raises for an impossible width
+    found = ema_snapshots.of_run(args.workdir)
+    if args.to is None:
         for snapshot in found:
             print(f'{snapshot.profile.step} updates: {snapshot.name}, sigma_rel {snapshot.profile.sigma_rel}')
         return
     kept = sorted({snapshot.profile.step for snapshot in found})
-    step = STEP.value or kept[-1]
+    step = args.step or kept[-1]
     if step not in kept:  # the last step weighs most, and no sum of others' averages ends between theirs
         raise ValueError(f'No snapshot is of {step} updates; --step takes one of {kept}.')
-    wanted = ema.Profile(step, SIGMA_REL.value)
+    wanted = ema.Profile(step, args.sigma_rel)
     params, misfit = ema_snapshots.average(found, wanted)
     poor = '; a poor fit: keep more steps (run.keep_every)' if misfit > POOR else ''
     print(f'{len(found)} snapshots; misfit {misfit:.4f}{poor}', flush=True)
-    config = json.loads((workdir / resume_check.CONFIG).read_text())
+    config = resume_check.read(args.workdir)
     source = build('data', config['data'])
     stage, settings = from_config.stage(config, loading.load, source)
-    params = train_state.join(params, getattr(stage, 'frozen', {}))
-    save = functools.partial(store.save_model, TO.value)
+    params = train_state.join(params, stage.frozen)
+    save = functools.partial(store.save_model, args.to)
     from_config.export(config, stage, settings, params, stage.prepare(source), save)
-    print(f'model written to {TO.value}')
+    print(f'model written to {args.to}')
 
 
 if __name__ == '__main__':
-    app.run(main)
+    command_line.run(main, parse)

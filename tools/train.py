@@ -1,6 +1,9 @@
 """Trains a stage by its config; run again with the same workdir, it resumes.
 
     python tools/train.py --config configs/emoji_vae.py --workdir runs/emoji_vae [--config.run.num_steps=100]
+    python tools/train.py --config configs/emoji_vae.py --dry_run
+
+Any field of what the config names can be set by --config.FIELD=VALUE, whether its file writes it or not.
 
 workdir gets checkpoints/, metrics.jsonl, images/ and, at the end, report.html and model/ for sampling or the next
 stage. A run that has ended goes on when it is given more steps.
@@ -12,67 +15,68 @@ On SIGTERM or Ctrl-C the state is saved; once more ends the run at once. Exit co
 again to go on; 1 an error, 2 a wrong flag.
 """
 
-import functools
-import json
+import argparse
 import os
 import pathlib
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from ldm_jax import command_line
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'What to train: a file of configs/.')
-WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, metrics, images and the model go.')
-DISTRIBUTED = flags.DEFINE_bool(
-    'distributed', 'JAX_COORDINATOR_ADDRESS' in os.environ, 'This is one of several processes.'
+MEMORY = (
+    'a smaller run.batch_size, a larger run.accumulate, models.unet.remat=true, or run.parallel.kind=mesh with '
+    'run.parallel.fsdp over more devices'
 )
-flags.mark_flags_as_required(['config', 'workdir'])
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f'No positional arguments are taken; got {argv[1:]}.')
-    from ldm_jax.training import preemption
+def parse():
+    parser = command_line.Parser(__doc__, overrides=True, compiles=True)
+    parser.add_argument(
+        '--config', required=True, help='a file of configs/, or the name of one, with :VARIANT'
+    )
+    parser.add_argument(
+        '--workdir', type=pathlib.Path, help='where checkpoints, metrics, images and the model go'
+    )
+    parser.add_argument(
+        '--dry_run', action='store_true', help='prints config, shapes, parameters and memory; trains nothing'
+    )
+    parser.add_argument(
+        '--allow_change',
+        default='',
+        metavar='FIELDS',
+        help='a resumed run goes on with other values of these, such as optimizer.lr,run.num_steps',
+    )
+    parser.add_argument(
+        '--distributed',
+        action=argparse.BooleanOptionalAction,
+        default='JAX_COORDINATOR_ADDRESS' in os.environ,
+        help='this is one of several processes',
+    )
+    args = parser.parse_args()
+    if args.workdir is None and not args.dry_run:
+        parser.error('the following arguments are required: --workdir')
+    return args
+
+
+def main(args):
+    import configs
+    from ldm_jax.training import dry_run, overrides, start
     from ldm_jax.training.parallel import distributed
+    from ldm_jax.training.preemption import EXIT_CODE, Preempted, Preemption
 
-    if DISTRIBUTED.value:
+    config = overrides.apply(configs.plain(configs.load(args.config)), args.overrides)
+    if args.distributed:
         distributed.start()
-    with preemption.Preemption() as signals:
+    if args.dry_run:
+        print(dry_run.describe(config))
+        return
+    with Preemption() as signals:
         try:
-            train(signals)
-        except preemption.Preempted:
-            print(f'stopped; run the same command again to go on from {WORKDIR.value}', flush=True)
-            distributed.leave(preemption.EXIT_CODE)
-    if DISTRIBUTED.value:
+            start.train(config, args.workdir, signals, tuple(filter(None, args.allow_change.split(','))))
+        except Preempted:
+            print(f'stopped; run the same command again to go on from {args.workdir}', flush=True)
+            distributed.leave(EXIT_CODE)
+    if args.distributed:
         distributed.leave(0)
 
 
-def train(signals):
-    from ldm_jax.build import build
-    from ldm_jax.checkpoints import loading, store
-    from ldm_jax.training import from_config, loop
-    from ldm_jax.training.monitoring import report
-    from ldm_jax.training.parallel import distributed
-    from ldm_jax.training.saving import resume_check
-
-    logging.set_verbosity(logging.WARNING)  # Orbax tells each of its thoughts at INFO
-    config = json.loads(CONFIG.value.to_json())
-    workdir = pathlib.Path(WORKDIR.value)
-    run = loop.Run(**config['run'])
-    resume_check.check(workdir, config)
-    source = build('data', config['data'])
-    stage, settings = from_config.stage(config, loading.load, source)
-    work = from_config.work(config, stage, run)
-    examples = stage.prepare(source)
-    state = loop.train(work, examples, workdir, run, config=config, preemption=signals)
-    averaged = distributed.gathered(state.ema_params)
-    if not distributed.first():
-        return
-    print(f'report written to {report.write(workdir, config)}')
-    target = workdir / 'model'
-    save = functools.partial(store.save_model, str(target))
-    from_config.export(config, stage, settings, averaged, examples, save)
-    print(f'model written to {target}')
-
-
 if __name__ == '__main__':
-    app.run(main)
+    command_line.run(main, parse, MEMORY)

@@ -21,14 +21,17 @@ from ldm_jax.conditioning import combine
 from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion import prng
 from ldm_jax.diffusion.sampling import padded
+from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference import programs
+from ldm_jax.inference.model_kinds import GUIDANCE_SCALE
 from ldm_jax.inference.settings import TABLE, Sampling
 from ldm_jax.models import vae
 from ldm_jax.training import ema, optimizer
 from ldm_jax.training import state as train_state
 from ldm_jax.training import step as train_step
 from ldm_jax.training.parallel import backend as parallel
+from ldm_jax.training.parallel.sharded import Sharded
 from ldm_jax.types import PyTree
 
 SETTINGS = (*build.COMPONENTS, 'scaling_factor')  # of a config, beside its networks
@@ -86,6 +89,7 @@ def train(config: Mapping[str, Any], devices: Sequence[jax.Device], batch: int |
         return train_state.create(stage.init(key), tx, decays, stage.memory(), frozen)
 
     backend = parallel.backend(spread, batch_size, stage.axes(), devices)
+    assert isinstance(backend, Sharded)
     key = jax.eval_shape(lambda: prng.key(0))
     state = backend.like(init, key)
     shapes = examples(stage, batch_size)
@@ -105,7 +109,7 @@ def train(config: Mapping[str, Any], devices: Sequence[jax.Device], batch: int |
 def model_flops(config: Mapping[str, Any], state: PyTree, shapes: PyTree) -> float:
     """FLOPs of the matrix products and convolutions of one step, forward and backward, each counted once.
 
-    Nothing is rematerialised in what is counted, which makes it the numerator of model FLOP utilisation.
+    Counted without rematerialisation, as the numerator of model FLOP utilisation.
     Ref: Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
     """
     stage = stage_of(config, dict(remat=False, attention_backend='naive'))
@@ -146,7 +150,7 @@ def stage_of(config: Mapping[str, Any], changed: Mapping[str, Any] | None = None
 def model_specs(config: Mapping[str, Any]) -> dict[str, Any]:
     """Part -> spec of every network of a training config.
 
-    Raises ValueError where a pretrained part's can only be had from what is not on this machine.
+    Raises ValueError where a pretrained part's spec would have to be read from a file that is not on this machine.
     """
     specs = {}
     for part, source in config.get('pretrained', {}).items():
@@ -202,6 +206,7 @@ def examples(stage: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         'source': lambda: array(size, size, 3),
         'map': lambda: array(size, size, dtype=jnp.int32),
     }
+    kind: Any
     for name, kind in combine.kinds(stage.conditioning).items():
         if name == 'text' and in_step:
             keys = [key for part, key in TEXT_ENCODERS.items() if part in networks(stage)]
@@ -241,12 +246,13 @@ def sample(
     params = _placed({'unet': weights}, whole)
     x, _, cond = denoising.inputs_of(parts.unet, total, side)
     keys = jax.ShapeDtypeStruct((total, 2), jnp.uint32)
-    images = _placed(programs.Images(x, keys, (cond, cond), sampling.guide(total)), cut)
-    job = programs.Job(images, padded(levels, TABLE), jnp.int32(num_steps), built)
+    own, shared = guided.split(guided.arrays(sampling.guidance, total, GUIDANCE_SCALE))
+    images = _placed(programs.Images(x, keys, (cond, cond), own), cut)
+    job = programs.Job(images, padded(levels, TABLE), jnp.int32(num_steps), built, shared)
     run = programs.Programs(parts, tuple(devices))
 
     def walked(params, images):
-        whole_job = job.replace(images=images)
+        whole_job = dataclasses.replace(job, images=images)
         return run.advance(params, whole_job, run.begin(params, whole_job), 0, num_steps)
 
     lowered = jax.jit(walked).lower(params, images)

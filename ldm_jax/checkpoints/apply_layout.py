@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class Imported:
     layout: Layout
     get: Callable[[str], np.ndarray]
     tensors: Mapping[str, TensorSpec]
-    expected: Mapping[str, object]
+    expected: Mapping[str, Any]
     finite: bool = False
 
     def __post_init__(self):

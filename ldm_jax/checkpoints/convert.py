@@ -49,7 +49,7 @@ def convert(
     """Writes a checkpoint as another kind of checkpoint; returns the report, which is also written beside it.
 
     Args:
-        source: path of a file or folder, as `sources.opened` takes it.
+        source: path of a file or folder, as `open_checkpoint.opened` takes it.
         destination: a directory (orbax, diffusers) or the name of a .safetensors file (compvis). It appears when
             it is whole. An older conversion there is replaced; anything else is an error.
         to: 'orbax', 'compvis' or 'diffusers'.
@@ -163,7 +163,7 @@ class _Folder:
             _write_json(partial / store.REPORT, found | ({'lacks': list(lacks)} if lacks else {}))
 
 
-WRITERS = {'orbax': _Orbax, 'compvis': _SingleFile, 'diffusers': _Folder}
+WRITERS: dict[str, Any] = {'orbax': _Orbax, 'compvis': _SingleFile, 'diffusers': _Folder}
 
 
 def single_file_metadata(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -179,9 +179,10 @@ def _pickled_tree(path: pathlib.Path) -> dict[str, np.ndarray]:
         if not isinstance(tree, dict):
             raise ValueError(f'a {type(tree).__name__}')
         leaves = trees.named(tree)
-        if not all(isinstance(leaf, _Array) for leaf in leaves.values()):
+        found = {key: leaf.array() for key, leaf in leaves.items() if isinstance(leaf, _Array)}
+        if len(found) != len(leaves):
             raise ValueError('a leaf that is no array')
-        return {key: leaf.array() for key, leaf in leaves.items()}
+        return found
     except (
         ValueError,
         TypeError,

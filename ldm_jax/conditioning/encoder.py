@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from ldm_jax.build import build
 from ldm_jax.conditioning.networks import TEXT_ENCODERS, Networks, encode_image, encode_text
@@ -30,7 +31,7 @@ class Encoder:
         """The parts whose parameters are needed."""
         return list(self.modules)
 
-    def tokens(self, texts: Sequence[str]) -> dict[str, Array]:
+    def tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Texts to ids [B, L] by the name of the tokens."""
         return {name: tokenizer(list(map(str, texts))) for name, tokenizer in self.tokenizers.items()}
 

@@ -61,4 +61,4 @@ class Conditioning:
             )
         level = given['level']
         noisy = add_noise(image, given['noise'], networks.schedule.level(level))
-        return tuple(cond.replace(label=level) for cond in pair(self.drop_rate, concat=noisy))
+        return tuple(dataclasses.replace(cond, label=level) for cond in pair(self.drop_rate, concat=noisy))

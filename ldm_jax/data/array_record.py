@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax import text_files
 from ldm_jax.atomic import atomic_write
 from ldm_jax.data import index, packing, rows, transforms
 from ldm_jax.data.corrupt import Corrupt
@@ -58,7 +59,9 @@ class Source:
 
     __len__ = rows.length
     __getitem__ = rows.example
+    view = rows.view
     caption = rows.caption
+    captions = rows.all_captions
     name = rows.name
     shape = rows.shape
 
@@ -148,7 +151,10 @@ def writing(path: str | os.PathLike) -> Iterator[Any]:
 
 
 def _text(value: Any) -> Any:
-    """Text that was stored as bytes, as in a tf.train.Example."""
+    """Text that was stored as bytes, as in a tf.train.Example; other bytes as they are."""
     if isinstance(value, bytes):
-        return value.decode(errors='replace')
+        try:
+            return text_files.decode(value)
+        except text_files.NotText:
+            return value
     return [_text(item) for item in value] if isinstance(value, list) else value

@@ -67,7 +67,7 @@ class Source:
 
     def view(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
         """Example i cut and mirrored by the generator."""
-        return crops.cut(self.source[i], self.shape(i), rng, self.random, self.flip)
+        return crops.cut(pipeline.view(self.source, i, rng), self.shape(i), rng, self.random, self.flip)
 
     def shape(self, i: int) -> Shape:
         """(h, w) of example i's bucket. Raises Corrupt when its size could not be measured."""
@@ -78,7 +78,11 @@ class Source:
 
     def caption(self, i: int) -> str:
         """The text of example i."""
-        return self.source.caption(i)
+        return pipeline.caption(self.source, i)
+
+    def captions(self, i: int) -> Sequence[str]:
+        """All texts that showings of example i may have."""
+        return pipeline.captions(self.source, i)
 
     def name(self, i: int) -> str:
         """What example i is called."""
@@ -86,7 +90,7 @@ class Source:
 
     @functools.cached_property
     def shapes(self) -> list[Shape]:
-        """Of the buckets, some of which may be empty."""
+        """Shapes of the buckets, some of which may be empty."""
         low = self.image_size // 2 if self.min_side is None else self.min_side
         high = self.image_size * 2 if self.max_side is None else self.max_side
         return shapes(self.image_size**2, self.multiple, low, high)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,12 +44,24 @@ def spell(template: str, fields: Fields, pick: Pick = lambda count: 0) -> str:
 def spellings(template: str, fields: Fields) -> tuple[str, ...]:
     """Every text that `spell` may give, each once. Raises as `spell`."""
     counts: list[int] = []
-    spell(template, fields, lambda count: counts.append(count) or 0)
+    spell(template, fields, _noted(counts))
     found = {}
     for picks in itertools.product(*map(range, counts)):
-        left = iter(picks)
-        found[spell(template, fields, lambda count, left=left: next(left))] = None
+        found[spell(template, fields, _in_turn(picks))] = None
     return tuple(found)
+
+
+def _noted(counts: list[int]) -> Pick:
+    def first(count: int) -> int:
+        counts.append(count)
+        return 0
+
+    return first
+
+
+def _in_turn(picks: Iterable[int]) -> Pick:
+    left = iter(picks)
+    return lambda count: next(left)
 
 
 def needed(template: str) -> set[str]:

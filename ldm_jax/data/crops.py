@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ class Source:
     """A source's examples with image=uint8 [h, w, 3] a window, and size=int32 [6] how it was cut.
 
     An image is scaled until it just covers the window. `size` is height and width of the original, top and left of
-    the window, and h and w: what SDXL is told (Podell et al. 2023, arXiv:2307.01952, section 2.2).
+    the window, and h and w: SDXL's conditioning (Podell et al. 2023, arXiv:2307.01952, section 2.2).
 
     Args:
         source: with whole images (image_size None).
@@ -42,11 +43,15 @@ class Source:
 
     def view(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
         """Example i cut and mirrored by the generator."""
-        return cut(self.source[i], self._target, rng, self.random, self.flip)
+        return cut(pipeline.view(self.source, i, rng), self._target, rng, self.random, self.flip)
 
     def caption(self, i: int) -> str:
         """The text of example i."""
-        return self.source.caption(i)
+        return pipeline.caption(self.source, i)
+
+    def captions(self, i: int) -> Sequence[str]:
+        """All texts that showings of example i may have."""
+        return pipeline.captions(self.source, i)
 
     def name(self, i: int) -> str:
         """What example i is called."""
@@ -71,8 +76,9 @@ def cut(
 
 def check_whole(source: pipeline.Examples) -> None:
     """Raises ValueError when a source has cut its images already."""
-    if getattr(source, 'image_size', None) is not None:
+    size = getattr(source, 'image_size', None)
+    if size is not None:
         raise ValueError(
-            f'The source inside has image_size={source.image_size}, which leaves nothing to choose a window from. '
+            f'The source inside has image_size={size}, which leaves nothing to choose a window from. '
             'Leave it away there.'
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 HIDDEN, LOOPS, BROKEN, CLOSED = (
     'hidden',
@@ -21,14 +21,14 @@ class Found:
 
     Attributes:
         names: the files.
-        left_out: reason -> names of what is left out.
+        left_out: reason -> names that are left out.
     """
 
     names: list[str] = dataclasses.field(default_factory=list)
     left_out: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def leave_out(self, reason: str, name: str) -> None:
-        """Notes what is not among the names."""
+        """Notes a name that is left out."""
         self.left_out.setdefault(reason, []).append(name)
 
 
@@ -54,10 +54,10 @@ def visible(names: Iterable[str]) -> Found:
     return found
 
 
-def counted(left_out: dict[str, list[str]]) -> str:
-    """What was left out, in words: '2 hidden (.a, .b); 1 links to nothing (c)'."""
+def counted(left_out: Mapping[str, list[str]]) -> str:
+    """What was left out, in words: 'hidden: 2 (.a, .b); links to nothing: 1 (c)'."""
     return '; '.join(
-        f'{len(names)} {reason} ({", ".join(names[:SHOWN])}{", ..." if len(names) > SHOWN else ""})'
+        f'{reason}: {len(names)} ({", ".join(names[:SHOWN])}{", ..." if len(names) > SHOWN else ""})'
         for reason, names in left_out.items()
     )
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import dataclasses
 import functools
-import io
-import json
+import logging
 import pathlib
 import zipfile
-import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from ldm_jax.data import index, rows, transforms
+from ldm_jax import text_files
+from ldm_jax.data import captions, folders, metadata, rows, transforms
 from ldm_jax.data.corrupt import Corrupt
+from ldm_jax.data.files import Files
 
-METADATA = ('metadata.jsonl', 'metadata.csv')
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,20 +26,22 @@ class Source:
     With files named metadata.jsonl (a JSON object a line) or metadata.csv, at the top or in folders, their rows are
     the examples, whose 'file_name' says where an image lies from there. Without any, all images are, in the order of
     their names, with the fields file_name, stem, folder (the path of the folder they are in, '' at the top) and
-    caption (of x.txt beside x.png).
+    caption (of x.txt beside x.png). Files that are left out are counted and named once, by a warning.
 
     Args:
         path: a folder or a zip file.
         image_size: S; the middle square of each image is resized to it, on white where it is transparent. None
             leaves images whole, for crops and buckets.
         text: a format string over a row's fields, such as '{caption}, {style} style' or 'a photo of {folder}'; with
-            several of them each image is there once with each; '' for images without texts.
+            several of them each image is there once with each; '' for images without texts. A field may be a list
+            of texts: by index the first is taken, in training one is drawn for each showing, and 'text' says which.
         label: a field that is the class: whole numbers, or names, which are numbered in the order of the alphabet.
         select: field -> allowed values; a row must match them all.
 
     Raises:
         FileNotFoundError: no such path.
-        ValueError: no images; a row lacks a field that text, label or select names; no row is selected.
+        ValueError: no images; a row that cannot be read, or lacks a field that text, label or select names, or has
+            one there that is no text; no row is selected.
     """
 
     path: str
@@ -55,6 +57,7 @@ class Source:
             else 'Captions are of x.txt beside x.png; folders are named by {folder}.'
         )
         rows.check(self, hint=hint)
+        self.table.check(rows.texts(self))
 
     @functools.cached_property
     def table(self) -> Table:
@@ -62,7 +65,9 @@ class Source:
 
     __len__ = rows.length
     __getitem__ = rows.example
+    view = rows.view
     caption = rows.caption
+    captions = rows.all_captions
     name = rows.name
     shape = rows.shape
 
@@ -77,22 +82,22 @@ class Table:
     """The selected rows."""
 
     files: Files
-    entries: list[dict[str, Any]]
+    entries: list[metadata.Row]
     described: bool  # by a metadata file
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def name(self, row: int) -> str:
-        return self.entries[row]['file_name']
+        return self.entries[row].fields['file_name']
 
     def columns(self, row: int) -> Collection[str]:
-        return [field for field, value in self.entries[row].items() if value is not None]
+        return _filled(self.entries[row]).keys()
 
     def fields(self, row: int) -> rows.Fields:
-        fields = {field: value for field, value in self.entries[row].items() if value is not None}
+        fields = _filled(self.entries[row])
         if not self.described and 'caption' in fields:  # the name of its file so far
-            fields['caption'] = self.files.read(fields['caption']).decode(errors='replace').strip()
+            fields['caption'] = self._text(fields['caption'])
         return fields
 
     def read(self, row: int) -> tuple[bytes, rows.Fields]:
@@ -100,54 +105,34 @@ class Table:
 
     def classes(self, field: str) -> list[str] | None:
         if field not in self._classes:
-            values = {str(entry[field]) for entry in self.entries if entry.get(field) is not None}
+            values = {str(fields[field]) for fields in map(_filled, self.entries) if field in fields}
             numbers = all(value.isdecimal() for value in values)
             self._classes[field] = None if numbers else sorted(values)
         return self._classes[field]
+
+    def check(self, templates: Iterable[str]) -> None:
+        """Raises ValueError, with the row's place, when a template meets a value that is no text."""
+        for entry in self.entries if self.described else ():
+            for template in templates:
+                try:
+                    with contextlib.suppress(LookupError, AttributeError, TypeError):  # rows.check's
+                        captions.spell(template, _filled(entry))
+                except ValueError as error:
+                    raise ValueError(f'{self.files.path}: {entry.place}: {error}.') from None
 
     @functools.cached_property
     def _classes(self) -> dict[str, list[str] | None]:
         return {}
 
-
-@dataclasses.dataclass(frozen=True)
-class Files:
-    """The files in a folder or a zip file, by their paths in it."""
-
-    path: str
-
-    @functools.cached_property
-    def names(self) -> list[str]:
-        """All of them but hidden ones, in order."""
-        if self._zip:
-            found = [entry.filename for entry in self._zip.infolist() if not entry.is_dir()]
-        else:
-            root = pathlib.Path(self.path)
-            found = [path.relative_to(root).as_posix() for path in root.rglob('*') if path.is_file()]
-        hidden = ('.', '__')  # macOS leaves .DS_Store and __MACOSX/
-        return sorted(n for n in found if not any(part.startswith(hidden) for part in n.split('/')))
-
-    @property
-    def stamp(self) -> str:
-        """Changes when a file does."""
-        return index.stamp([self.path] if self._zip else [f'{self.path}/{name}' for name in self.names])
-
-    def read(self, name: str) -> bytes:
-        """Raises Corrupt when the file is not there, or damaged."""
+    def _text(self, name: str) -> str:
         try:
-            return self._zip.read(name) if self._zip else (pathlib.Path(self.path) / name).read_bytes()
-        except (KeyError, FileNotFoundError, IsADirectoryError):
-            raise Corrupt(name, f'not in {self.path}') from None
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            return text_files.decode(self.files.read(name)).strip()
+        except text_files.NotText as error:
             raise Corrupt(name, str(error)) from None
 
-    @functools.cached_property
-    def _zip(self) -> zipfile.ZipFile | None:
-        return zipfile.ZipFile(self.path) if pathlib.Path(self.path).is_file() else None
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Opened anew elsewhere.
-        return {name: value for name, value in self.__dict__.items() if name != '_zip'}
+def _filled(entry: metadata.Row) -> dict[str, Any]:
+    return {field: value for field, value in entry.fields.items() if value is not None}
 
 
 def _open(path: str, select: Mapping[str, Sequence[Any]]) -> Table:
@@ -155,59 +140,79 @@ def _open(path: str, select: Mapping[str, Sequence[Any]]) -> Table:
         raise FileNotFoundError(f'No data at {path!r}; give --config.data.path the folder or zip file.')
     try:
         files = Files(path)
-        described = [name for name in files.names if pathlib.PurePosixPath(name).name in METADATA]
+        described = [name for name in files.names if pathlib.PurePosixPath(name).name in metadata.NAMES]
     except zipfile.BadZipFile:
         raise ValueError(f'{path} is neither a folder nor a zip file.') from None
-    entries = (
-        [entry for name in described for entry in _described(files, name)] if described else _listed(files)
-    )
+    entries = [row for name in described for row in _described(files, name)] if described else _listed(files)
+    if left_out := files.left_out | _unused(files, described, entries):
+        log.warning('%s: left out %s.', path, folders.counted(left_out))
     for entry in entries:
-        if missing := select.keys() - entry.keys():
+        if missing := select.keys() - entry.fields.keys():
             raise ValueError(
-                f'{path}: row {entry["file_name"]} has no field {sorted(missing)}, which select names; it has '
-                f'{sorted(entry)}.'
+                f'{path}: row {entry.fields["file_name"]} has no field {sorted(missing)}, which select names; it has '
+                f'{sorted(entry.fields)}.'
             )
-    chosen = [entry for entry in entries if all(entry[field] in values for field, values in select.items())]
+    chosen = [row for row in entries if all(row.fields[field] in values for field, values in select.items())]
     if entries and not chosen:
-        found = {field: sorted({str(entry[field]) for entry in entries})[:20] for field in select}
+        found = {field: sorted({str(entry.fields[field]) for entry in entries})[:20] for field in select}
         raise ValueError(
             f'{path}: none of {len(entries)} rows matches select={dict(select)}; there are {found}.'
         )
     return Table(files, chosen, bool(described))
 
 
-def _described(files: Files, name: str) -> list[dict[str, Any]]:
-    text = files.read(name).decode('utf-8-sig')
-    if name.endswith('.csv'):
-        entries = list(csv.DictReader(io.StringIO(text)))
-    else:
-        entries = []
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                try:
-                    entries.append(dict(json.loads(line)))
-                except ValueError as error:
-                    raise ValueError(
-                        f'{files.path}: line {number} of {name} is no JSON object: {error}.'
-                    ) from None
-    for number, entry in enumerate(entries, 1):
-        if not entry.get('file_name'):
-            raise ValueError(
-                f"{files.path}: row {number} of {name} has no 'file_name'; it has {sorted(entry)}."
-            )
+def _described(files: Files, name: str) -> list[metadata.Row]:
+    """The rows of a metadata file, the images' paths from the top."""
+    try:
+        found = metadata.read(files.read(name), name)
+    except ValueError as error:
+        raise ValueError(f'{files.path}: {error}') from None
     folder = pathlib.PurePosixPath(name).parent
-    return [entry | {'file_name': str(folder / entry['file_name'])} for entry in entries]
+    return [
+        metadata.Row(row.place, row.fields | {'file_name': str(folder / row.fields['file_name'])})
+        for row in found
+    ]
 
 
-def _listed(files: Files) -> list[dict[str, Any]]:
-    captions = {name for name in files.names if name.endswith('.txt')}
+def _listed(files: Files) -> list[metadata.Row]:
+    """A row for each image."""
+    texts = {name for name in files.names if _is_text(name)}
     entries = []
-    for name in files.names:
+    for name in filter(_is_image, files.names):
         path = pathlib.PurePosixPath(name)
-        if path.suffix.lower() in transforms.SUFFIXES:
-            folder = '' if path.parent == pathlib.PurePosixPath('.') else str(path.parent)
-            entry = {'file_name': name, 'stem': path.stem, 'folder': folder}
-            if (beside := str(path.with_suffix('.txt'))) in captions:
-                entry['caption'] = beside
-            entries.append(entry)
+        folder = '' if path.parent == pathlib.PurePosixPath('.') else str(path.parent)
+        fields = {'file_name': name, 'stem': path.stem, 'folder': folder}
+        if (beside := str(path.with_suffix('.txt'))) in texts:
+            fields['caption'] = beside
+        entries.append(metadata.Row(name, fields))
     return entries
+
+
+def _unused(files: Files, described: Sequence[str], entries: Sequence[metadata.Row]) -> dict[str, list[str]]:
+    """Reason -> files that no row is made of."""
+    used = {*described} | {value for entry in entries for value in _paths(entry, bool(described))}
+    found: dict[str, list[str]] = {}
+    for name in files.names:
+        if name not in used:
+            if _is_image(name):
+                reason = 'images without a row of metadata'
+            elif _is_text(name):
+                reason = 'texts without an image'
+            else:
+                reason = 'files that are no images by their suffix'
+            found.setdefault(reason, []).append(name)
+    return found
+
+
+def _paths(entry: metadata.Row, described: bool) -> list[str]:
+    """The files that a row is made of."""
+    fields = entry.fields
+    return [fields['file_name'], *([fields['caption']] if not described and 'caption' in fields else [])]
+
+
+def _is_image(name: str) -> bool:
+    return pathlib.PurePosixPath(name).suffix.lower() in transforms.SUFFIXES
+
+
+def _is_text(name: str) -> bool:
+    return name.endswith('.txt')

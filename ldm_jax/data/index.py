@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
 import pathlib
 import re
@@ -13,14 +14,17 @@ import numpy as np
 
 from ldm_jax.atomic import atomic_write
 from ldm_jax.cache import cache_folder
+from ldm_jax.data import folders
+
+log = logging.getLogger(__name__)
 
 
 def files(path: str | tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
     """The data files that a setting names, in order.
 
     Args:
-        path: a file, a folder (all files in it and beneath with one of the suffixes), a pattern with *, ? or
-            {00..15} as in '{00000..00041}.tar', or several of these.
+        path: a file, a folder (all files in it and beneath with one of the suffixes, but hidden ones, as in
+            folders.py), a pattern with *, ? or {00..15} as in '{00000..00041}.tar', or several of these.
         suffixes: such as ('.tar',).
 
     Raises FileNotFoundError for a path that names no such file.
@@ -37,7 +41,10 @@ def files(path: str | tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
         ]
     place = pathlib.Path(path)
     if place.is_dir():
-        found = [str(file) for file in place.rglob('*') if file.name.endswith(suffixes) and file.is_file()]
+        beneath = folders.walk(path)
+        found = [str(place / name) for name in beneath.names if name.endswith(suffixes)]
+        if beneath.left_out:
+            log.warning('%s: left out %s.', path, folders.counted(beneath.left_out))
     else:
         found = [path] if place.is_file() else glob.glob(path)
     if not found:

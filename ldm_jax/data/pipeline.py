@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -30,8 +30,8 @@ class Examples(Protocol):
     'moments' or 'latents' float32 [h, w, C], 'context' [L, D], 'pooled' [P] of a model. `__getitem__` gives the same
     each time, and raises corrupt.Corrupt for one that cannot be read.
 
-    Beyond these two methods a source may have those of the functions below that bear their names (view, buckets,
-    name, unreadable); the functions say what counts without.
+    Beyond these two methods a source may have those of the functions below that bear their names (view, caption,
+    captions, buckets, name, unreadable); the functions say what counts without.
     """
 
     def __len__(self) -> int: ...
@@ -40,8 +40,13 @@ class Examples(Protocol):
 
 
 def view(source: Examples, i: int, rng: np.random.Generator) -> Example:
-    """One showing of example i, such as a random crop; by default the example as it is."""
+    """One showing of example i, such as a random crop or one of its captions; by default the example as it is."""
     return source.view(i, rng) if hasattr(source, 'view') else source[i]
+
+
+def captions(source: Examples, i: int) -> Sequence[str]:
+    """All texts that showings of example i may have; by default the one of `caption`."""
+    return source.captions(i) if hasattr(source, 'captions') else [caption(source, i)]
 
 
 def buckets(source: Examples) -> Sequence[Sequence[int]]:
@@ -52,6 +57,11 @@ def buckets(source: Examples) -> Sequence[Sequence[int]]:
 def name(source: Examples, i: int) -> str:
     """What example i is called where it comes from; by default its number."""
     return source.name(i) if hasattr(source, 'name') else str(i)
+
+
+def caption(source: Examples, i: int) -> str:
+    """The text of example i; sources that can tell it without reading the image do."""
+    return source.caption(i) if hasattr(source, 'caption') else str(source[i]['text'])
 
 
 def unreadable(source: Examples) -> Mapping[str, str]:
@@ -74,6 +84,15 @@ class Mapped:
 
     def view(self, i: int, rng: np.random.Generator) -> Example:
         return self.function(view(self.source, i, rng))
+
+    def captions(self, i: int) -> Sequence[str]:
+        return captions(self.source, i)
+
+    def variants(self, i: int) -> list[Example]:
+        """Example i with each of its captions."""
+        example = self.source[i]
+        texts = captions(self.source, i) if 'text' in example else ()
+        return [self.function(example | {'text': text}) for text in texts] or [self.function(example)]
 
     @property
     def buckets(self) -> Sequence[Sequence[int]]:
@@ -108,7 +127,7 @@ class Batches(Iterator[Batch]):
         waited: seconds spent in waiting for the data.
     """
 
-    def __init__(self, items: Iterator[dict[str, Any]], report: Report):
+    def __init__(self, items: Generator[dict[str, Any]], report: Report):
         self._items, self.report, self.waited = items, report, 0.0
 
     def __next__(self) -> Batch:
@@ -170,7 +189,7 @@ def batches(
         raise ValueError('The source has no examples.')
     report = Report(max_corrupt)
     report.add(sum(map(len, members)), unreadable(source).items())
-    report.skipped = report.read = 0  # that was the whole source; from here on what is read counts
+    report.skipped = report.read = 0  # of the whole source; from here on examples that are read count
     reader = _Reader(source, Order(members, batch_size, seed), tuple(rows))
     dataset = grain.MapDataset.range(start, sys.maxsize).map(reader)
     stream = dataset.to_iter_dataset(grain.ReadOptions(threads, max(prefetch, threads)))
@@ -218,23 +237,38 @@ class _Reader:
         )
 
 
-def in_order(source: Examples, batch_size: int, report: Report | None = None) -> Iterator[Batch]:
-    """The whole source once, bucket by bucket in order; the last batch of each may be smaller.
+def in_order(
+    source: Examples, batch_size: int, report: Report | None = None, *, every_caption: bool = False
+) -> Iterator[Batch]:
+    """The whole source once, bucket by bucket in order; batches may be smaller, or larger by the captions of one image.
 
-    Examples that cannot be read are left out, logged and counted in the report.
+    An example with several captions is there once with the first, or with every_caption once with each (of a source
+    that is Mapped). Examples that cannot be read are left out, logged and counted in the report.
     """
     report = Report() if report is None else report
+    variants = source.variants if every_caption and hasattr(source, 'variants') else lambda i: [source[i]]
     for members in buckets(source):
         for first in range(0, len(members), batch_size):
             rows, failures = [], []
             for i in members[first : first + batch_size]:
                 try:
-                    rows.append(source[int(i)])
+                    rows += variants(int(i))
                 except Corrupt as error:
                     failures.append((error.name, error.reason))
             report.add(len(rows), failures)
             if rows:
                 yield stack(rows)
+
+
+def first_readable(source: Examples) -> Example:
+    """The first example that is not corrupt. Raises ValueError when none of the first 1000 can be read."""
+    failure = 'it is empty'
+    for i in range(min(len(source), PATIENCE)):
+        try:
+            return source[i]
+        except Corrupt as error:
+            failure = str(error)
+    raise ValueError(f'The source has no example that can be read: {failure}.')
 
 
 def stack(examples: Sequence[Example]) -> Batch:

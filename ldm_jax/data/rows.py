@@ -1,4 +1,4 @@
-"""What the sources that read files share: rows with fields and an image each, told apart from how they are stored.
+"""Rows with fields and an image each: the methods that sources of files share, however rows are stored.
 
 A source of this kind has the fields `path`, `image_size`, `text` and `label`, and a `table` of its rows; the
 functions here are its methods.
@@ -6,13 +6,13 @@ functions here are its methods.
 
 from __future__ import annotations
 
-import string
-from collections.abc import Collection, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from ldm_jax.data import transforms
+from ldm_jax.data import captions, transforms
 from ldm_jax.data.corrupt import Corrupt
 
 Fields = Mapping[str, Any]
@@ -62,21 +62,24 @@ def name(source: TableSource, i: int) -> str:
 
 
 def caption(source: TableSource, i: int) -> str:
-    """The text of example i, without decoding its image. Raises Corrupt when its row lacks a field of it."""
-    row, template = divmod(i, len(texts(source)))
-    return _spell(source, texts(source)[template], source.table.fields(row), i)
+    """The text of example i, without decoding its image. Raises Corrupt when none can be made of its row."""
+    return _spell(source, i, source.table.fields(i // len(texts(source))))
+
+
+def all_captions(source: TableSource, i: int) -> tuple[str, ...]:
+    """All texts that showings of example i may have. Raises Corrupt when none can be made of its row."""
+    return _spelled(source, i, source.table.fields(i // len(texts(source))), captions.spellings)
 
 
 def example(source: TableSource, i: int) -> dict[str, Any]:
     """Example i: 'image' uint8 [S, S, 3] or its own size, 'text', and 'label' int32 [] where one is asked for."""
-    row, template = divmod(_within(source, i), len(texts(source)))
-    data, fields = source.table.read(row)
-    found = {'text': _spell(source, texts(source)[template], fields, i)}
-    if source.label:
-        found['label'] = _number(source, fields, i)
-    image = transforms.decode(data, name(source, i))
-    size = source.image_size
-    return {'image': np.asarray(image) if size is None else transforms.square(image, size), **found}
+    return _example(source, i, _first)
+
+
+def view(source: TableSource, i: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Example i with a text that is drawn, where a field of it holds a list of texts."""
+    # From a stream of its own, so that crops are the same with one caption and with several.
+    return _example(source, i, lambda count: int(rng.spawn(1)[0].integers(count)))
 
 
 def shape(source: TableSource, i: int) -> tuple[int, int]:
@@ -88,8 +91,7 @@ def shape(source: TableSource, i: int) -> tuple[int, int]:
 
 def needed(source: TableSource) -> set[str]:
     """The fields that text and label name."""
-    parsed = [field for text in texts(source) for _, field, _, _ in string.Formatter().parse(text)]
-    found = {field.partition('.')[0].partition('[')[0] for field in parsed if field is not None}
+    found = {field for text in texts(source) for field in captions.needed(text)}
     return found | ({source.label} if source.label else set())
 
 
@@ -135,13 +137,34 @@ def _within(source: TableSource, i: int) -> int:
     return i
 
 
-def _spell(source: TableSource, template: str, fields: Fields, i: int) -> str:
+def _example(source: TableSource, i: int, pick: captions.Pick) -> dict[str, Any]:
+    data, fields = source.table.read(_within(source, i) // len(texts(source)))
+    found = {'text': _spell(source, i, fields, pick)}
+    if source.label:
+        found['label'] = _number(source, fields, i)
+    image = transforms.decode(data, name(source, i))
+    size = source.image_size
+    return {'image': np.asarray(image) if size is None else transforms.square(image, size), **found}
+
+
+def _first(count: int) -> int:
+    return 0
+
+
+def _spell(source: TableSource, i: int, fields: Fields, pick: captions.Pick = _first) -> str:
+    return _spelled(source, i, fields, functools.partial(captions.spell, pick=pick))
+
+
+def _spelled(source: TableSource, i: int, fields: Fields, spell: Callable[[str, Fields], Any]) -> Any:
+    template = texts(source)[i % len(texts(source))]
     try:
-        return template.format(**fields)
+        return spell(template, fields)
     except (LookupError, AttributeError, TypeError) as error:
         raise Corrupt(
             name(source, i), f'no field {error} for the text {template!r}; has {sorted(fields)}'
         ) from None
+    except ValueError as error:  # a value, or a format that does not suit it
+        raise Corrupt(name(source, i), f'{error} (for the text {template!r})') from None
 
 
 def _number(source: TableSource, fields: Fields, i: int) -> np.int32:

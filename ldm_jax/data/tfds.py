@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Collection
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax import text_files
 from ldm_jax.data import rows
 from ldm_jax.data.corrupt import Corrupt
 
@@ -53,7 +55,9 @@ class Source:
 
     __len__ = rows.length
     __getitem__ = rows.example
+    view = rows.view
     caption = rows.caption
+    captions = rows.all_captions
     name = rows.name
     shape = rows.shape
 
@@ -165,11 +169,12 @@ class Table:
 
 
 def _plain(value: Any) -> Any:
-    """Text as str, at any depth."""
+    """Text as str, at any depth; bytes that are no text as they are."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, bytes):
-        return value.decode(errors='replace')
+        with contextlib.suppress(text_files.NotText):
+            return text_files.decode(value)
     if isinstance(value, np.ndarray) and value.dtype == object:
         return [_plain(item) for item in value]
     if isinstance(value, list | tuple):

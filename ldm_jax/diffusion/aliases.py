@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax import build
-from ldm_jax.diffusion import grids
+from ldm_jax.diffusion import grids, scheduler_config
 
 Spec = dict[str, Any]
 
 _KARRAS: Spec = dict(name='karras')
 _EXPONENTIAL: Spec = dict(name='exponential')
 _DISCARD: Spec = dict(discard_next_to_last=1)
+_STABLE_DIFFUSION: Spec = dict(set_alpha_to_one=False, skip_prk_steps=True, clip_sample=False, steps_offset=1)
 
 # Name -> sampler, and what is known of its grid: all of it (A1111's 'Automatic'), or a field whatever its name.
 SAMPLERS: dict[str, tuple[Spec, Spec]] = {
@@ -71,29 +72,12 @@ SAMPLERS: dict[str, tuple[Spec, Spec]] = {
     'dpmpp_3m_sde_gpu': (dict(name='dpmpp_3m_sde'), {}),
     'uni_pc': (dict(name='unipc', variant='bh1', max_order=3), _DISCARD),
     'uni_pc_bh2': (dict(name='unipc', variant='bh2', max_order=3), _DISCARD),
-    # diffusers
-    'DDIMScheduler': (dict(name='ddim'), {}),
-    'DDPMScheduler': (dict(name='ddpm'), {}),
-    'PNDMScheduler': (dict(name='plms'), {}),  # `skip_prk_steps` True
-    'EulerDiscreteScheduler': (dict(name='euler'), {}),
-    'EulerAncestralDiscreteScheduler': (dict(name='euler_ancestral'), {}),
-    'HeunDiscreteScheduler': (dict(name='heun'), {}),
-    'LMSDiscreteScheduler': (dict(name='lms'), {}),
-    'KDPM2DiscreteScheduler': (dict(name='dpm2'), {}),
-    'KDPM2AncestralDiscreteScheduler': (dict(name='dpm2_ancestral'), {}),
-    'DPMSolverMultistepScheduler': (dict(name='dpmpp_2m'), {}),
-    'DPMSolverSinglestepScheduler': (dict(name='dpm_solver_singlestep', max_order=2), {}),
-    'DPMSolverSDEScheduler': (dict(name='dpmpp_sde'), {}),
-    'DEISMultistepScheduler': (dict(name='deis'), {}),
-    'IPNDMScheduler': (dict(name='ipndm'), {}),
-    'UniPCMultistepScheduler': (dict(name='unipc', variant='bh2', max_order=2), {}),
-    'SASolverScheduler': (dict(name='sa_solver'), {}),
-    'LCMScheduler': (dict(name='lcm'), dict(name='lcm')),
-    'TCDScheduler': (dict(name='tcd'), dict(name='lcm')),
-    'EDMEulerScheduler': (dict(name='euler'), _KARRAS),
-    'EDMDPMSolverMultistepScheduler': (dict(name='dpmpp_2m'), _KARRAS),
-    'FlowMatchEulerDiscreteScheduler': (dict(name='euler'), {}),
-    'FlowMatchHeunDiscreteScheduler': (dict(name='heun'), {}),
+    # diffusers, each class as it is when it takes the place of the scheduler in Stable Diffusion's repositories
+    **{
+        name: scheduler_config.read(_STABLE_DIFFUSION | dict(_class_name=name))
+        for name in scheduler_config.SCHEDULERS
+    },
+    'IPNDMScheduler': (dict(name='ipndm'), {}),  # its levels are its own
 }
 
 GRIDS: dict[str, Spec] = {
@@ -163,7 +147,7 @@ def _find(table: Mapping[str, Any], ours: list[str], name: str) -> Any:
         return table[name]
     if name in ours:
         return dict(name=name)
-    plain = {_plain(key): value for key, value in reversed(table.items())}  # the first of two stays
+    plain = {_plain(key): value for key, value in reversed(list(table.items()))}  # the first of two stays
     return plain.get(_plain(name))
 
 

@@ -45,5 +45,5 @@ def on_schedule(denoise: Denoiser, schedule: Schedule) -> Denoiser:
         return denoise(*moved(x, level))
 
     if hasattr(denoise, 'both'):  # of guided denoisers: CFG++ samplers ask for it
-        at_schedule.both = lambda x, level: denoise.both(*moved(x, level))
+        at_schedule.both = lambda x, level: denoise.both(*moved(x, level))  # type: ignore[attr-defined]
     return at_schedule

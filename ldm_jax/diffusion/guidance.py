@@ -246,7 +246,7 @@ def rescaled(rule: Rule, share: Array) -> Rule:
     return apply
 
 
-def projected(scale: Array, eta: Array = 0.0, threshold: Array = jnp.inf) -> Rule:
+def projected(scale: Array, *, eta: Array = 0.0, threshold: Array = jnp.inf) -> Rule:
     """cond + (scale - 1) (orthogonal + eta parallel): adaptive projected guidance, APG.
 
     cond - uncond, its norm limited to threshold, is split into what is parallel to cond, which saturates, and
@@ -278,6 +278,9 @@ def zero_star(scale: Array) -> Rule:
         return linear(scale)(best, cond)
 
     return apply
+
+
+RULES: dict[str, Callable[..., Rule]] = {rule.__name__: rule for rule in (linear, projected, zero_star)}
 
 
 def _dot(a: Array, b: Array) -> Array:

@@ -165,9 +165,11 @@ def windowed(network: Network, windows: Windows) -> Network:
         def each(parts):
             count, batch = parts[0].shape[:2]
             latents, concat = jax.tree.map(lambda a: a.reshape(count * batch, *a.shape[2:]), parts)
-            shared = jax.tree.map(lambda a: jnp.concatenate([a] * count), cond.replace(concat=None))
+            shared = jax.tree.map(
+                lambda a: jnp.concatenate([a] * count), dataclasses.replace(cond, concat=None)
+            )
             times = jnp.concatenate([t] * count) if jnp.ndim(t) else t
-            out = network(latents, times, shared.replace(concat=concat))
+            out = network(latents, times, dataclasses.replace(shared, concat=concat))
             return out.reshape(count, batch, *out.shape[1:])
 
         return windows.average(each, (x, cond.concat))

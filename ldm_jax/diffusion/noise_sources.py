@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.build import unknown
+from ldm_jax.build import function
 from ldm_jax.diffusion import noise as image_noise
 from ldm_jax.diffusion.philox import CudaGenerator
 from ldm_jax.diffusion.torch_noise import CpuGenerator
@@ -18,6 +19,21 @@ GENERATORS = {
     'torch_cuda': CudaGenerator,  # its "NV", and nearly its "GPU"
 }
 SOURCES = ('jax', *GENERATORS)
+
+
+class Generator(Protocol):
+    """Draws of one seed, made as Generator(seed); each call is the next draw."""
+
+    def randn(self, shape: Sequence[int]) -> np.ndarray: ...  # float32
+
+
+def named(source: str) -> Callable[[int], Generator] | None:
+    """The generator of a name of SOURCES, or of a dotted one; None for 'jax', which draws from keys.
+
+    Raises ValueError for an unknown source.
+    """
+    known: dict[str, Any] = {**GENERATORS, 'jax': None}  # so that the error for an unknown one lists all
+    return None if source == 'jax' else function('noise source', known, source)
 
 
 def noise(source: str, seeds: Sequence[int], shape: Sequence[int], draw: int = 0) -> np.ndarray:
@@ -31,7 +47,7 @@ def noise(source: str, seeds: Sequence[int], shape: Sequence[int], draw: int = 0
         draw: 0 is the first noise of a seed, 1 the second, each independent of the others. Where diffusers draws
             one image's noises from one generator, these are they, as long as all have this shape.
 
-    Raises ValueError for another source, or for a seed that torch does not take.
+    Raises ValueError for an unknown source, or for a seed that torch does not take.
     """
     return noises(source, seeds, [shape] * (draw + 1))[draw]
 
@@ -41,9 +57,8 @@ def noises(source: str, seeds: Sequence[int], shapes: Sequence[Sequence[int]]) -
 
     Where diffusers draws the noises of one image from one generator, these are they.
     """
-    if source not in SOURCES:
-        raise unknown('noise source', source, list(SOURCES))
-    if source == 'jax':
+    generator = named(source)
+    if generator is None:
         keys, _ = image_noise.streams(seeds)
         found = []
         for draw, shape in enumerate(shapes):
@@ -51,7 +66,7 @@ def noises(source: str, seeds: Sequence[int], shapes: Sequence[Sequence[int]]) -
             own = jax.vmap(jax.random.fold_in, (0, None))(keys, draw) if draw else keys
             found.append(np.asarray(image_noise.normal(own, like)))
         return found
-    generators = [GENERATORS[source](seed) for seed in seeds]
+    generators = [generator(seed) for seed in seeds]
     return [
         np.moveaxis(np.stack([g.randn((*shape[-1:], *shape[:-1])) for g in generators]), 1, -1)
         for shape in shapes

@@ -7,13 +7,12 @@ Ref: Karras et al. 2022, arXiv:2206.00364, eq. 7.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ldm_jax.build import unknown
+from ldm_jax.build import function
 from ldm_jax.diffusion.process import per_example
 from ldm_jax.types import Array, NoiseLevel
 
@@ -83,17 +82,17 @@ def edm_v(level: NoiseLevel, *, sigma_data: float = 1.0) -> Scalings:
     return scalings._replace(c_out=-scalings.c_out)
 
 
+PARAMETERIZATIONS: dict[str, Callable[..., Scalings]] = {
+    each.__name__: each for each in (eps, v, x0, flow, edm, edm_v)
+}
+
+
 def named(spec: str | Mapping[str, Any]) -> Parameterization:
     """The parameterization of a name, 'eps', 'v', 'x0', 'flow', 'edm', 'edm_v', or of dict(name='edm', sigma_data=1.0).
 
-    Raises ValueError for another name.
+    Raises ValueError for an unknown name or knob.
     """
-    fields = {'name': spec} if isinstance(spec, str) else dict(spec)
-    known = {'eps': eps, 'v': v, 'x0': x0, 'flow': flow, 'edm': edm, 'edm_v': edm_v}
-    name = fields.pop('name')
-    if name not in known:
-        raise unknown('parameterization', name, sorted(known))
-    return functools.partial(known[name], **fields) if fields else known[name]
+    return function('parameterization', PARAMETERIZATIONS, spec)
 
 
 def target(s: Scalings, x: Array, clean: Array) -> Array:

@@ -14,8 +14,10 @@ Ref: Song et al. 2021, arXiv:2011.13456, eq. 13; Lu et al. 2022, arXiv:2206.0092
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import jax.numpy as jnp
 from flax import struct
@@ -51,16 +53,17 @@ def between(here: NoiseLevel, there: NoiseLevel, part: Array = 0.5) -> NoiseLeve
     return NoiseLevel(t=jnp.full_like(alpha, jnp.nan), alpha=alpha, sigma=sigma)
 
 
+class Churned(Protocol):
+    """The knobs of a sampler with EDM's noise; s_tmin and s_tmax bound the sigma / alpha at which it is added."""
+
+    s_churn: float
+    s_tmin: float
+    s_tmax: float
+    s_noise: float
+
+
 def churn(
-    x: Array,
-    here: NoiseLevel,
-    keys: Array,
-    num_steps: Array,
-    *,
-    s_churn: Array,
-    s_tmin: Array,
-    s_tmax: Array,
-    s_noise: Array,
+    sampler: Churned, x: Array, here: NoiseLevel, keys: Array, num_steps: Array
 ) -> tuple[Array, NoiseLevel]:
     """x with its noise raised by a factor, and the level of that; both unchanged where s_churn is 0.
 
@@ -68,12 +71,12 @@ def churn(
     is s_noise times what that needs. Ref: Karras et al. 2022, arXiv:2206.00364, algorithm 2.
     """
     rho = here.sigma / here.alpha
-    gain = jnp.minimum(s_churn / num_steps, math.sqrt(2) - 1)
-    gain = jnp.where((s_tmin <= rho) & (rho <= s_tmax), gain, 0.0)
+    gain = jnp.minimum(sampler.s_churn / num_steps, math.sqrt(2) - 1)
+    gain = jnp.where((sampler.s_tmin <= rho) & (rho <= sampler.s_tmax), gain, 0.0)
     fresh = here.sigma * jnp.sqrt((1 + gain) ** 2 - 1)
     # The signal keeps its scale, so the level has left the schedule's curve and its time is not known.
-    level = here.replace(t=jnp.where(gain > 0, jnp.nan, here.t), sigma=here.sigma * (1 + gain))
-    return x + fresh * s_noise * normal(keys, x), level
+    level = dataclasses.replace(here, t=jnp.where(gain > 0, jnp.nan, here.t), sigma=here.sigma * (1 + gain))
+    return x + fresh * sampler.s_noise * normal(keys, x), level
 
 
 def exponential_moments(z: Array, count: int) -> list[Array]:
@@ -175,9 +178,21 @@ def multistep_weights(
     return interpolatory(nodes[:count], moments, jnp.minimum(order, history.length + 1))[1:]
 
 
-def lowered(order: Array, i: Array, num_steps: Array, there: NoiseLevel, *, few: Array = True) -> Array:
-    """The order of step i: 1 in the last, at most 2 in the last but one if `few`; 1 to clean data in any case."""
+def lowered(
+    order: Array,
+    i: Array,
+    num_steps: Array,
+    there: NoiseLevel,
+    *,
+    few: Array = True,
+    euler_at_final: bool = False,
+) -> Array:
+    """The order of step i: 1 in the last, at most 2 in the last but one if `few`; 1 to clean data in any case.
+
+    euler_at_final: 1 in the last without `few`.
+    """
     order = jnp.where(few, jnp.minimum(order, num_steps - i), order)
+    order = jnp.where(euler_at_final & (i == num_steps - 1), 1, order)
     return jnp.where(there.sigma > 0, order, 1)
 
 

@@ -1,4 +1,4 @@
-"""Tables of levels that go up again in places, for the samplers `restart` and `tcd`.
+"""Tables of levels that go up again in places, for the samplers `restart`, `tcd` and `ddim` with an even stride.
 
 A table is data, so any plan runs in one compiled program: pad it (sampling.padded), and give its number of steps.
 """
@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ldm_jax.diffusion import spacings
+from ldm_jax.diffusion.grids import Grid
 from ldm_jax.types import NoiseLevel, Schedule
 
 RHO = 7.0  # of Karras et al. 2022, arXiv:2206.00364, eq. 5
@@ -81,3 +82,18 @@ def tcd(schedule: Schedule, levels: NoiseLevel, gamma: float = 0.3) -> NoiseLeve
     return jax.tree.map(
         lambda a, below: np.concatenate([a[:1], np.stack([below, a[1:-1]], 1).ravel(), a[-1:]]), levels, low
     )
+
+
+def even_stride(schedule: Schedule, grid: Grid, num_steps: int) -> NoiseLevel:
+    """The levels of a grid's times t, and behind each of them the level of t - N // S, where its step ends.
+
+    Below time 0 that is the grid's end. The result has 2 S rows. A time of the grid need not be where the step before
+    it ended: diffusers' DDIMScheduler goes on there all the same, with an x of other noise than the network is told.
+    """
+    with jax.ensure_compile_time_eval():
+        times = grid.times(schedule, num_steps)
+        below = times - schedule.num_train_steps // num_steps
+        levels = spacings.levels(schedule, np.stack([times, np.maximum(below, 0)], 1).ravel())
+        if grid.end == 'clean':
+            levels.alpha[1::2][below < 0], levels.sigma[1::2][below < 0] = 1, 0
+        return levels

@@ -28,31 +28,48 @@ ALIGNED = {  # Sabour et al. 2024, arXiv:2404.14507, from their page; the last o
 # By time
 
 
-def trailing(schedule: Schedule, num_steps: int) -> np.ndarray:
+def trailing(schedule: Schedule, num_steps: int, *, lambda_min: float = -np.inf) -> np.ndarray:
     """Every (N / S)-th whole time down from the last, where training saw its noisiest images.
 
-    Ref: Lin et al. 2024, arXiv:2305.08891, table 2.
+    lambda_min: the last is the last time whose log(alpha / sigma) is not below it (diffusers' lambda_min_clipped,
+    for schedules that end at almost no signal). Ref: Lin et al. 2024, arXiv:2305.08891, table 2.
     """
-    total = _whole(schedule, num_steps)
-    return np.round(total - total / num_steps * np.arange(num_steps)) - 1
+    stride = _whole(schedule, num_steps) / num_steps
+    return np.round(_clipped(schedule, lambda_min) - stride * np.arange(num_steps)) - 1
 
 
-def leading(schedule: Schedule, num_steps: int, *, steps_offset: int = 1) -> np.ndarray:
+def leading(
+    schedule: Schedule, num_steps: int, *, steps_offset: int = 1, lambda_min: float = -np.inf
+) -> np.ndarray:
     """Every c-th of 0 .. N - 1 plus steps_offset, c = N // S, the lowest S of them: diffusers' DDIM.
 
-    It starts short of the noisiest level (one step: at t = 1); public samples were made so.
+    It starts short of the noisiest level (one step: at t = 1); public samples were made so. lambda_min: see trailing.
     """
-    total = _whole(schedule, num_steps)
-    return np.arange(num_steps)[::-1] * float(total // num_steps) + steps_offset
+    _whole(schedule, num_steps)
+    stride = _clipped(schedule, lambda_min) // num_steps
+    return np.arange(num_steps)[::-1] * float(stride) + steps_offset
 
 
-def linspace(schedule: Schedule, num_steps: int, *, rounded: bool = True) -> np.ndarray:
-    """S times from N - 1 to 0, both included; rounded to whole ones, or not (k-diffusion's get_sigmas).
+def linspace(
+    schedule: Schedule,
+    num_steps: int,
+    *,
+    rounded: bool = True,
+    last: float = 0.0,
+    one_at_last: bool = False,
+    lambda_min: float = -np.inf,
+) -> np.ndarray:
+    """S times from N - 1 to `last`, both included; rounded to whole ones, or not (k-diffusion's get_sigmas).
 
-    One step starts at N - 1; diffusers has it start at 0, where there is no noise to remove.
+    One step starts at N - 1; with one_at_last, as in diffusers, at `last`, where there is no noise to remove.
+    lambda_min: see trailing.
     """
-    last = (_whole(schedule, num_steps) if rounded else schedule.num_train_steps) - 1
-    times = np.linspace(0, last, num_steps)[::-1] if num_steps > 1 else np.array([float(last)])
+    if rounded:
+        _whole(schedule, num_steps)
+    first = _clipped(schedule, lambda_min) - 1.0
+    if num_steps == 1:
+        return np.array([last if one_at_last else first])
+    times = np.linspace(last, first, num_steps)[::-1]
     return np.round(times) if rounded else times
 
 
@@ -98,18 +115,24 @@ def lcm(schedule: Schedule, num_steps: int, *, original_steps: int = 50) -> np.n
 
 
 def beta(
-    schedule: Schedule, num_steps: int, *, alpha: float = 0.6, beta: float = 0.6, of: str = 'time'
+    schedule: Schedule,
+    num_steps: int,
+    *,
+    alpha: float = 0.6,
+    beta: float = 0.6,
+    of: str = 'time',
+    within: str | None = None,
 ) -> np.ndarray:
     """Quantiles of the Beta distribution: by its defaults dense at both ends.
 
     of: 'time' is the paper's and ComfyUI's, whole times each taken once, so that many steps (of 1000 from 139 on)
-    become fewer than S; 'noise' spreads sigma instead, down to sigma_min: A1111's and diffusers'.
+    become fewer than S; 'noise' spreads sigma instead, down to sigma_min: A1111's and diffusers'. within: see karras.
     Ref: Lee et al. 2024, arXiv:2407.12173.
     """
     from scipy import special  # slow to import
 
     if of == 'noise':
-        low, high = _ends(schedule)
+        low, high = _ends(schedule, within=within, num_steps=num_steps)
         return _times(schedule, low + special.betaincinv(alpha, beta, _from_top(num_steps)) * (high - low))
     if of != 'time':
         raise unknown('distribution', of, ['noise', 'time'])
@@ -133,9 +156,14 @@ def karras(
     rho: float = 7.0,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
+    within: str | None = None,
 ) -> np.ndarray:
-    """sigma^(1/rho) evenly spaced. Ref: Karras et al. 2022, arXiv:2206.00364, eq. 5."""
-    low, high = (end ** (1 / rho) for end in _ends(schedule, sigma_min, sigma_max))
+    """sigma^(1/rho) evenly spaced. Ref: Karras et al. 2022, arXiv:2206.00364, eq. 5.
+
+    within: 'leading' or 'trailing': from the first to the last level of that spacing, as some of diffusers' samplers.
+    """
+    ends = _ends(schedule, sigma_min, sigma_max, within, num_steps)
+    low, high = (end ** (1 / rho) for end in ends)
     return _times(schedule, (low + _from_top(num_steps) * (high - low)) ** rho)
 
 
@@ -146,9 +174,13 @@ def polyexponential(
     rho: float = 1.0,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
+    within: str | None = None,
 ) -> np.ndarray:
-    """log sigma falls as the rho-th power of an even ramp: k-diffusion's; rho = 1 is the exponential one."""
-    low, high = np.log(_ends(schedule, sigma_min, sigma_max))
+    """log sigma falls as the rho-th power of an even ramp: k-diffusion's; rho = 1 is the exponential one.
+
+    within: see karras.
+    """
+    low, high = np.log(_ends(schedule, sigma_min, sigma_max, within, num_steps))
     return _times(schedule, np.exp(low + _from_top(num_steps) ** rho * (high - low)))
 
 
@@ -194,7 +226,7 @@ def sigmas(schedule: Schedule, num_steps: int, *, values: tuple[float, ...]) -> 
     return _times(schedule, _listed(values, num_steps))
 
 
-SPACINGS = {
+SPACINGS: dict[str, Callable[..., np.ndarray]] = {
     function.__name__: function
     for function in (
         trailing, leading, linspace, simple, ddim, ddim_uniform, lcm, beta, timesteps,
@@ -210,6 +242,16 @@ def _whole(schedule: Schedule, num_steps: int) -> int:
             f'num_steps must be between 1 and the {schedule.num_train_steps} training steps; got {num_steps}.'
         )
     return schedule.num_train_steps
+
+
+def _clipped(schedule: Schedule, lambda_min: float) -> int:
+    """The number of whole times, from 0 on, at which log(alpha / sigma) is not below lambda_min."""
+    total = schedule.num_train_steps
+    if lambda_min == -np.inf:
+        return total
+    at = levels(schedule, np.arange(total))
+    with np.errstate(divide='ignore'):
+        return int(np.sum(np.log(at.alpha) - np.log(at.sigma) >= lambda_min))
 
 
 def _from_top(num_steps: int) -> np.ndarray:
@@ -249,10 +291,21 @@ def _range(schedule: Schedule) -> tuple[bool, float, float]:
 
 
 def _ends(
-    schedule: Schedule, sigma_min: float | None = None, sigma_max: float | None = None
+    schedule: Schedule,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    within: str | None = None,
+    num_steps: int = 1,
 ) -> tuple[float, float]:
-    """The least and the largest noise to sample at: the schedule's own, or what is given."""
+    """The least and the largest noise to sample at: the schedule's own, another spacing's, or what is given."""
     _, low, high = _range(schedule)
+    if within is not None:
+        if within not in ('leading', 'trailing'):
+            raise unknown('spacing to be within', within, ['leading', 'trailing'])
+        at = levels(schedule, SPACINGS[within](schedule, num_steps)[[-1, 0]])
+        low, high = (
+            float(ratio) for ratio in np.asarray(at.sigma, np.float64) / np.asarray(at.alpha, np.float64)
+        )
     low = low if sigma_min is None else sigma_min
     high = high if sigma_max is None else sigma_max
     if not 0 < low < high < np.inf:

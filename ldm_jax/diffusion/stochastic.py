@@ -10,6 +10,8 @@ that do not overlap are independent, so a fresh draw at each step has the same l
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
 
 from ldm_jax.diffusion.probability_flow import exponential_moments, half_log_snr
@@ -53,13 +55,13 @@ def ancestral(
     """
     if flow:
         below = there.sigma * eta * (1 - there.sigma / here.sigma)
-        down = there.replace(alpha=there.alpha + below, sigma=there.sigma - below)
+        down = dataclasses.replace(there, alpha=there.alpha + below, sigma=there.sigma - below)
         # sigma^2 - (rise sigma_down)^2, factored: as a difference it is noise at eta = 0.
         square = below * (there.sigma * down.alpha + down.sigma * there.alpha)
         return down, there.alpha / down.alpha, jnp.sqrt(jnp.maximum(square, 0.0)) / down.alpha
     new = jnp.sqrt(jnp.maximum(1 - decay(here, there) ** 2, 0.0))
     fresh = there.sigma * jnp.minimum(eta * new, 1.0)
-    down = there.replace(sigma=jnp.sqrt(jnp.maximum(there.sigma**2 - fresh**2, 0.0)))
+    down = dataclasses.replace(there, sigma=jnp.sqrt(jnp.maximum(there.sigma**2 - fresh**2, 0.0)))
     return down, jnp.ones_like(fresh), fresh
 
 

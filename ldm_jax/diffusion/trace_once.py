@@ -12,6 +12,7 @@ A replay is arithmetic on a few arrays of x's shape, which is little beside an e
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -42,7 +43,7 @@ def parts_again(
     """
     x0, eps = otherwise
     x0 = again(denoise, wanted, x, level, x0)
-    level = level.replace(sigma=jnp.where(wanted, level.sigma, 1))
+    level = dataclasses.replace(level, sigma=jnp.where(wanted, level.sigma, 1))
     return x0, jnp.where(wanted, eps_of(x, x0, level), eps)
 
 
@@ -76,13 +77,15 @@ def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser, x: Array) -> PyT
         return step(denoise)
 
     count, width = len(asked), max(len(question.otherwise) for question in asked)
-    ask = denoise.both if width == 2 else lambda x, level: (denoise(x, level),)
+    ask: Callable = denoise.both if width == 2 else lambda x, level: (denoise(x, level),)  # type: ignore[attr-defined]
 
     def round_(carry, j):
         answers, _ = carry
         asked: list[Question] = []
         result = step(_stand_in(denoise, answers, asked))
-        asked = [question.replace(otherwise=(question.otherwise * 2)[:width]) for question in asked]
+        asked = [
+            dataclasses.replace(question, otherwise=(question.otherwise * 2)[:width]) for question in asked
+        ]
         question = jax.tree.map(lambda *each: jnp.stack(each)[jnp.minimum(j, count - 1)], *asked)
         answer = jax.lax.cond(
             question.wanted & (j < count),
@@ -112,7 +115,7 @@ def _stand_in(denoise, answers, asked):
         if answers and get_opaque_trace_state() != outside:
             raise ValueError(
                 f'A step that evaluates the network in {len(answers)} places does so within a lax.cond, a loop or '
-                'another transformation. Call it outside: diffusion.evaluations.again evaluates under a condition.'
+                'another transformation. Call it outside: diffusion.trace_once.again evaluates under a condition.'
             )
         asked.append(Question(x, level, jnp.asarray(wanted), otherwise))
         return answers[len(asked) - 1] if answers else (x, x)
@@ -120,7 +123,7 @@ def _stand_in(denoise, answers, asked):
     def stand_in(x, level):
         return ask(x, level, True, (x,))[0]
 
-    stand_in.again = lambda wanted, x, level, otherwise: ask(x, level, wanted, (otherwise,))[0]
+    stand_in.again = lambda wanted, x, level, otherwise: ask(x, level, wanted, (otherwise,))[0]  # type: ignore[attr-defined]
     if hasattr(denoise, 'both'):  # of guided denoisers
-        stand_in.both = lambda x, level: ask(x, level, True, (x, x))
+        stand_in.both = lambda x, level: ask(x, level, True, (x, x))  # type: ignore[attr-defined]
     return stand_in

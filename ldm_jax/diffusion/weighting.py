@@ -84,7 +84,7 @@ WEIGHTINGS: dict[str, Callable[..., Array]] = {
 def named(spec: str | Mapping[str, Any]) -> Weighting:
     """The weighting of a name, or of dict(name='min_snr', gamma=3.0).
 
-    Raises ValueError for a name or a knob that there is not.
+    Raises ValueError for an unknown name or knob.
     """
     return function('weighting', WEIGHTINGS, spec)
 

@@ -79,7 +79,7 @@ class FirstStage:
             return _cut_at_the_end(one, x, tile, overlap)
         # Tiles go round a seamless image; the model does where one tile is all of it.
         alone = ''.join(axis for axis in self.model.wrap if x.shape['yx'.index(axis) + 1] <= tile)
-        model = dataclasses.replace(self.model, wrap=alone)
+        model = self.model.clone(wrap=alone)
         windows = Windows(tile, overlap, 'ramp', self.model.wrap)
         return windows.average(lambda tiles: one(tiles[0], model)[None], x)
 

@@ -9,6 +9,8 @@ Ref: Radford et al. 2021, arXiv:2103.00020; Dosovitskiy et al. 2020, arXiv:2010.
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -78,10 +80,10 @@ class Model(nn.Module):
                 'Resize them with clip_vision.preprocess.'
             )
         init = nn.initializers.normal(self.width**-0.5)
-        class_embedding = self.param(
+        class_embedding: Any = self.param(
             'class_embedding', nn.with_logical_partitioning(init, ('embed',)), (self.width,)
         )
-        positions = self.param(
+        positions: Any = self.param(
             'position_embedding',
             nn.with_logical_partitioning(init, ('position', 'embed')),
             (1 + self.num_patches, self.width),

@@ -20,6 +20,7 @@ the gradient); Dao et al. 2022, arXiv:2205.14135 (the kernels).
 
 from __future__ import annotations
 
+import functools
 import math
 from functools import partial
 
@@ -92,7 +93,8 @@ def probabilities(q: Array, k: Array, *, causal: bool = False) -> Array:
 def naive(q: Array, k: Array, v: Array, causal: bool) -> Array:
     """All scores at once; differentiated, it keeps them."""
     # On a CPU, copies with the heads first are cheaper than products of matrices with gaps between their rows.
-    return jnp.swapaxes(_attend(*(jnp.swapaxes(x, 1, 2) for x in (q, k, v)), causal), 1, 2)
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    return jnp.swapaxes(_attend(q, k, v, causal), 1, 2)
 
 
 def chunked(q: Array, k: Array, v: Array, causal: bool) -> Array:
@@ -196,7 +198,8 @@ def _by_heads(q: Array, k: Array, v: Array, causal: bool) -> Array:
     # A group of one has no axis of its own: XLA would turn the gradients' products around (see _by_rows).
     lead = (batch * heads,) if group == 1 else (batch * heads // group, group)
     groups = [x.reshape(*lead, *x.shape[2:]) for x in (q, k, v)]
-    return lax.map(lambda qkv: _by_rows(*qkv, block=CPU_BLOCK, causal=causal), groups).reshape(q.shape)
+    by_rows = functools.partial(_by_rows, block=CPU_BLOCK, causal=causal)
+    return lax.map(lambda qkv: by_rows(*qkv), groups).reshape(q.shape)
 
 
 def _by_rows(q: Array, k: Array, v: Array, block: int, causal: bool) -> Array:

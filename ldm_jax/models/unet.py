@@ -185,9 +185,9 @@ class Model(nn.Module):
         if self.context_width is None:
             block = nn.remat(SpatialSelfAttention) if self.remat else SpatialSelfAttention
             return block(heads, epsilon=1e-5, zero_init=True, **shared)(h, perturbed)
-        block = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
-        block = block(heads, features // heads, depth, cross_attention_only=cross_only, **shared)
-        return block(h, cond.context.astype(self.dtype), perturbed)
+        stack = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
+        stack = stack(heads, features // heads, depth, cross_attention_only=cross_only, **shared)
+        return stack(h, cond.context.astype(self.dtype), perturbed)
 
     def _time(self, t: Array, cond: Cond) -> Array:
         """The embedding [B, 4 channels] of time, and of vector or label, that residual blocks read."""
@@ -236,8 +236,8 @@ class Model(nn.Module):
                 f'Latent sides must be multiples of {self.downscale}, so that this U-Net can halve them '
                 f'{len(self.channel_mult) - 1} times; got {h} x {w}. Choose an image size accordingly.'
             )
-        wanted = {'context': self.context_width, 'vector': self.vector_width, 'label': self.num_classes}
-        for part, width in wanted.items():
+        widths = {'context': self.context_width, 'vector': self.vector_width, 'label': self.num_classes}
+        for part, width in widths.items():
             given = getattr(cond, part)
             if width is None and given is not None:
                 raise ValueError(f'This U-Net takes no Cond.{part}; got shape {given.shape}. Leave it out.')

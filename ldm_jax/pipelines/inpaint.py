@@ -7,6 +7,7 @@ and see what they paint around. Any other text model has the rest of the image k
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -18,10 +19,10 @@ from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.programs import KnownRegion
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines import masks as masking
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import at_start, each_image, last_levels, noised, posterior
+from ldm_jax.pipelines.start import at_start, each_image, last_levels, noised, normal_noise, posterior
 
 KEEPS = ('x0', 'step')
 
@@ -41,7 +42,7 @@ def inpaint(
     keep: str = 'x0',
     paste: bool = True,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each prompt: the images with their masked parts made anew.
 
@@ -76,12 +77,12 @@ def inpaint(
     size = pipeline.size(images.shape[1:3] if padding is None else size)
     views, view_masks, regions = _views(images, masks, padding, size)
     small = _latent_masks(pipeline, view_masks, keep)
-    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     start = np.stack([masking.masked_image(content, *each) for each in zip(views, view_masks, strict=True)])
     has_channels, full, draws = pipeline.parts.extra_channels > 0, strength == 1, itertools.count()
     # In diffusers' order, which draws nothing for what it does not need.
     known = None if has_channels and full else posterior(pipeline, start, seeds, sampling, next(draws))
-    noise = pipeline.noise(seeds, size, sampling.noise_source, next(draws))
+    noise = normal_noise(pipeline, sampling, seeds, size, next(draws))
     if full:
         x = at_start(sampling, levels, noise)
     else:
@@ -90,11 +91,11 @@ def inpaint(
     if has_channels:
         holed = posterior(pipeline, views * (view_masks < 0.5), seeds, sampling, next(draws))
         told = np.concatenate([small, holed], -1)
-        conds = tuple(cond.replace(concat=told) for cond in conds)
-        latents = pipeline.sample(sampling, x, levels, conds, seeds, guide=guide)
+        conds = tuple(dataclasses.replace(cond, concat=told) for cond in conds)
+        latents = pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance)
     else:
         kept = KnownRegion(known, small, noise, keep)
-        latents = pipeline.sample(sampling, x, levels, conds, seeds, guide=guide, kept=kept)
+        latents = pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance, kept=kept)
         # Grids may end at the first training level, which has some noise; what is known has none.
         latents = small * latents + (1 - small) * known
     made = pipeline.decode(latents)
@@ -104,7 +105,7 @@ def inpaint(
 
 
 def _check(content: str, keep: str, padding: int | None, size: tuple[int, int] | None) -> None:
-    masking.check_content(content)
+    masking.content_named(content)
     if keep not in KEEPS:
         raise unknown('way to keep', keep, list(KEEPS))
     if padding is not None and padding < 0:

@@ -6,6 +6,7 @@ Ref: Ramesh et al. 2022, arXiv:2204.06125, sections 3.1 and 3.2; stabilityai/sta
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -17,12 +18,12 @@ from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.model import Params, Parts
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.models import clip_vision
 from ldm_jax.models.layers import timestep_embedding
 from ldm_jax.pipelines import augmentation
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import at_start
+from ldm_jax.pipelines.start import at_start, variation
 from ldm_jax.schedules import squared_cosine
 from ldm_jax.types import Array, NoiseLevel
 
@@ -41,7 +42,7 @@ def variations(
     noise_level: int | Sequence[int] = 0,
     size: tuple[int, int] | None = None,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each prompt and image; one of either goes with all of the others.
 
@@ -79,15 +80,15 @@ def variations(
     # The embedding's noise is the first that diffusers draws.
     shapes = [embeddings.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
-    x = at_start(sampling, levels, x)
+    x = at_start(sampling, levels, variation(sampling, x))
     vector = pipeline.programs.map(_told, pipeline.params, embeddings, noise, at)
     prompts = prompts * (batch // len(prompts))
-    texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
-    conds = [cond.replace(vector=vector) for cond in texts]
-    if guide.scale is not None:
+    texts, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
+    conds = [dataclasses.replace(cond, vector=vector) for cond in texts]
+    if guidance.scale is not None:
         # In training a quarter of the images had zeros, for their noise level too.
-        conds[0] = conds[0].replace(vector=np.zeros_like(vector))
-    return pipeline.decode(pipeline.sample(sampling, x, levels, tuple(conds), seeds, guide=guide))
+        conds[0] = dataclasses.replace(conds[0], vector=np.zeros_like(vector))
+    return pipeline.decode(pipeline.sample(sampling, x, levels, tuple(conds), seeds, guidance=guidance))
 
 
 def embed(pipeline: Pipeline, images: Images) -> np.ndarray:

@@ -1,94 +1,65 @@
 """A request as the settings that A1111's web UI writes into images, and back.
 
-Names and values are the web UI's where it has them; what it has not has a name of ours. Names of samplers and grids
-stay as they were given, since `aliases.resolve` reads all tools' names.
+Names and values are the web UI's where it has them, those of `web_ui` in other forms too; what it has not has a name
+of ours. Each field of a request says its name in its description (`knobs.Knob.png`), so that a new field is written
+and read without a line here. Names of samplers and grids stay as they were given, since `aliases.resolve` reads all
+tools' names.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import ldm_jax
+from ldm_jax import knobs
 from ldm_jax.diffusion import aliases
-from ldm_jax.requests import image_files, infotext, other_programs
-from ldm_jax.requests.request import PAIRS, Request, read_pair
+from ldm_jax.requests import image_files, infotext, other_programs, web_ui
+from ldm_jax.requests.options import ModelOptions
+from ldm_jax.requests.request import Request
 
-RNG = {'torch_cpu': 'CPU', 'torch_cuda': 'NV', 'jax': 'JAX'}  # the last one is ours
-DEFAULT_RNG = 'GPU'  # of the web UI, which then writes nothing
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split(' to ')))
-
-
-# Setting -> (field, how its text is read). Those that need more than a conversion are in `read`.
-FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    'Steps': ('num_steps', int),
-    'Sampler': ('sampler', str),
-    'Schedule type': ('grid', str),
-    'CFG scale': ('guidance_scale', float),
-    'Seed': ('seed', int),
-    'Clip skip': ('clip_skip', int),
-    'Denoising strength': ('strength', float),
-    'Mask blur': ('mask_blur', float),
-    'Masked content': ('mask_content', str),
-    'Masked area padding': ('mask_padding', int),
-    'Image CFG scale': ('image_guidance_scale', float),
-    'Hires upscale': ('hires_scale', float),
-    'Hires upscaler': ('hires_upscaler', str),
-    'Hires steps': ('hires_steps', int),
-    'Refiner': ('refiner', str),
-    'Refiner switch at': ('refiner_start', float),
-    'Eta': ('eta', float),
-    'Guidance rescale': ('guidance_rescale', float),
-    'Guidance rule': ('guidance_rule', str),
-    'Guidance interval': ('guidance_interval', _numbers),
-    'Perturbed attention scale': ('perturbed_scale', float),
-    'APG eta': ('apg_eta', float),
-    'APG threshold': ('apg_threshold', float),
-    'Guide model': ('weak_model', str),
-    'Guide scale': ('autoguidance_scale', float),
-    'Zero init': ('cfg_zero_share', float),
-    'Threshold percentile': ('percentile', float),
-    'Noise level': ('noise_level', int),
-    'Start': ('start', str),
-}
-DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
-ALWAYS = ('num_steps', 'sampler', 'seed')
+FIELDS = {each.knob.png: each for each in knobs.settings(Request).values() if each.knob.png}
+OPTIONS = {each.knob.png: each for each in knobs.settings(ModelOptions).values() if each.knob.png}
+ALWAYS = ('Steps', 'Sampler', 'Seed', 'RNG')
+FIRST = ('Steps', 'Sampler', 'Schedule type', 'CFG scale', 'Seed', 'Size', 'Model')  # in the web UI's order
 
 
 def write(
-    request: Request, index: int, size: tuple[int, int], model: str, guidance_scale: float | None
+    request: Request,
+    index: int,
+    size: tuple[int, int],
+    options: ModelOptions = ModelOptions(),  # noqa: B008 (frozen)
+    guidance_scale: float | None = None,
+    made: tuple[int, int] | None = None,
 ) -> str:
     """The text of the index-th image.
 
     Args:
-        size: (H, W) of the image.
-        model: its name.
+        size: (H, W) that was asked for; with a second pass, of the first.
+        options: the model, and how it was opened.
         guidance_scale: that it was made with.
+        made: (H, W) of the image, where that is another size.
     """
+    values = {}
+    for fields, settings in ((FIELDS, request), (OPTIONS, options)):
+        given, every = knobs.changed(settings), knobs.flat(settings)
+        values |= {
+            name: _text(each, every[each.name])
+            for name, each in fields.items()
+            if name in ALWAYS or each.name in given
+        }
     row = request.repeated(request.rows)[index]
-    values = {
-        name: getattr(request, field)
-        for name, (field, _) in FIELDS.items()
-        if field in ALWAYS or getattr(request, field) != DEFAULTS[field]
-    }
-    if request.guidance_interval is not None:
-        values['Guidance interval'] = ' to '.join(map(str, request.guidance_interval))
-    for name, (_, mark) in PAIRS.items():
-        if (pair := getattr(request, name)) is not None:
-            values[_title(name)] = mark.join(map(str, pair))
+    values |= {'Prompt': row} if request.labels is None else {'Prompt': '', 'Class': row}
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
-    values |= {'Size': f'{size[1]}x{size[0]}', 'Model': model, 'RNG': RNG[request.noise_source]}
-    if request.labels is not None:
-        values['Class'] = row
-    prompt = row if request.labels is None else ''
+    if request.sampling.variation_seed is not None:
+        values['Variation seed'] = request.variation_seeds[index]
+    values |= {'Size': f'{size[1]}x{size[0]}', 'Model': options.model}
+    if made is not None and tuple(made) != tuple(size):
+        values[infotext.MADE] = f'{made[1]}x{made[0]}'
     values |= {'Version': f'{infotext.OURS} {ldm_jax.__version__}'}
-    ordered = {'Prompt': prompt, 'Negative prompt': request.negative_prompt} | values
-    return infotext.write(ordered)
+    return infotext.write({name: values[name] for name in FIRST if name in values} | values)
 
 
 def read_file(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
@@ -113,46 +84,57 @@ def read_file(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
 
 
 def read(settings: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of a request from settings as `infotext.read` gives them; what is not known is left out.
+    """Fields of a request by flat name, from settings as `infotext.read` gives them.
 
-    Raises ValueError for a value that cannot be read, or a sampler that there is not.
+    Warns of settings that have no meaning here, naming each, and of a sheet, whose settings are its first image's.
+
+    Raises ValueError for a value that cannot be read, or an unknown sampler.
     """
-    found: dict[str, Any] = {
-        'prompts': (settings.get(infotext.PROMPT, ''),),
-        'negative_prompt': settings.get(infotext.NEGATIVE, ''),
-    }
-    for name, (field, convert) in FIELDS.items():
-        if name in settings:
-            found[field] = _value(name, settings[name], convert)
-    for name in PAIRS:
-        if _title(name) in settings:
-            found[name] = read_pair(name, settings[_title(name)])
+    settings = web_ui.translated(settings, _ours(settings))
+    settings.pop(infotext.MADE, None)
+    if sheet := settings.pop(infotext.SHEET, None):
+        warnings.warn(f'A sheet of {sheet} images has the settings of its first one.', stacklevel=2)
+    found: dict[str, Any] = {}
     if 'Size' in settings:
-        width, _, height = settings['Size'].partition('x')
-        found |= {'width': _value('Size', width, int), 'height': _value('Size', height, int)}
-    if 'Class' in settings:
-        found['labels'] = (_value('Class', settings['Class'], int),)
-    found['noise_source'] = _noise_source(settings.get('RNG', DEFAULT_RNG))
-    if 'hires_scale' in found and not settings.get('Version', '').startswith(infotext.OURS):
-        found.setdefault('hires_steps', found.get('num_steps'))  # the web UI's default
+        found['width'], found['height'] = web_ui.size('Size', settings.pop('Size'))
+    left_out = [f'{name}: {text}' for name, text in settings.items() if name not in FIELDS | OPTIONS]
+    if left_out:
+        warnings.warn(
+            f'Settings of the image without a meaning here are left out: {", ".join(left_out)}.', stacklevel=2
+        )
+    found |= _values(FIELDS, settings)
     if 'sampler' in found:
         aliases.resolve(found['sampler'], found.get('grid'))
     return found
 
 
-def _title(name: str) -> str:
-    return name.replace('_', ' ').capitalize()
+def read_options(settings: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of ModelOptions by name, likewise. Raises ValueError for a value that cannot be read."""
+    return _values(OPTIONS, web_ui.translated(settings, _ours(settings)))
 
 
-def _noise_source(rng: str) -> str:
-    known = {text: name for name, text in RNG.items()} | {DEFAULT_RNG: 'torch_cuda'}
-    if rng not in known:
-        raise ValueError(f'RNG {rng!r} of an image is none of {sorted(known)}.')
-    return known[rng]
+def _ours(settings: Mapping[str, str]) -> bool:
+    return settings.get('Version', '').startswith(infotext.OURS)
 
 
-def _value(name: str, text: str, convert: Callable[[str], Any]) -> Any:
+def _values(fields: Mapping[str, knobs.Setting], settings: Mapping[str, str]) -> dict[str, Any]:
+    return {each.name: _value(each, settings[name]) for name, each in fields.items() if name in settings}
+
+
+def _text(setting: knobs.Setting, value: Any) -> str:
+    words = setting.knob.png_words
+    return words[value] if words and value in words else knobs.write(setting, value)
+
+
+def _value(setting: knobs.Setting, text: str) -> Any:
+    name, words = setting.knob.png, {word: value for value, word in setting.knob.png_words.items()}
+    if words:
+        if (
+            text not in words and text not in setting.knob.png_words and '.' not in text
+        ):  # a dotted name is ours
+            raise ValueError(f'{name} of an image is {text!r}, which is none of {list(words)}.')
+        return words.get(text, text)
     try:
-        return convert(text)
-    except ValueError:
-        raise ValueError(f'{name} of an image is {text!r}, which is no {convert.__name__}.') from None
+        return knobs.read(setting, text)
+    except ValueError as error:
+        raise ValueError(f'{name} of an image is {text!r}: {error}') from None

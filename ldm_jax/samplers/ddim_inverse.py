@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar
 
 import jax
@@ -38,7 +39,7 @@ class Sampler:
     def step(
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
-        own = here.replace(t=there.t)
+        own = dataclasses.replace(here, t=there.t)
         first = jax.tree.map(lambda a, b: jnp.where(here.sigma > 0, a, b), own, there)
         alpha = jnp.where(here.alpha > 0, here.alpha, 1)
         guess, level = x, first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -22,11 +23,13 @@ class Sampler:
     variance: 'fixed_small' is that of the posterior, best for data at one point; 'fixed_large' that of the
     forward step, best for Gaussian data, and far too large for few steps. Names as in diffusers' DDPMScheduler,
     which draws noise in a last step to clean data when its t is not 0: here that step adds none.
+    clip_sample: x0_hat is clipped to this absolute value; diffusers' clip_sample_range.
 
     Raises ValueError for another variance.
     """
 
     variance: str = struct.field(pytree_node=False, default='fixed_small')
+    clip_sample: float = math.inf
     order: ClassVar[int] = 0  # always draws
 
     def __post_init__(self):
@@ -41,6 +44,7 @@ class Sampler:
     ) -> tuple[Array, PyTree]:
         kept = decay(here, there)
         new = jnp.maximum(1 - kept**2, 0.0)  # of the variance at `here`, what the forward step added
-        mean = there.sigma / here.sigma * kept * x + there.alpha * new * denoise(x, here)
+        x0 = jnp.clip(denoise(x, here), -self.clip_sample, self.clip_sample)
+        mean = there.sigma / here.sigma * kept * x + there.alpha * new * x0
         scale = there.sigma if self.variance == 'fixed_small' else here.sigma * (there.sigma > 0)
         return mean + scale * jnp.sqrt(new) * normal(keys, x), state

@@ -33,16 +33,7 @@ class Sampler:
     def step(
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
-        x, here = churn(
-            x,
-            here,
-            keys,
-            state,
-            s_churn=self.s_churn,
-            s_tmin=self.s_tmin,
-            s_tmax=self.s_tmax,
-            s_noise=self.s_noise,
-        )
+        x, here = churn(self, x, here, keys, state)
         x0 = denoise(x, here)
         eps = eps_of(x, x0, here)
         middle = between(here, there)

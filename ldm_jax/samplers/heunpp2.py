@@ -37,16 +37,7 @@ class Sampler:
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
         levels, i, num_steps = state
-        x, here = churn(
-            x,
-            here,
-            keys,
-            num_steps,
-            s_churn=self.s_churn,
-            s_tmin=self.s_tmin,
-            s_tmax=self.s_tmax,
-            s_noise=self.s_noise,
-        )
+        x, here = churn(self, x, here, keys, num_steps)
         x0 = denoise(x, here)
         eps = eps_of(x, x0, here)
         end = ddim(x0, eps, there)

@@ -25,7 +25,8 @@ class Sampler:
 
     skip_prk_steps starts like `plms` instead, as Stable Diffusion's own configuration does. The weights are those of
     equal distances, which leaves order 2. Runge-Kutta looks half-way in log-SNR, where diffusers looks half-way in
-    time: the same level where log-SNR is linear in time. Its steps to clean data and from no signal are DDIM's.
+    time: the same level where log-SNR is linear in time. Its steps to clean data, from no signal and a single one
+    are DDIM's.
     Ref: Liu et al. 2022, arXiv:2202.09778, algorithm 2; diffusers' PNDMScheduler.
     """
 
@@ -33,18 +34,20 @@ class Sampler:
     order: ClassVar[int] = 2
 
     def init(self, x: Array, levels: NoiseLevel, num_steps: Array) -> PyTree:
-        return History.empty(x, levels, 3)
+        return History.empty(x, levels, 3), num_steps
 
     def step(
         self, denoise: Denoiser, x: Array, state: PyTree, here: NoiseLevel, there: NoiseLevel, keys: Array
     ) -> tuple[Array, PyTree]:
+        history, num_steps = state
         x0 = denoise(x, here)
         eps = eps_of(x, x0, here)
         end = ddim(x0, eps, there)
         middle = between(here, there)
 
         starting = (there.sigma > 0) & (here.alpha > 0)
-        starting &= state.length < (1 if self.skip_prk_steps else 3)
+        starting &= history.length < (1 if self.skip_prk_steps else 3)
+        starting &= num_steps > 1
 
         def slope(change, level):
             """The noise where DDIM's step to a level ends if it takes eps + change; less eps."""
@@ -57,6 +60,6 @@ class Sampler:
             second = slope(0.0, middle)
             third = slope(second, middle)
             start = (2 * second + 2 * third + slope(third, there)) / 6
-        weights = adams_bashforth(state.length + 1, 4)[1:]
-        change = jnp.where(starting, start, state.correction(weights, eps))
-        return end + reach(here, there) * change, state.push(eps, here.sigma)
+        weights = adams_bashforth(history.length + 1, 4)[1:]
+        change = jnp.where(starting, start, history.correction(weights, eps))
+        return end + reach(here, there) * change, (history.push(eps, here.sigma), num_steps)

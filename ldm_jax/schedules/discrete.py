@@ -6,6 +6,7 @@ table of log_snr is made once. k-diffusion's models interpolate log sigma = -log
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Hashable
 from typing import Protocol
@@ -40,7 +41,8 @@ def level_to_noise(schedule: Discrete, t: Array) -> NoiseLevel:
     # log_snr is infinite at N - 1: alpha falls to 0 on a straight line.
     left = jnp.clip(len(schedule.alphas_cumprod()) - found.t, 0, 1)
     alpha = left * found.alpha
-    return found.replace(alpha=alpha, sigma=jnp.where(left < 1, jnp.sqrt(1 - alpha**2), found.sigma))
+    sigma = jnp.where(left < 1, jnp.sqrt(1 - alpha**2), found.sigma)
+    return dataclasses.replace(found, alpha=alpha, sigma=sigma)
 
 
 def time_to_noise(schedule: Discrete, log_snr: Array) -> Array:

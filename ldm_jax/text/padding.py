@@ -27,6 +27,29 @@ def check_text(text: str) -> None:
         raise TypeError(f'A text must be a str; got {text!r} of type {type(text).__name__}.')
 
 
+def listed(texts: str | Sequence[str]) -> list[str]:
+    """One text or several as a list.
+
+    Raises:
+        TypeError: texts is neither a str nor a sequence, or one of them is not a str.
+        ValueError: there is no text.
+    """
+    if isinstance(texts, str):
+        texts = [texts]
+    if isinstance(texts, bytes | bytearray) or not isinstance(texts, Sequence):
+        raise TypeError(f'Expected a str or a list of str; got {texts!r} of type {type(texts).__name__}.')
+    if not texts:
+        raise ValueError("Got no text; an empty prompt is [''].")
+    for text in texts:
+        check_text(text)
+    return list(texts)
+
+
+def shortened(text: str) -> str:
+    """A text in quotes as a warning shows it, its end left out where it is long."""
+    return repr(text if len(text) <= SHOWN else f'{text[:SHOWN]} ... ({len(text) - SHOWN} more characters)')
+
+
 def pad_rows(
     texts: str | Sequence[str],
     encode: Callable[[str], list[int]],
@@ -51,25 +74,16 @@ def pad_rows(
         TypeError: texts is neither a str nor a sequence, or one of them is not a str.
         ValueError: there is no text.
     """
-    if isinstance(texts, str):
-        texts = [texts]
-    if isinstance(texts, bytes | bytearray) or not isinstance(texts, Sequence):
-        raise TypeError(f'Expected a str or a list of str; got {texts!r} of type {type(texts).__name__}.')
-    if not texts:
-        raise ValueError("Got no text; an empty prompt is [''].")
-    for text in texts:
-        check_text(text)
+    texts = listed(texts)
     room = context_length - 2
     rows = np.full((len(texts), context_length), pad_id, np.int32)
     for row, text in zip(rows, texts, strict=True):
         ids = encode(text)
         if len(ids) > room:
-            cut = spell(ids[room:])
-            shown = cut if len(cut) <= SHOWN else f'{cut[:SHOWN]} ... ({len(cut) - SHOWN} more characters)'
             # Level 3 is the line that called the tokenizer.
             warnings.warn(
                 f'Text too long: {room} of its {len(ids)} tokens fit into context_length '
-                f'{context_length}; left out: {shown!r}.',
+                f'{context_length}; left out: {shortened(spell(ids[room:]))}.',
                 stacklevel=3,
             )
             ids = ids[:room]

@@ -40,4 +40,4 @@ def columns(prompts: Sequence[str]) -> list[tuple[list[str], np.ndarray]]:
     most = max(map(len, rows), default=0)
     rows = [row + [(row[-1][0], 0.0)] * (most - len(row)) for row in rows]
     pairs = (zip(*column, strict=True) for column in zip(*rows, strict=True))
-    return [(list(texts), np.float32(weights)) for texts, weights in pairs]
+    return [(list(texts), np.asarray(weights, np.float32)) for texts, weights in pairs]

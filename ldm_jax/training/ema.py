@@ -32,13 +32,13 @@ Decay = Callable[[Array], Array]
 
 
 def constant(n: Array, *, decay: float = 0.9999, warmup: bool = True) -> Array:
-    """`decay`, reached from below: min(decay, n / (n + 9)), as latent diffusion has it; without warm-up at once.
+    """`decay`, reached from below: min(decay, (n + 1) / (n + 10)), as in latent diffusion; at once without warm-up.
 
     Raises ValueError for a decay outside [0, 1).
     """
     if not 0 <= decay < 1:
         raise ValueError(f'The decay of an average must be at least 0 and below 1; got {decay}.')
-    return jnp.minimum(decay, n / (n + 9)) if warmup else jnp.asarray(decay, float)
+    return jnp.minimum(decay, (n + 1) / (n + 10)) if warmup else jnp.asarray(decay, float)
 
 
 def half_life(n: Array, *, steps: float, ramp: float | None = 0.05) -> Array:
@@ -62,7 +62,7 @@ DECAYS: dict[str, Callable[..., Array]] = {decay.__name__: decay for decay in (c
 def named(spec: str | Mapping[str, Any]) -> Decay:
     """The decay of a name, or of dict(name='constant', decay=0.999).
 
-    Raises ValueError for a name, a knob or a value that does not exist.
+    Raises ValueError for an unknown name or knob, and for a value out of range.
     """
     decay = function('moving average', DECAYS, spec)
     decay(np.float32(1))  # so that a value out of range is met now

@@ -29,7 +29,7 @@ def stage(
     source: the data, where they were encoded (data/latents.py): what their scale is and what the empty text became.
 
     pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change).
-    initial: a model to train on from: its settings are the config's where that says nothing.
+    warm_start: a model to train on from: its settings are the config's where that says nothing.
 
     Raises ValueError or FileNotFoundError for what there is not.
     """
@@ -43,8 +43,8 @@ def stage(
         settings |= {key: loaded.settings[key] for key in SHARED if key in loaded.settings}
         frozen |= loaded.params
     trained = config.get('models', {})
-    if 'initial' in config:
-        loaded = load(config['initial'], ['first_stage'] if first_stage else list(trained))
+    if config.get('warm_start'):
+        loaded = load(config['warm_start'], ['first_stage'] if first_stage else list(trained))
         initial = loaded.params
         trained = {part: loaded.settings['models'].get(part, {}) | spec for part, spec in trained.items()}
         kept = SHARED if first_stage else loaded.settings.keys() - {'models'}
@@ -60,30 +60,40 @@ def stage(
     if diffusion:
         fields |= {'frozen': frozen, 'initial': initial, 'null': getattr(source, 'null', {})}
         fields |= {key: settings[key] for key in ('scaling_factor', 'latent_size') if key in settings}
-        if 'initial' in config:
+        if config.get('warm_start'):
             known = {key: settings[key] for key in ('parameterization', 'loss') if key in settings}
             spec['objective'] = known | spec.get('objective', {})
     return build('training.stages', {**fields, **spec}), settings
 
 
 def work(config: Mapping[str, Any], stage: Any, run: Run) -> job.Job:
-    """The job of training a stage as the config says.
+    """The job of training a stage as the config says. Raises ValueError for settings that do not exist."""
+    adversary = stage.disc_start if stage.discriminator is not None else None
+    tx, discriminator_tx = optimizers(config, run, adversary)
+    return job.of_stage(stage, tx, averages(run), run.accumulate, discriminator_tx)
 
-    A discriminator's optimizer is that of the config with the fields of discriminator_optimizer, and its learning
-    rate begins when the adversary does.
+
+def optimizers(
+    config: Mapping[str, Any], run: Run, adversary: int | None = None
+) -> tuple[optimizer.Optimizer, optimizer.Optimizer | None]:
+    """A config's optimizer and its discriminator's, which is None without an adversary.
+
+    A discriminator's is that of the config with the fields of discriminator_optimizer, and its learning rate begins
+    when the adversary does, at the step `adversary`.
 
     Raises ValueError for settings that do not exist.
     """
     fields = dict(config['optimizer'])
     tx = optimizer.optimizer(run.num_steps, run.batch_size, **fields)
-    discriminator_tx = None
-    if getattr(stage, 'discriminator', None) is not None:
-        steps = max(1, run.num_steps - stage.disc_start)
-        fields |= config.get('discriminator_optimizer', {})
-        fields['warmup_steps'] = min(fields.get('warmup_steps', 0), steps - 1)
-        discriminator_tx = optimizer.optimizer(steps, run.batch_size, **fields)
-    decays = {name: ema.named(spec) for name, spec in run.ema.items()}
-    return job.of_stage(stage, tx, decays, run.accumulate, discriminator_tx)
+    if adversary is None:
+        return tx, None
+    fields |= config.get('discriminator_optimizer', {})
+    return tx, optimizer.optimizer(max(1, run.num_steps - adversary), run.batch_size, **fields)
+
+
+def averages(run: Run) -> dict[str, ema.Decay]:
+    """The decays of a run's moving averages, by name. Raises ValueError for settings that do not exist."""
+    return {name: ema.named(spec) for name, spec in run.ema.items()}
 
 
 def export(
@@ -99,7 +109,8 @@ def export(
     settings: those of `stage`.
     save: (settings, params, dtype) to disk, which checkpoints.store.save_model does at a path.
     """
-    measured, params = stage.export(params, pipeline.in_order(examples, config['run']['batch_size']))
+    batches = pipeline.in_order(examples, config['run']['batch_size'], every_caption=True)
+    measured, params = stage.export(params, batches)
     # Not those of the loss.
     models = {part: spec for part, spec in settings['models'].items() if part in params}
     dtype = config.get('export', {}).get('dtype', 'float32')

@@ -5,40 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
 
 import optax
 
-from ldm_jax.data import pipeline
 from ldm_jax.training import ema, step
 from ldm_jax.training import state as train_state
 from ldm_jax.training.stages import adversarial
+from ldm_jax.training.trained import Axes, Trained
 from ldm_jax.types import Array, PyTree
-
-Axes = Mapping[str, tuple[str | None, ...]]  # path of a parameter -> its logical axes, for parallel.RULES
-
-
-class Trained(Protocol):
-    """What is trained and on what: class Stage of first_stage, contrastive and latent_diffusion.
-
-    Beyond these a stage may have: `memory()` and `remember`, see step.py; `frozen`, part -> parameters that the loss
-    needs and nothing changes; `compares`, see step.py; a `discriminator`, see adversarial.py; and
-    `sample(params, batch, key) -> name -> [R, C, H, W, 3]`, further images.
-    """
-
-    def init(self, key: Array) -> PyTree: ...
-
-    def prepare(self, source: pipeline.Examples) -> pipeline.Examples: ...  # as draw and loss want them
-
-    def draw(self, key: Array, batch: PyTree) -> PyTree: ...
-
-    def loss(self, params: PyTree, batch: PyTree, draws: PyTree) -> tuple[Array, dict[str, Array]]: ...
-
-    def image(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array: ...  # [R, C, H, W, 3]
-
-    def axes(self) -> Axes: ...  # of all its parameters, by path within those that `loss` is given
-
-    def export(self, params: PyTree, batches: Any) -> tuple[dict[str, Any], dict[str, PyTree]]: ...
 
 
 def _whole(state: PyTree) -> tuple[PyTree, PyTree]:
@@ -98,7 +72,7 @@ def of_stage(
     def images(state: PyTree, batch: PyTree, key: Array) -> dict[str, Array]:
         params = state.ema_params
         made = {'rows': stage.image(params, batch, stage.draw(key, batch))}
-        return made | (stage.sample(params, batch, key) if hasattr(stage, 'sample') else {})
+        return made | stage.sample(params, batch, key)
 
     def init(key: Array) -> PyTree:
         state = train_state.of(stage, key, tx, decays)
@@ -127,5 +101,5 @@ def of_stage(
         axes=stage.axes,
         split=lambda state: (state.with_frozen({}), state.frozen),
         merge=merge,
-        fixed=lambda key: train_state.copied(getattr(stage, 'frozen', {})),
+        fixed=lambda key: train_state.copied(stage.frozen),
     )

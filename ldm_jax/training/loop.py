@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from ldm_jax.data import pipeline
 from ldm_jax.diffusion import prng
 from ldm_jax.images import contact_sheet
 from ldm_jax.progress import Meter
-from ldm_jax.training.batch_loader import Batch, Feed
+from ldm_jax.training.batch_loader import Batch, BatchLoader
 from ldm_jax.training.job import Job
 from ldm_jax.training.monitoring import metric_buffer, profiler, throughput, writers
 from ldm_jax.training.parallel import backend as parallel
@@ -34,6 +35,7 @@ def train(
     run: Run,
     *,
     config: Mapping[str, Any] | None = None,
+    changed: Mapping[str, Any] | None = None,
     preemption: Preemption | None = None,
 ) -> PyTree:
     """Trains to run.num_steps, from the newest readable checkpoint of workdir if there is one.
@@ -46,6 +48,7 @@ def train(
         examples: as the step wants them, by index.
         workdir: of all processes, where there are several.
         config: of the run, as plain data, for writers that show it.
+        changed: dotted name -> (old, new) of settings with which the run goes on, for the metrics.
         preemption: in use as a context by the caller, who then handles Preempted.
 
     Returns:
@@ -64,7 +67,7 @@ def train(
     with Checkpoints(root / 'checkpoints', run.keep, run.keep_every) as checkpoints:
         session = _Session(job, examples, root, run, spread, checkpoints, preemption or Preemption())
         try:
-            session.begin(config or {})
+            session.begin(config or {}, changed or {})
             session.go_on()
         finally:
             session.close()
@@ -96,11 +99,14 @@ class _Session:
         self._key = prng.key(run.seed)
         self._profiler = profiler.Profiler(root, run.profile)
         self._writer: writers.Writer = writers.Nothing()
-        self._feed: Feed | None = None
+        self._loader: BatchLoader | None = None
         self._programs: dict[Any, _Program] = {}
 
-    def begin(self, config: Mapping[str, Any]) -> None:
-        """The state to go on from, and the data and the log brought to the same step."""
+    def begin(self, config: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+        """The state to go on from, and the data and the log brought to the same step.
+
+        Raises ValueError when the run's images cannot be drawn, before the first step.
+        """
         run, job, init_key = self._run, self._job, jax.random.fold_in(self._key, 0)
         restored = self._checkpoints.restore(
             self._spread.like(lambda key: job.split(job.init(key))[0], init_key)
@@ -118,7 +124,7 @@ class _Session:
         self._say(
             f'{size:,} numbers in the state, {len(self._examples):,} examples, {self._spread.devices} devices'
         )
-        self._window = metric_buffer.Window(
+        self._metrics = metric_buffer.MetricBuffer(
             self._spread.metrics,
             extra['window'],
             stop=run.nonfinite == 'stop',
@@ -129,9 +135,13 @@ class _Session:
         shown = self.step if self.step >= run.num_steps else self._logged
         if distributed.first():
             self._writer = writers.build(run.writers, self._root, shown, config)
-        self._feed = Feed(self._examples, run, self._spread, self._preemption, self.step)
+        self._loader = BatchLoader(self._examples, run, self._spread, self._preemption, self.step)
         if self.step:
-            self._feed.check(extra['data'])
+            self._loader.check(extra['data'])
+            if changed:
+                self._writer.changed(self.step, changed)
+        if self._draws:
+            self._check_images()
 
     def go_on(self) -> None:
         """Trains to the end. On a signal the state is saved, and Preempted raised."""
@@ -143,20 +153,20 @@ class _Session:
                 self._finish_save()
                 raise
         self._finish_save()
-        if self._feed.report().names:
-            print(self._feed.report(), flush=True)  # each process has its own
+        if self._loader.report().names:
+            print(self._loader.report(), flush=True)  # each process has its own
 
     def close(self) -> None:
-        if self._feed is not None:
-            self._feed.close()
+        if self._loader is not None:
+            self._loader.close()
         self._profiler.close()
         self._writer.close()
 
     def _train(self) -> None:
-        run, feed = self._run, self._feed
+        run, loader = self._run, self._loader
         if self.step >= run.num_steps:
             return
-        batch = feed.take()
+        batch = loader.take()
         program = self._program(batch)
         clock = throughput.Clock(run.batch_size, self._spread.devices)
         meter = Meter(run.num_steps, 'training', done=self.step)
@@ -166,25 +176,25 @@ class _Session:
             self.state, metrics = program.step(self.state, batch.devices, self._key)
             self._profiler.after(self.step, metrics)
             self.step += 1
-            feed.used(batch)
-            self._window.add(self.step, batch.host, metrics, batch.corrupt)
+            loader.used(batch)
+            self._metrics.add(self.step, batch.host, metrics, batch.corrupt)
             clock.step(waited, program.flops)
             meter.advance()
             last = self.step == run.num_steps
             if self.step % run.log_every == 0 or last:
                 self._log(clock, regular=self.step % run.log_every == 0)
             started = time.monotonic()
-            if self.step % (run.image_every or run.save_every) == 0 or last:
-                self._show()
             if self.step % run.save_every == 0 or last:
                 self._save()
+            if self._draws and (self.step % (run.image_every or run.save_every) == 0 or last):
+                self._show()
             clock.aside(time.monotonic() - started)
             self._acknowledge(self._checkpoints.written())
             if last:
                 break
             self._preemption.check(self.step)
             started = time.monotonic()
-            batch = feed.take()
+            batch = loader.take()
             waited = time.monotonic() - started
             program = self._program(batch)
         meter.close()
@@ -207,12 +217,12 @@ class _Session:
         The line at the end of a run may be between two regular ones. A run that is extended later goes on from
         the steps since the last regular line, as if it had never ended.
         """
-        values = self._window.values()
-        record = self._window.close() | clock.close()
+        values = self._metrics.values()
+        record = self._metrics.close() | clock.close()
         if regular:
             self._logged = self.step
         else:
-            self._window.put_back(values)
+            self._metrics.put_back(values)
         self._writer.scalars(self.step, record)
         numbers = {name: value for name, value in record.items() if not isinstance(value, list)}
         text = ' '.join(f'{name} {value:.6g}' for name, value in numbers.items())
@@ -222,18 +232,40 @@ class _Session:
         if distributed.first():
             print(text, flush=True)
 
-    def _show(self) -> None:
-        """Images, to the files and the writers."""
-        if self._job.images is None:
-            return
+    @property
+    def _draws(self) -> bool:
+        return self._job.images is not None and self._run.image_every != 0
+
+    def _check_images(self) -> None:
         state, shown = self._spread.whole(self.state), self._shown
-        made = self._preemption.wait(in_thread(lambda: jax.device_get(self._images(state, shown, self._key))))
-        for name, rows in made.items():
-            self._writer.image(self.step, name, contact_sheet(np.asarray(rows, np.float32)))
+        try:
+            self._images.eval_shape(state, shown, self._key)
+        except Preempted:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f'The images of this run cannot be drawn ({_first_line(error)}). Mend that, or set run.image_every=0 '
+                'to train without them.'
+            ) from error
+
+    def _show(self) -> None:
+        """Images, to the files and the writers; what fails there is told, and training goes on."""
+        state, shown = self._spread.whole(self.state), self._shown
+        try:
+            made = self._preemption.wait(
+                in_thread(lambda: jax.device_get(self._images(state, shown, self._key)))
+            )
+            for name, rows in made.items():
+                self._writer.image(self.step, name, contact_sheet(np.asarray(rows, np.float32)))
+        except Preempted:
+            raise
+        except Exception as error:
+            text = f'the images of step {self.step} failed, and training goes on: {_first_line(error)}'
+            print(text, file=sys.stderr, flush=True)
 
     @functools.cached_property
     def _shown(self) -> PyTree:
-        return self._feed.shown()
+        return self._loader.shown()
 
     @functools.cached_property
     def _images(self) -> Any:
@@ -241,7 +273,7 @@ class _Session:
 
     def _save(self) -> None:
         self._acknowledge(self._checkpoints.wait())
-        extra = {'logged': self._logged, 'window': self._window.values(), 'data': self._feed.summary()}
+        extra = {'logged': self._logged, 'window': self._metrics.values(), 'data': self._loader.summary()}
         self._checkpoints.save(self.step, self._spread.whole(self._job.split(self.state)[0]), extra)
 
     def _finish_save(self) -> None:
@@ -250,3 +282,7 @@ class _Session:
     def _acknowledge(self, step: int | None) -> None:
         if step is not None:
             self._say(f'checkpoint {step} written')
+
+
+def _first_line(error: Exception) -> str:
+    return f'{type(error).__name__}: {error}'.partition('\n')[0][:300]

@@ -58,16 +58,15 @@ def rate(
 
     Args:
         lr: the highest, reached after warmup_steps on a straight line from 0.
+        warmup_steps: clipped to the last step but one.
         num_steps: of the run, warm-up included.
         curve: after the warm-up: a name of CURVES, or dict(name='cosine', final_lr=1e-5).
 
-    Raises ValueError for a warm-up that is not shorter than the run, a rate that is not above 0, and for a curve or
-    knob that does not exist.
+    Raises ValueError for a warm-up below 0, a rate that is not above 0, and for a curve or knob that does not exist.
     """
-    if not 0 <= warmup_steps < num_steps:
-        raise ValueError(
-            f'warmup_steps must be at least 0 and below the {num_steps} steps; got {warmup_steps}.'
-        )
+    if warmup_steps < 0:
+        raise ValueError(f'warmup_steps must be at least 0; got {warmup_steps}.')
+    warmup_steps = min(warmup_steps, num_steps - 1)
     if not lr > 0:
         raise ValueError(f'lr must be above 0; got {lr}.')
     after = function('learning-rate curve', CURVES, curve)(lr, num_steps - warmup_steps)

@@ -146,6 +146,9 @@ RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
+SHARES = ('b1', 'b2', 'decay_rate', 'momentum')  # knobs that are the share of a memory that is kept
+
+
 def optimizer(
     num_steps: int,
     batch_size: int,
@@ -179,6 +182,12 @@ def optimizer(
         raise ValueError(f'lr_batch_size must be at least 1, or None for lr as it is; got {lr_batch_size}.')
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f'clip_norm must be above 0, or None for none; got {clip_norm}.')
+    for knob in SHARES:
+        if knobs.get(knob) is not None and not 0 <= knobs[knob] < 1:
+            raise ValueError(f'{knob} must be at least 0 and below 1; got {knobs[knob]}.')
+    for knob in ('eps', 'weight_decay'):
+        if knobs.get(knob, 0) < 0:
+            raise ValueError(f'{knob} must be at least 0; got {knobs[knob]}.')
     lr = lr if lr_batch_size is None else lr * batch_size / lr_batch_size
     rate = lr_schedules.rate(lr, num_steps, warmup_steps, curve)
     mask = function('decayed', {'kernels': lambda: _kernels, 'all': lambda: None}, decayed)()

@@ -22,6 +22,13 @@ class Loader:
     prefetch: int = 4
     max_corrupt: float = 0.1
 
+    def __post_init__(self):
+        for field, low in (('threads', 1), ('workers', 0), ('prefetch', 0)):
+            if getattr(self, field) < low:
+                raise ValueError(f'run.loader.{field} must be at least {low}; got {getattr(self, field)}.')
+        if not 0 <= self.max_corrupt <= 1:
+            raise ValueError(f'run.loader.max_corrupt is a share, from 0 to 1; got {self.max_corrupt}.')
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -30,7 +37,7 @@ class Run:
     batch_size: examples of an update, on all devices; accumulate: the micro-batches that they are gone through in.
     ema: moving averages by name, see training/ema.py; 'main' is for images and export.
     save_every has a checkpoint written, of which the newest `keep` and every multiple of keep_every stay;
-    image_every is save_every unless given.
+    image_every is save_every unless given; 0 is no images.
     nonfinite says what happens at a step whose loss or gradient is not finite: 'skip' counts it, 'stop' saves its
     batch and ends the run.
     profile is the steps to trace, (first, last).
@@ -66,18 +73,23 @@ class Run:
             'accumulate',
             'log_every',
             'save_every',
-            'image_every',
             'keep',
             'keep_every',
         ):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ValueError(f'run.{field} must be at least 1; got {value}.')
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f'run.seed must be at least 0 and below 2^63; got {self.seed}.')
+        if self.image_every is not None and self.image_every < 0:
+            raise ValueError(
+                f'run.image_every must be at least 0, which is no images; got {self.image_every}.'
+            )
         if self.nonfinite not in NONFINITE:
             raise ValueError(f'run.nonfinite is one of {NONFINITE}; got {self.nonfinite!r}.')
         profiler.check(self.profile)
         for spec in self.writers:
-            writers.parsed(spec)
+            writers.named(spec)
         for field, kind in (('parallel', Parallel), ('loader', Loader)):
             if isinstance(getattr(self, field), Mapping):  # as a config has it
                 object.__setattr__(self, field, kind(**getattr(self, field)))

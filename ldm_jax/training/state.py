@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import optax
 from flax import struct
 
 from ldm_jax.training.ema import MAIN
+from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, PyTree
 
 
@@ -37,7 +38,7 @@ class TrainState:
 
     def with_frozen(self, frozen: dict[str, PyTree]) -> TrainState:
         """The state with these in place of the frozen parameters."""
-        return self.replace(frozen=frozen)
+        return dataclasses.replace(self, frozen=frozen)
 
 
 def create(
@@ -65,11 +66,10 @@ def copied(params: Mapping[str, PyTree]) -> dict[str, PyTree]:
 
 
 def of(
-    stage: Any, key: Array, tx: optax.GradientTransformation, averages: Iterable[str] = (MAIN,)
+    stage: Trained, key: Array, tx: optax.GradientTransformation, averages: Iterable[str] = (MAIN,)
 ) -> TrainState:
-    """The state in which a stage starts. One may have a memory, by `memory()`, and parameters that stay, `frozen`."""
-    memory = stage.memory() if hasattr(stage, 'memory') else ()
-    return create(stage.init(key), tx, averages, memory, getattr(stage, 'frozen', None))
+    """The state in which a stage starts."""
+    return create(stage.init(key), tx, averages, stage.memory(), dict(stage.frozen))
 
 
 def join(params: PyTree, frozen: dict[str, PyTree]) -> PyTree:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from ldm_jax.training import ema
 from ldm_jax.training.monitoring import metrics
 from ldm_jax.training.monitoring.metrics import Metrics
 from ldm_jax.training.state import TrainState, join
+from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, PyTree
 
 Step = Callable[..., tuple[TrainState, dict[str, Array]]]
@@ -25,10 +26,10 @@ def train_step(
     key: Array,
     *,
     draw: Callable[..., PyTree],
-    loss: Callable[[PyTree, PyTree, PyTree], tuple[Array, Metrics]],
+    loss: Callable[..., tuple[Array, Metrics]],
     tx: optax.GradientTransformation,
     decays: Mapping[str, ema.Decay],
-    remember: Callable[[PyTree, PyTree], PyTree] | None = None,
+    remember: Callable[[PyTree, PyTree], PyTree] = lambda memory, observed: memory,
     compares: bool = False,
     accumulate: int = 1,
     axis_name: str | None = None,
@@ -41,7 +42,7 @@ def train_step(
 
     Args:
         draw: (key, batch) -> all the randomness of the batch, leaves [B, ...]; called with one example at a time.
-            A stage that remembers is given its memory as well.
+            A memory that has arrays is given as well.
         loss: (params, batch, draws) -> (value, metrics), deterministic, a mean over examples; params with the frozen
             ones. For a stage that remembers, metrics['observed'] is what it observed, leaves [B, ...].
         tx: optimizer; where it has a `rate`, that is in the metrics.
@@ -62,7 +63,7 @@ def train_step(
         )
     place = jnp.arange(size) + (0 if axis_name is None else size * jax.lax.axis_index(axis_name))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), place)
-    memory = () if remember is None else (state.memory,)
+    memory = (state.memory,) if jax.tree.leaves(state.memory) else ()
     loss = functools.partial(loss, axis_name=axis_name) if compares else loss
 
     def gradients(keys, batch):
@@ -83,15 +84,18 @@ def train_step(
     n = state.step - state.skipped  # updates that were made
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    new = state.replace(
+    new = dataclasses.replace(
+        state,
         params=params,
         opt_state=opt_state,
         ema=ema.update(decays, state.ema, params, n + 1),
-        memory=state.memory if remember is None else remember(state.memory, observed),
+        memory=remember(state.memory, observed),
         frozen={},
     )
-    new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state.replace(frozen={}))
-    new = new.replace(step=state.step + 1, skipped=state.skipped + ~finite, frozen=state.frozen)
+    new = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), new, dataclasses.replace(state, frozen={})
+    )
+    new = dataclasses.replace(new, step=state.step + 1, skipped=state.skipped + ~finite, frozen=state.frozen)
     found = metrics.arrays(found) | {
         'grad_norm': grad_norm,
         'update_norm': optax.tree.norm(updates),
@@ -104,7 +108,7 @@ def train_step(
 
 
 def of(
-    stage: Any,
+    stage: Trained,
     tx: optax.GradientTransformation,
     decays: Mapping[str, ema.Decay],
     accumulate: int = 1,
@@ -116,8 +120,8 @@ def of(
         loss=stage.loss,
         tx=tx,
         decays=decays,
-        remember=getattr(stage, 'remember', None),
-        compares=getattr(stage, 'compares', False),
+        remember=stage.remember,
+        compares=stage.compares,
         accumulate=accumulate,
     )
 

@@ -1,4 +1,4 @@
-"""Files beneath a folder: hidden is what starts with a dot, links are followed, what is left out is named."""
+"""Files beneath a folder: hidden is what starts with a dot, links are followed, files that are left out are named."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_only_names_that_start_with_a_dot_are_hidden(root):
     found = folders.walk(root)
     assert found.names == ['__init__/y.png', '_z.png', 'a.png', 'b/x.png']
     assert found.left_out == {'hidden': ['.git', '.hidden.png', 'b/.DS_Store']}
-    assert folders.counted(found.left_out) == '3 hidden (.git, .hidden.png, b/.DS_Store)'
+    assert folders.counted(found.left_out) == 'hidden: 3 (.git, .hidden.png, b/.DS_Store)'
 
 
 def test_links_to_folders_and_files_are_followed(root, tmp_path):
@@ -49,5 +49,5 @@ def test_paths_of_an_archive_are_told_apart_alike(root):
 
 
 def test_a_long_list_is_counted_and_cut():
-    assert folders.counted({'hidden': list('abcde')}) == '5 hidden (a, b, c, ...)'
+    assert folders.counted({'hidden': list('abcde')}) == 'hidden: 5 (a, b, c, ...)'
     assert folders.counted({}) == ''

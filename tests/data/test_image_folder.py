@@ -1,5 +1,7 @@
 """Images with captions from a folder or a zip file."""
 
+import codecs
+import collections
 import json
 import pickle
 import zipfile
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.data.corrupt import Corrupt
+from ldm_jax.data import pipeline
+from ldm_jax.data.corrupt import Corrupt, Report
 from ldm_jax.data.image_folder import Source
 from tests.data.images import BROKEN, assert_shows, image
 
@@ -180,7 +183,7 @@ def test_more_mistakes_are_named(tmp_path):
     with pytest.raises(ValueError, match='neither a folder nor a zip'):
         Source(str(tmp_path / 'notes'))
     (tmp_path / 'metadata.jsonl').write_text('{"file": "a.png"}')
-    with pytest.raises(ValueError, match=r"row 1 .*no 'file_name'.*\['file'\]"):
+    with pytest.raises(ValueError, match=r"line 1 .*'file_name' is not there.*\['file'\]"):
         Source(str(tmp_path))
     (tmp_path / 'metadata.jsonl').write_text('{"file_name": "a.png", "caption": null}\nnonsense')
     with pytest.raises(ValueError, match='line 2 of metadata.jsonl'):
@@ -208,3 +211,109 @@ def test_the_stamp_changes_with_the_data(path, tmp_path):
         zipped(tmp_path / 'images', path)
     (tmp_path / 'images' / 'a.png').write_bytes(image(5))
     assert Source(path).stamp != before
+
+
+def test_values_that_no_template_can_use_are_named_by_line_before_any_image_is_read(tmp_path):
+    rows = [
+        {'file_name': 'a.png', 'title': 'x', 'score': 1.5},
+        {'file_name': 'b.png', 'title': True, 'tags': []},
+    ]
+    (tmp_path / 'metadata.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match=r'line 2 of metadata\.jsonl: title is True; expected a text'):
+        Source(str(tmp_path), text=('{file_name}', 'a {title}'))
+    with pytest.raises(ValueError, match=r'line 2 of metadata\.jsonl: tags is \[\]'):
+        Source(str(tmp_path), text='{tags}', select={'file_name': ('b.png',)})
+    assert (
+        Source(str(tmp_path), text='{title}, {score}', select={'file_name': ('a.png',)}).caption(0)
+        == 'x, 1.5'
+    )
+
+
+def test_errors_of_metadata_name_folder_file_and_line(tmp_path):
+    (tmp_path / 'deep').mkdir()
+    (tmp_path / 'deep' / 'metadata.csv').write_text('file_name,caption\na.png,a cat, sitting\n')
+    with pytest.raises(ValueError, match=rf'{tmp_path}: line 2 of deep/metadata\.csv has 3 fields'):
+        Source(str(tmp_path))
+    (tmp_path / 'deep' / 'metadata.csv').write_bytes('file_name,caption\na.png,café\n'.encode('cp1252'))
+    with pytest.raises(ValueError, match=rf'{tmp_path}: deep/metadata\.csv is not UTF-8'):
+        Source(str(tmp_path))
+
+
+def test_a_list_of_captions_is_drawn_for_each_showing(tmp_path):
+    (tmp_path / 'a.png').write_bytes(image(0))
+    row = {'file_name': 'a.png', 'caption': ['a cat', 'a feline', 'a kitten']}
+    (tmp_path / 'metadata.jsonl').write_text(json.dumps(row))
+    source = Source(str(tmp_path), text='{caption}, sitting')
+    assert source[0]['text'] == source.caption(0) == 'a cat, sitting'
+    assert source.captions(0) == ('a cat, sitting', 'a feline, sitting', 'a kitten, sitting')
+    rngs = [np.random.default_rng(seed) for seed in range(300)]
+    drawn = collections.Counter(source.view(0, rng)['text'] for rng in rngs)
+    assert drawn.keys() == set(source.captions(0))
+    assert min(drawn.values()) > 70
+    # Crops are those of a source with one caption.
+    assert [rng.random() for rng in rngs] == [np.random.default_rng(seed).random() for seed in range(300)]
+
+
+@pytest.mark.parametrize('kind', ['folder', 'zip'])
+def test_captions_in_known_encodings_are_read_and_others_are_corrupt(tmp_path, kind):
+    folder = tmp_path / 'x'
+    folder.mkdir()
+    texts = {
+        'a': 'un café\u2028noir'.encode(),
+        'b': codecs.BOM_UTF8 + 'un café'.encode(),
+        'c': codecs.BOM_UTF16_LE + 'un café'.encode('utf-16-le'),
+        'd': 'un café'.encode('cp1252'),
+        'e': 'a cat'.encode('utf-16-le'),
+    }
+    for name, data in texts.items():
+        (folder / f'{name}.png').write_bytes(image(0))
+        (folder / f'{name}.txt').write_bytes(data)
+    source = Source(str(folder if kind == 'folder' else zipped(folder, tmp_path / 'x.zip')))
+    assert [source[i]['text'] for i in range(3)] == ['un café\u2028noir', 'un café', 'un café']
+    for i, name in ((3, 'd'), (4, 'e')):
+        with pytest.raises(Corrupt, match=rf'{name}\.txt: not UTF-8: .*Save it as UTF-8'):
+            source[i]
+        with pytest.raises(Corrupt, match=rf'{name}\.txt'):
+            source.caption(i)
+    report = Report()
+    assert sum(len(batch['text']) for batch in pipeline.in_order(source, 2, report)) == 3
+    assert list(report.names) == ['d.txt', 'e.txt']
+
+
+def test_names_with_underscores_and_linked_folders_are_seen(tmp_path, caplog):
+    folder, other = tmp_path / 'x', tmp_path / 'other'
+    folder.mkdir()
+    other.mkdir()
+    (folder / '__cat_drawn_by_someone__0123.png').write_bytes(image(0))
+    (folder / '__dogs__').mkdir()
+    (folder / '__dogs__' / 'b.png').write_bytes(image(1))
+    (other / 'c.png').write_bytes(image(2))
+    (folder / 'linked').symlink_to(other, target_is_directory=True)
+    source = Source(str(folder), text='{stem}')
+    assert [source.name(i) for i in range(3)] == [
+        '__cat_drawn_by_someone__0123.png',
+        '__dogs__/b.png',
+        'linked/c.png',
+    ]
+    assert_shows(source[2]['image'], 2)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize('kind', ['folder', 'zip'])
+def test_files_that_are_left_out_are_counted_and_named_once(tmp_path, caplog, kind):
+    folder = tmp_path / 'x'
+    folder.mkdir()
+    for name in ('a.png', '.hidden.png', 'b.heic', 'c.txt', 'd.png'):
+        (folder / name).write_bytes(image(0))
+    path = folder if kind == 'folder' else zipped(folder, tmp_path / 'x.zip')
+    Source(str(path), text='')
+    assert caplog.messages == [
+        f'{path}: left out hidden: 1 (.hidden.png); files that are no images by their suffix: 1 (b.heic); '
+        'texts without an image: 1 (c.txt).'
+    ]
+    caplog.clear()
+    (folder / 'metadata.jsonl').write_text('{"file_name": "a.png"}')
+    source = Source(str(folder), text='')
+    pickle.loads(pickle.dumps(source))[0]
+    assert len(caplog.messages) == 1
+    assert 'images without a row of metadata: 1 (d.png)' in caplog.text

@@ -1,4 +1,4 @@
-"""Batches are a pure function of seed and number; what cannot be read is replaced and told."""
+"""Batches are a pure function of seed and number; corrupt examples are replaced and named."""
 
 import dataclasses
 import itertools
@@ -205,3 +205,34 @@ def test_an_empty_source_and_images_of_several_sizes_are_refused():
         pipeline.batches(Numbers(0), batch_size=1, seed=0)
     with pytest.raises(ValueError, match=r'several shapes.*crops'):
         pipeline.stack([{'image': np.zeros((2, 3))}, {'image': np.zeros((3, 2))}])
+
+
+@dataclasses.dataclass(frozen=True)
+class Captioned(Numbers):
+    """Numbers, some of which have two captions."""
+
+    def captions(self, i):
+        return (f'number {i}',) if i % 2 else (f'number {i}', f'{i} things')
+
+    def view(self, i, rng):
+        return self[i] | {'text': self.captions(i)[rng.integers(len(self.captions(i)))]}
+
+
+def test_captions_are_drawn_anew_in_each_epoch_and_again_by_a_resumed_run():
+    source = pipeline.Mapped(Captioned(4), lambda row: row)
+    batches = first(40, source, batch_size=4, seed=1)
+    drawn = [sorted(batch['text'].tolist()) for batch in batches]  # a batch is an epoch
+    assert {len({text for text in epoch}) for epoch in drawn} == {4}
+    assert {text for epoch in drawn for text in epoch} == {
+        'number 0', '0 things', 'number 1', 'number 2', '2 things', 'number 3',
+    }  # fmt: skip
+    assert_same(first(5, source, batch_size=4, seed=1, start=30), batches[30:35])
+
+
+def test_in_order_an_example_has_its_first_caption_or_every_one():
+    source = pipeline.Mapped(Captioned(3), lambda row: {'length': len(row['text']), 'n': row['n']})
+    assert [batch['n'].tolist() for batch in pipeline.in_order(source, 3)] == [[0, 1, 2]]
+    found = list(pipeline.in_order(source, 3, every_caption=True))
+    assert [batch['n'].tolist() for batch in found] == [[0, 0, 1, 2, 2]]
+    assert pipeline.captions(source, 2) == ('number 2', '2 things')
+    assert pipeline.captions(Numbers(1), 0) == ['number 0']

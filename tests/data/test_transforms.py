@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin, features
 
 from ldm_jax.data import transforms
 from ldm_jax.data.corrupt import Corrupt
@@ -144,3 +144,30 @@ def test_all_suffixes_are_lower_case_and_known_to_pillow():
     known = set(Image.registered_extensions())
     assert set(transforms.SUFFIXES) <= known | {'.jxl'}
     assert all(pathlib.Path('x' + suffix).suffix == suffix for suffix in transforms.SUFFIXES)
+
+
+@pytest.mark.skipif(not features.check('avif'), reason='this Pillow reads no AVIF')
+def test_a_damaged_avif_is_corrupt():
+    data = encoded(Image.fromarray(PIXELS), 'AVIF')
+    assert transforms.dimensions(data, 'x') == (20, 30)
+    refused = 0
+    for part in range(1, 10):
+        for bad in (data[: len(data) * part // 10], data[: len(data) * part // 10] + bytes(9) + data[9:]):
+            with contextlib.suppress(Corrupt):
+                transforms.decode(bad, 'x.avif')
+                continue
+            refused += 1
+    assert refused > 9
+
+
+@pytest.mark.parametrize(
+    'error', [RuntimeError('Failed to decode frame 0'), ZeroDivisionError(), AssertionError('x')]
+)
+def test_whatever_pillow_raises_is_corrupt(monkeypatch, error):
+    def load(self):
+        raise error
+
+    data = encoded(Image.fromarray(PIXELS))
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, 'load', load)
+    with pytest.raises(Corrupt, match=f'x.png: {str(error) or type(error).__name__}'):
+        transforms.decode(data, 'x.png')

@@ -25,7 +25,9 @@ PUBLIC = json.loads((pathlib.Path(__file__).parent / 'fixtures' / 'grids.json').
         (('Euler a',), dict(name='euler_ancestral'), None),
         (('euler A',), dict(name='euler_ancestral'), None),
         (('k_euler_a',), dict(name='euler_ancestral'), None),
-        (('EulerAncestralDiscreteScheduler',), dict(name='euler_ancestral'), None),
+        (('EulerAncestralDiscreteScheduler',), dict(name='euler_ancestral'), dict(
+            name='linspace', rounded=False, one_at_last=True, interpolation='linear', end='clean')),
+        (('TCDScheduler',), dict(name='tcd'), dict(name='lcm', original_steps=50, end='first')),
         (('EulerDiscreteScheduler', 'use_karras_sigmas'), dict(name='euler'), dict(name='karras')),
         (('k_dpmpp_2m_ka',), dict(name='dpmpp_2m'), dict(name='karras')),
         (('DDIM',), dict(name='ddim'), dict(name='ddim')),

@@ -296,7 +296,7 @@ def test_projection_is_that_of_diffusers(torch, threshold):
         use_original_formulation=True,  # cond + scale; ours and the paper's is scale - 1
     )
     expected = theirs.forward(*(torch.tensor(np.asarray(a)) for a in (COND, UNCOND))).pred
-    close(guidance.projected(5.0, 0.3, threshold)(UNCOND, COND), expected.numpy(), atol=1e-5)
+    close(guidance.projected(5.0, eta=0.3, threshold=threshold)(UNCOND, COND), expected.numpy(), atol=1e-5)
 
 
 def test_zero_star_is_that_of_diffusers(torch):

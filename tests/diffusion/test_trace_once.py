@@ -133,5 +133,5 @@ def test_a_single_evaluation_may_be_anywhere_and_one_of_several_not():
         return jax.lax.cond(X[0, 0] < 0, lambda x: denoise(2 * x, level(0.5)), lambda x: x, X)
 
     np.testing.assert_allclose(once(inside, denoise, X), denoise(2 * X, level(0.5)), rtol=1e-6)
-    with pytest.raises(ValueError, match=r'in 2 places .* lax.cond.*evaluations.again'):
+    with pytest.raises(ValueError, match=r'in 2 places .* lax.cond.*trace_once.again'):
         once(lambda denoise: denoise(inside(denoise), level(0.1)), denoise, X)

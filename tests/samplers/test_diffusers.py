@@ -53,13 +53,17 @@ def assert_parity(spec, theirs, table):
         assert oracles.relative_error(ours[i], x.numpy()) < 1e-8, i
 
 
-MULTISTEP = dict(name='dpmpp_3m'), 'DPMSolverMultistepScheduler', dict(solver_order=3)
+MULTISTEP = (
+    dict(name='dpm_solver_multistep', max_order=3),
+    'DPMSolverMultistepScheduler',
+    dict(solver_order=3),
+)
 CASES = [
     (*MULTISTEP, 7, True),
     (*MULTISTEP, 7, False),
     (*MULTISTEP, 17, False),
     (
-        dict(name='dpmpp_3m', lower_order_final=False),
+        dict(name='dpm_solver_multistep', max_order=3, lower_order_final=False),
         'DPMSolverMultistepScheduler',
         dict(solver_order=3, lower_order_final=False),
         6,

@@ -28,7 +28,10 @@ def denoise(x, level):
         (dict(name='lms', max_order=4), 4),
         (dict(name='deis', max_order=3), 3),
         (dict(name='unipc', max_order=3, lower_order_final=False), 4),
-        (dict(name='dpmpp_3m'), 2),  # the published second difference has half its weight
+        (
+            dict(name='dpm_solver_multistep', max_order=3),
+            2,
+        ),  # the published second difference has half its weight
     ],
     ids=str,
 )

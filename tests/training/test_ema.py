@@ -37,10 +37,25 @@ def test_a_constant_decay_is_a_geometric_sum():
         np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_warm_up_is_latent_diffusion_s():
-    decay = ema.named(dict(name='constant', decay=0.9))
-    # min(decay, (1 + n) / (10 + n)) with n counted before the update
-    np.testing.assert_allclose([decay(n + 1) for n in (0, 1, 100)], [0.1, 2 / 11, 0.9], rtol=1e-6)
+def latent_diffusion(trajectory, start, decay):
+    """The rule of latent diffusion's LitEma: its count of updates is raised before the decay is computed."""
+    average = np.float64(start)
+    for num_updates, value in enumerate(trajectory, 1):
+        kept = min(decay, (1 + num_updates) / (10 + num_updates))
+        average -= (1.0 - kept) * (average - value)
+    return average
+
+
+@pytest.mark.parametrize('decay', [0.9999, 0.5])
+@pytest.mark.parametrize('updates', [1, 2, 40])
+def test_the_warm_up_is_latent_diffusion_s(decay, updates):
+    trajectory = np.cumsum(np.random.default_rng(0).standard_normal(updates)).astype(np.float32)
+    found = averages({'main': ema.named(dict(name='constant', decay=decay))}, trajectory, start=3.0)
+    np.testing.assert_allclose(found['main'], latent_diffusion(trajectory, 3.0, decay), rtol=1e-5)
+
+
+def test_the_first_decay_is_two_elevenths():
+    np.testing.assert_allclose(ema.named('constant')(1), 2 / 11, rtol=1e-6)
 
 
 def test_half_the_weight_is_in_the_last_half_life():

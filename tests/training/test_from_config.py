@@ -1,19 +1,17 @@
 """How a config becomes a stage."""
 
-import json
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import configs
-from ldm_jax.checkpoints import loading
+from ldm_jax.checkpoints import loading, store
+from ldm_jax.text import clip
 from ldm_jax.training import from_config
 from ldm_jax.training.run import Run
+from ldm_jax.training.stages import contrastive
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 SHIPPED = 'emoji32'
 
 
@@ -22,7 +20,7 @@ def config(**fields):
         stage=dict(name='latent_diffusion', conditioning=dict(text=dict(drop_rate=0.1)), encode='step'),
         models=dict(unet={}),
         pretrained=dict(first_stage=SHIPPED, text_encoder=SHIPPED),
-        initial=SHIPPED,
+        warm_start=SHIPPED,
     )
     return base | fields
 
@@ -30,7 +28,7 @@ def config(**fields):
 @pytest.mark.slow
 def test_a_model_is_fine_tuned_with_its_own_settings():
     stage, settings = from_config.stage(config(), loading.load)
-    shipped = json.loads((ROOT / 'ldm_jax' / 'weights' / SHIPPED / 'settings.json').read_text())
+    shipped = store.open_model(store.find(SHIPPED)).settings
     assert stage.objective == {'parameterization': 'v'}
     assert (stage.scaling_factor, stage.latent_size) == (shipped['scaling_factor'], 8)
     assert settings['models'] == shipped['models']
@@ -82,12 +80,20 @@ def test_encoded_data_bring_their_scale_and_the_empty_text():
             conditioning=dict(text=dict(drop_rate=0.1)),
         ),
         models=dict(
-            unet=dict(name='unet', channels=8, channel_mult=(1,), depth=(0,), num_groups=4, num_heads=2)
+            unet=dict(
+                name='unet',
+                channels=8,
+                channel_mult=(1,),
+                depth=(0,),
+                num_groups=4,
+                num_heads=2,
+                context_width=4,
+            )
         ),
         pretrained=dict(first_stage=SHIPPED),  # whose scale is another
         schedule=dict(name='scaled_linear'),
     )
-    del spec['initial']
+    del spec['warm_start']
     stage, settings = from_config.stage(spec, loading.load, Encoded())
     assert stage.scaling_factor == settings['scaling_factor'] == 0.25
     assert stage.null is Encoded.null
@@ -104,3 +110,21 @@ def test_a_first_stage_trains_with_an_adversary_whose_rate_begins_with_it():
     assert state.discriminator.params.keys() >= {'conv_in', 'conv_out'}
     assert state.generator.ema.keys() == {'main'}
     assert not jax.tree.leaves(work.split(state)[1])
+
+
+def test_a_text_encoder_keeps_the_words_of_every_caption():
+    class Captioned(list):
+        def captions(self, i):
+            return 'a cat', 'a feline'
+
+    tokenizer = clip.Tokenizer(context_length=8)
+    stage = contrastive.Stage(None, None, tokenizer)
+    examples = stage.prepare(Captioned([{'image': np.zeros((2, 2, 3), np.uint8), 'text': 'a cat'}]))
+    params = {'text': {'token_embedding': {'embedding': np.ones((clip.VOCAB_SIZE, 2))}}, 'vision': {}}
+    saved = []
+    from_config.export(
+        {'run': {'batch_size': 4}}, stage, {'models': {}}, params, examples, lambda *args: saved.append(args)
+    )
+    table = saved[0][1]['text_encoder']['token_embedding']['embedding']
+    assert table[tokenizer.encode('a cat feline')].all()
+    assert not table[tokenizer.encode('dog')].any()

@@ -11,7 +11,7 @@ from ldm_jax.training import loop
 from ldm_jax.training.job import Job
 from ldm_jax.training.monitoring import metric_buffer, writers
 from ldm_jax.training.preemption import Preempted, Preemption
-from ldm_jax.training.saving import checkpoints
+from ldm_jax.training.saving import checkpoints, stored_steps
 from tests.training.runs import JOB, SOURCE, assert_same, init, metrics, plain, run, step
 
 
@@ -246,7 +246,52 @@ def test_what_init_makes_again_is_not_stored(tmp_path, kind):
     with pytest.raises(Crash):
         run(tmp_path, job=job, preemption=CrashingAt(6), **spread)
     assert not any(
-        'frozen' in name for name in checkpoints.read_record(tmp_path / 'checkpoints' / '4')['arrays']
+        'frozen' in name for name in stored_steps.read_record(tmp_path / 'checkpoints' / '4')['arrays']
     )
     assert_same(run(tmp_path, job=job, **spread), run(tmp_path / 'whole', job=job, **spread))
     assert {line['frozen'] for line in metrics(tmp_path)} == {10.0}
+
+
+@pytest.mark.parametrize('where', ['drawing', 'writing'])
+def test_images_that_fail_are_told_after_the_state_is_saved_and_training_goes_on(
+    tmp_path, whole, capsys, monkeypatch, where
+):
+    order, save = [], checkpoints.Checkpoints.save
+
+    def saved(self, step, *args):
+        order.append(('saved', step))
+        return save(self, step, *args)
+
+    def failing(state, batch, key):
+        def draw(step):
+            order.append(('drawn', int(step)))
+            raise OSError('no room')
+
+        rows = jax.pure_callback(draw, jax.ShapeDtypeStruct((), jnp.float32), state.step)
+        return {'rows': jnp.full((2, 8, 4, 4, 3), rows)}
+
+    monkeypatch.setattr(checkpoints.Checkpoints, 'save', saved)
+    job = Job(init, step, failing)
+    if where == 'writing':
+        job = JOB
+        monkeypatch.setattr(
+            writers, 'save_png', lambda *args, **kwargs: (_ for _ in ()).throw(OSError('no room'))
+        )
+    state = run(tmp_path, job=job, image_every=4)
+    text = capsys.readouterr().err
+    assert text.count('failed, and training goes on') == 5
+    assert 'the images of step 4 failed' in text
+    assert order[0] == ('saved', 4)
+    assert where == 'writing' or order[1] == ('drawn', 4)
+    assert_same(state, whole[0])
+    assert (tmp_path / 'checkpoints' / '20').is_dir()
+
+
+def test_images_that_cannot_be_drawn_are_met_before_the_first_step(tmp_path):
+    def wrong(state, batch, key):
+        return {'rows': state.params['kernel'] @ jnp.ones((5, 5))}
+
+    with pytest.raises(ValueError, match=r'cannot be drawn \(TypeError: .*run.image_every=0'):
+        run(tmp_path, job=Job(init, step, wrong))
+    assert not list((tmp_path / 'checkpoints').glob('[0-9]*'))
+    run(tmp_path, num_steps=4, job=Job(init, step, wrong), image_every=0)

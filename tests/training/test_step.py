@@ -13,6 +13,7 @@ from ldm_jax.training import ema, optimizer
 from ldm_jax.training import state as train_state
 from ldm_jax.training import step as train_step
 from ldm_jax.training.monitoring import metrics
+from ldm_jax.training.trained import Trained
 
 PARAMS = {'w': jnp.array([1.0, -2.0])}
 BATCH = {'x': jnp.array([[1.0, 0.0], [0.0, 2.0]])}
@@ -64,7 +65,7 @@ def test_all_averages_follow():
     expected = {'main': np.array(PARAMS['w']), 'slow': np.array(PARAMS['w'])}
     for n in range(100):
         state, _ = step(state, BATCH, KEY)
-        shares = {'main': min(0.9, (1 + n) / (10 + n)), 'slow': (1 - 1 / (n + 1)) ** (ema.exponent(0.05) + 1)}
+        shares = {'main': min(0.9, (2 + n) / (11 + n)), 'slow': (1 - 1 / (n + 1)) ** (ema.exponent(0.05) + 1)}
         for name, share in shares.items():
             expected[name] = share * expected[name] + (1 - share) * np.array(state.params['w'])
     for name, value in expected.items():
@@ -209,7 +210,7 @@ def test_frozen_parameters_are_arguments_that_do_not_change():
     np.testing.assert_allclose(after.params['w'], PARAMS['w'] - 0.1 * gradient, rtol=1e-5)
 
 
-class Plain:
+class Plain(Trained):
     def init(self, key):
         return PARAMS
 

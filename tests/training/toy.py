@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.data import pipeline
+from ldm_jax.training.trained import Trained
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(Trained):
     """Has no network."""
 
     width: int = 3

@@ -40,8 +40,8 @@ def schedule(
     Raises ValueError for tables that are of no schedule, or of another than the YAML says.
     """
     told = yaml.schedule(sidecar)
-    table = next((key for key in ('betas', 'alphas_cumprod') if key in specs), None) if read else None
-    if table is None:
+    table = next((key for key in ('betas', 'alphas_cumprod') if key in specs), None)
+    if table is None or read is None:
         found = told or _scaled_linear(*default, STEPS)
     else:
         values = np.asarray(read(table)).reshape(-1)

@@ -17,6 +17,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -200,7 +201,7 @@ class _Header:
         return metadata or {}, entries
 
     def entry(self, key: str) -> tuple[TensorSpec, int, int]:
-        found: dict[str, object] = {}
+        found: dict[str, Any] = {}
         for field in self.keys():
             if field in found or field not in ('dtype', 'shape', 'data_offsets'):
                 raise self.error(f'{quoted(key)} has {quoted(field)} twice, or it is no field of a tensor')

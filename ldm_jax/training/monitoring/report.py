@@ -34,6 +34,7 @@ def write(workdir: str, config: Mapping[str, Any]) -> pathlib.Path:
         f'<!doctype html><meta charset="utf-8"><title>{html.escape(root.name)}</title><style>{STYLE}</style>',
         f'<h1>{html.escape(root.name)}</h1>',
         _summary(lines),
+        *_changes(root),
         '<h2>Curves</h2>',
         *(_curve(name, lines) for name in _names(lines)),
         '<h2>Images</h2>',
@@ -59,6 +60,17 @@ def _summary(lines: Sequence[Mapping[str, Any]]) -> str:
     )
     head = f'<tr><th>metric</th><th>step {lines[0]["step"]}</th><th>step {lines[-1]["step"]}</th></tr>'
     return f'<table>{head}{rows}</table>'
+
+
+def _changes(root: pathlib.Path) -> list[str]:
+    """The settings with which the run went on at some step, if there are any."""
+    rows = [
+        f'<tr><td>{html.escape(name)}</td><td>{step}</td><td>{html.escape(str(old))}</td><td>{html.escape(str(new))}</td></tr>'
+        for step, settings in writers.read_changes(root)
+        for name, (old, new) in settings.items()
+    ]
+    head = '<tr><th>setting</th><th>from step</th><th>old</th><th>new</th></tr>'
+    return [f'<h2>Changed settings</h2><table>{head}{"".join(rows)}</table>'] if rows else []
 
 
 def _text(value: Any) -> str:

@@ -11,18 +11,21 @@ import json
 import math
 import pathlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from ldm_jax import atomic
-from ldm_jax.build import unknown
+from ldm_jax.build import function
 from ldm_jax.images import save_png, to_uint8
 
 Scalars = Mapping[str, Any]  # name -> float, or a list of them; NaN where there is no value
 
+Changes = Mapping[str, Any]  # dotted name of a setting -> (old, new)
+
 METRICS, IMAGES = 'metrics.jsonl', 'images'
+CHANGED = 'changed'
 
 
 class Writer(Protocol):
@@ -31,6 +34,8 @@ class Writer(Protocol):
     def scalars(self, step: int, values: Scalars) -> None: ...
 
     def image(self, step: int, name: str, sheet: np.ndarray) -> None: ...  # [H, W, 3], in [-1, 1]
+
+    def changed(self, step: int, settings: Changes) -> None: ...  # the run goes on from here with others
 
     def close(self) -> None: ...
 
@@ -41,28 +46,21 @@ def build(
     """All the writers of a run as one.
 
     Args:
-        specs: 'tensorboard', 'wandb', or dict(name='wandb', **settings).
+        specs: 'tensorboard', 'wandb', a dotted name of a class, or dict(name='wandb', **settings).
         root: of the workdir.
         step: the one from which the run goes on; what was written for later ones is void.
         config: of the run, as plain data, for back-ends that show it.
 
     Raises:
-        ValueError: no such writer or setting.
+        ValueError: an unknown writer or setting.
         ModuleNotFoundError: its package is not installed; the message says how to install it.
     """
-    chosen = [(KINDS[name], settings) for name, settings in map(parsed, specs)]
-    return All([Files(root, step), *(kind(root, step, config, **settings) for kind, settings in chosen)])
+    return All([Files(root, step), *(named(spec)(root, step, config) for spec in specs)])
 
 
-def parsed(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and settings of one spec. Raises ValueError when there is no such writer, or setting of it."""
-    settings = {'name': spec} if isinstance(spec, str) else dict(spec)
-    name = settings.pop('name', None)
-    if name not in KINDS:
-        raise unknown('writer', str(name), list(KINDS))
-    if settings and KINDS[name] is TensorBoard:
-        raise ValueError(f'The writer tensorboard has no settings; got {settings}.')
-    return name, settings
+def named(spec: str | Mapping[str, Any]) -> Callable[[pathlib.Path, int, Mapping[str, Any]], Writer]:
+    """What makes the writer of a spec, of (root, step, config). Raises ValueError for an unknown writer or setting."""
+    return function('writer', KINDS, spec)
 
 
 class All:
@@ -79,6 +77,10 @@ class All:
         for writer in self._writers:
             writer.image(step, name, sheet)
 
+    def changed(self, step: int, settings: Changes) -> None:
+        for writer in self._writers:
+            writer.changed(step, settings)
+
     def close(self) -> None:
         for writer in self._writers:
             writer.close()
@@ -93,17 +95,23 @@ class Nothing:
     def image(self, step: int, name: str, sheet: np.ndarray) -> None:
         pass
 
+    def changed(self, step: int, settings: Changes) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
 
 class Files:
-    """metrics.jsonl, a JSON object a line, null where there is no number, and images/<step>_<name>.png."""
+    """metrics.jsonl, a JSON object a line, null where there is no number, and images/<step>_<name>.png.
+
+    A line with 'changed' says which settings were changed at its step, each from what to what.
+    """
 
     def __init__(self, root: pathlib.Path, step: int):
         self._root = root
         path = root / METRICS
-        kept = [line for line in read_metrics(root) if line['step'] <= step]
+        kept = [line for line in _read(root) if CHANGED in line or line['step'] <= step]
         atomic.write(path, ''.join(map(_line, kept)), alone=True)
         self._log = open(path, 'a')  # noqa: SIM115 (open for the whole run)
 
@@ -115,6 +123,10 @@ class Files:
         folder = self._root / IMAGES
         folder.mkdir(exist_ok=True)
         save_png(folder / f'{step:07}_{name}.png', sheet, scale=2)
+
+    def changed(self, step: int, settings: Changes) -> None:
+        self._log.write(_line({'step': step, CHANGED: settings}))
+        self._log.flush()
 
     def close(self) -> None:
         self._log.close()
@@ -142,6 +154,9 @@ class TensorBoard:
 
     def image(self, step: int, name: str, sheet: np.ndarray) -> None:
         self._writer.add_image(name, to_uint8(sheet), step, dataformats='HWC')
+
+    def changed(self, step: int, settings: Changes) -> None:
+        self._writer.add_text(CHANGED, f'<pre>{json.dumps(settings, indent=2)}</pre>', step)
 
     def close(self) -> None:
         self._writer.close()
@@ -175,6 +190,9 @@ class WeightsAndBiases:
     def image(self, step: int, name: str, sheet: np.ndarray) -> None:
         self._run.log({'step': step, name: self._wandb.Image(to_uint8(sheet))})
 
+    def changed(self, step: int, settings: Changes) -> None:
+        self._run.summary[f'{CHANGED}/{step}'] = json.dumps(settings)
+
     def close(self) -> None:
         self._run.finish()
 
@@ -183,14 +201,24 @@ KINDS = {'tensorboard': TensorBoard, 'wandb': WeightsAndBiases}
 
 
 def read_metrics(root: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl as dicts, null as NaN; a last line that a kill cut short is left out."""
+    """The lines of metrics.jsonl with numbers as dicts, null as NaN; a last line that a kill cut short is left out."""
+    return [line for line in _read(root) if CHANGED not in line]
+
+
+def read_changes(root: pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
+    """(step, dotted name -> [old, new]) of each time that a run went on with other settings."""
+    return [(line['step'], line[CHANGED]) for line in _read(root) if CHANGED in line]
+
+
+def _read(root: pathlib.Path) -> list[dict[str, Any]]:
     path = root / METRICS
     if not path.exists():
         return []
     lines = []
     for text in path.read_text().splitlines():
         try:
-            lines.append({name: _number(value) for name, value in json.loads(text).items()})
+            line = json.loads(text)
+            lines.append(line if CHANGED in line else {name: _number(value) for name, value in line.items()})
         except ValueError:
             break
     return lines
@@ -207,7 +235,7 @@ def _line(values: Scalars) -> str:
         if isinstance(value, list):
             return [plain(item) for item in value]
         # JSON has no NaN and no infinity.
-        return value if isinstance(value, int) or math.isfinite(value) else None
+        return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return json.dumps({name: plain(value) for name, value in values.items()}, allow_nan=False) + '\n'
 

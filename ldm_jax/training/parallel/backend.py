@@ -61,9 +61,16 @@ class Parallel:
 class Backend(Protocol):
     """Where a state lives and how its step runs."""
 
-    devices: int
-    copies: int  # how often the traced step runs: once for all devices, or once on each
-    replicated: jax.sharding.Sharding  # of an array that every device, or the one there is, holds
+    @property
+    def devices(self) -> int: ...
+
+    @property
+    def copies(self) -> int: ...  # how often the traced step runs: once for all devices, or once on each
+
+    @property
+    def replicated(
+        self,
+    ) -> jax.sharding.Sharding: ...  # of an array that every device, or the one there is, holds
 
     def init(self, make: Callable[[Array], PyTree], key: Array) -> PyTree: ...
 
@@ -101,8 +108,9 @@ def backend(
 
     Raises ValueError for settings that the devices do not allow.
     """
+    built: Backend
     if parallel.kind == 'pmap':
-        built: Backend = Replicated()
+        built = Replicated()
         shards = built.devices
     else:
         if parallel.kind == 'single':

@@ -44,7 +44,7 @@ def rows(sharding: jax.sharding.Sharding, batch_size: int) -> list[int]:
     On a torus neighbours along a mesh axis may be of different hosts, so they need not be one run of rows.
     """
     found: set[int] = set()
-    for (cut,) in sharding.addressable_devices_indices_map((batch_size,)).values():
+    for (cut,) in filter(None, sharding.addressable_devices_indices_map((batch_size,)).values()):
         found.update(range(*cut.indices(batch_size)))
     return sorted(found)
 

@@ -7,7 +7,6 @@ as the snapshots are many: `run.keep_every` says which steps are kept. Ref: Karr
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from flax import traverse_util
 
 from ldm_jax.training import ema
-from ldm_jax.training.saving import checkpoints, resume_check
+from ldm_jax.training.saving import resume_check, stored_steps
 from ldm_jax.types import PyTree
 
 
@@ -28,9 +27,9 @@ class Snapshot:
     profile: ema.Profile
 
     def read(self) -> PyTree:
-        """The averaged parameters of what the run trains. Raises checkpoints.Damaged."""
+        """The averaged parameters of what the run trains. Raises checksums.Damaged."""
         prefix = f'ema/{self.name}/'
-        leaves = checkpoints.read_some(self.folder, lambda name: name.startswith(prefix))
+        leaves = stored_steps.read_some(self.folder, lambda name: name.startswith(prefix))
         return traverse_util.unflatten_dict(
             {name.removeprefix(prefix): leaf for name, leaf in leaves.items()}, sep='/'
         )
@@ -43,19 +42,14 @@ def of_run(workdir: pathlib.Path) -> list[Snapshot]:
         FileNotFoundError: it is no workdir of a run, or holds no checkpoint.
         ValueError: the run keeps no average of a power function.
     """
-    config = workdir / resume_check.CONFIG
-    if not config.is_file():
-        raise FileNotFoundError(
-            f'{workdir} is no workdir of tools/train.py: it has no {resume_check.CONFIG}.'
-        )
-    averages = json.loads(config.read_text())['run'].get('ema', {})
+    averages = resume_check.read(workdir)['run'].get('ema', {})
     widths = {name: _width(spec) for name, spec in averages.items() if _name(spec) == 'power'}
     if not widths:
         raise ValueError(
             f'{workdir} keeps no average of a power function; its run.ema is {averages}. Train with two, such as '
             "ema=dict(power_05=dict(name='power', sigma_rel=0.05), power_10=dict(name='power', sigma_rel=0.1))."
         )
-    folders = [workdir / 'checkpoints' / str(step) for step in checkpoints.listed(workdir / 'checkpoints')]
+    folders = [workdir / 'checkpoints' / str(step) for step in stored_steps.listed(workdir / 'checkpoints')]
     updates = {folder: _updates(folder) for folder in folders}
     if not any(updates.values()):
         raise FileNotFoundError(f'{workdir / "checkpoints"} holds no checkpoint of a trained step.')
@@ -88,5 +82,5 @@ def _width(spec: str | Mapping[str, Any]) -> float:
 
 def _updates(folder: pathlib.Path) -> int:
     """How many updates a checkpoint's averages have seen: its steps less those that were skipped."""
-    counts = checkpoints.read_some(folder, lambda name: name in ('step', 'skipped'))
+    counts = stored_steps.read_some(folder, lambda name: name in ('step', 'skipped'))
     return int(counts['step'] - counts['skipped'])

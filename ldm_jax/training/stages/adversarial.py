@@ -6,6 +6,7 @@ from what the updated generator makes of them, with noise of its own, as in the 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -15,7 +16,8 @@ import optax
 from flax import struct
 
 from ldm_jax.training import step
-from ldm_jax.training.stages.first_stage import Adversary, Stage
+from ldm_jax.training.stages.first_stage import Stage
+from ldm_jax.training.stages.first_stage_losses import Adversary
 from ldm_jax.training.state import TrainState, join
 from ldm_jax.types import Array, PyTree
 
@@ -56,7 +58,7 @@ class AdversarialState:
 
     def with_frozen(self, frozen: dict[str, PyTree]) -> AdversarialState:
         """The state with these in place of the frozen parameters."""
-        return self.replace(generator=self.generator.with_frozen(frozen))
+        return dataclasses.replace(self, generator=self.generator.with_frozen(frozen))
 
 
 def create(

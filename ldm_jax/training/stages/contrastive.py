@@ -15,13 +15,14 @@ from ldm_jax import trees
 from ldm_jax.data import pipeline
 from ldm_jax.images import to_float
 from ldm_jax.models import clip, clip_vision
+from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, PyTree, Tokenizer
 
 MAX_SCALE = 100.0  # of the logits
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(Trained):
     """Captions and images are pulled together, mismatched ones apart.
 
     Ref: Radford et al. 2021, arXiv:2103.00020, figure 3; the temperature's bound is of section 2.5.
@@ -89,5 +90,5 @@ class Stage:
 
     def _embed(self, params: PyTree, batch: PyTree) -> tuple[Array, Array, Array]:
         images = clip_vision.normalize(batch['image'])
-        image, text, scale = self.model.apply({'params': params}, images, batch['tokens'])
+        image, text, scale = self.model.apply({'params': params}, images, batch['tokens'])  # type: ignore[misc]
         return image, text, jnp.minimum(scale, MAX_SCALE)

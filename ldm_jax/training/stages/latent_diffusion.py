@@ -20,8 +20,10 @@ from ldm_jax.diffusion import loss as diffusion_loss
 from ldm_jax.diffusion.denoiser import Network, denoiser
 from ldm_jax.diffusion.process import add_noise
 from ldm_jax.training.monitoring import metrics
-from ldm_jax.training.stages import latent_examples, samples
+from ldm_jax.training.stages import latent_examples, samples, unknown_words
+from ldm_jax.training.stages.samples import Samples
 from ldm_jax.training.stages.warm_start import fitted
+from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
 
 PARTS = (
@@ -37,7 +39,7 @@ PARTS = (
 
 
 @struct.dataclass
-class Draws:
+class Randomness:
     """All the randomness of one step."""
 
     posterior: Array  # [B, h, w, Z] noise of the first stage's sample
@@ -47,7 +49,7 @@ class Draws:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(Trained):
     """Latent diffusion over a frozen first stage; without one, diffusion of pixels.
 
     Batches carry images or what an encoder made of them, and texts' tokens or what an encoder made of those:
@@ -139,16 +141,15 @@ class Stage:
         """
         encoders = [part for part in TEXT_ENCODERS if part in self._modules]
         tokenized = bool(encoders) and len(self._tokenizers) == len(encoders)
-        latent_examples.check(source[0], self._kinds, tokenized, has_null='context' in self.null)
-        examples = pipeline.Mapped(source, self.example)
-        keys = self.example(source[0])
+        row = pipeline.first_readable(source)
+        latent_examples.check(row, self._kinds, tokenized, has_null='context' in self.null)
+        examples, keys = pipeline.Mapped(source, self.example), self.example(row)
+        if keys.keys() & self._tokenizers.keys():
+            tokenizers = {part: self._tokenizers[TEXT_ENCODERS[part]] for part in encoders}
+            unknown_words.warn(source, tokenizers, self.frozen)
         if self.encode == 'step' or not keys.keys() & {'image', *TEXT_ENCODERS.values()}:
             return examples
-        if len(pipeline.buckets(source)) > 1:
-            raise ValueError(
-                "encode='memory' is for examples of one shape, and these are in buckets: set stage.encode='step', or "
-                "encode them once with tools/encode_dataset.py and train on data=dict(name='latents', path=...)."
-            )
+        latent_examples.check_single(source)
         return pipeline.InMemory(latent_examples.encoded(examples, self._networks, self.frozen))
 
     def example(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,13 +162,13 @@ class Stage:
             wanted += [*(key for keys in kind.batch for key in keys), *kind.optional]
         return {key: row[key] for key in dict.fromkeys(wanted) if key in row}
 
-    def draw(self, key: Array, batch: PyTree, memory: PyTree | None = None) -> Draws:
+    def draw(self, key: Array, batch: PyTree, memory: PyTree | None = None) -> Randomness:
         """The draws of a batch; memory is a fresh one by default."""
         posterior, noise, drop, own = jax.random.split(key, 4)
         shape = latent_examples.latent_shape(batch, self.first_stage)
         memory = self.memory() if memory is None else memory
         each = {name: i for i, name in enumerate(self._kinds)}
-        return Draws(
+        return Randomness(
             posterior=jax.random.normal(posterior, shape),
             noise=self._objective.draw(noise, shape, memory),
             drop={
@@ -179,7 +180,7 @@ class Stage:
             keys={name: jax.random.split(jax.random.fold_in(own, i), shape[0]) for name, i in each.items()},
         )
 
-    def loss(self, params: PyTree, batch: PyTree, draws: Draws) -> tuple[Array, metrics.Metrics]:
+    def loss(self, params: PyTree, batch: PyTree, draws: Randomness) -> tuple[Array, metrics.Metrics]:
         """The objective's loss; 'loss_t' is the error of the network's output, unweighted, by tenths of time."""
         networks = self._networks(params)
         x0 = latent_examples.clean(networks, batch, draws.posterior)
@@ -189,11 +190,11 @@ class Stage:
         found = {'loss_t': metrics.by_bin(errors, share), 'observed': (draws.noise.t, losses)}
         return jnp.mean(draws.noise.weight * losses), found
 
-    def image(self, params: PyTree, batch: PyTree, draws: Draws) -> Array:
+    def image(self, params: PyTree, batch: PyTree, draws: Randomness) -> Array:
         """Rows of images [6, B, S, S, 3]: originals over what the network makes of them at rising noise."""
         networks = self._networks(params)
         x0 = latent_examples.clean(networks, batch, None)
-        shown = draws.replace(drop=jax.tree.map(jnp.zeros_like, draws.drop))
+        shown = dataclasses.replace(draws, drop=jax.tree.map(jnp.zeros_like, draws.drop))
         cond = self._cond(networks, batch, shown)
         denoise = denoiser(self._network(params), self._objective.parameterization, cond)
 
@@ -219,7 +220,7 @@ class Stage:
                 name: jnp.full_like(draws.drop[name], dropped and kind.drop_rate > 0)
                 for name, kind in self._kinds.items()
             }
-            return self._cond(networks, batch, draws.replace(drop=drop))
+            return self._cond(networks, batch, dataclasses.replace(draws, drop=drop))
 
         latents = self._samples.latents(
             self._network(params),
@@ -253,7 +254,7 @@ class Stage:
         return combine.kinds(self.conditioning)
 
     @functools.cached_property
-    def _samples(self) -> samples.Samples:
+    def _samples(self) -> Samples:
         return samples.named(self.samples)
 
     @property
@@ -272,7 +273,7 @@ class Stage:
     def _tokenizers(self) -> dict[str, Tokenizer]:
         found = {'tokens': self.tokenizer, 'tokens_2': self.tokenizer_2}
         used = [TEXT_ENCODERS[part] for part in TEXT_ENCODERS if part in self._modules]
-        return {key: found[key] for key in used if found[key] is not None}
+        return {key: tokenizer for key in used if (tokenizer := found[key]) is not None}
 
     def _initial(self, part: str, key: Array) -> PyTree:
         size = self.latent_size if part == 'unet' else None
@@ -291,7 +292,7 @@ class Stage:
     def _network(self, params: PyTree) -> Network:
         return denoising.bound(self.unet, params['unet'])
 
-    def _cond(self, networks: Networks, batch: PyTree, draws: Draws) -> Cond:
+    def _cond(self, networks: Networks, batch: PyTree, draws: Randomness) -> Cond:
         return combine.merge(
             kind.train(networks, batch, draws.drop[name], draws.keys[name])
             for name, kind in self._kinds.items()

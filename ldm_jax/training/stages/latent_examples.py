@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +13,7 @@ import numpy as np
 from ldm_jax.conditioning.combine import Kind
 from ldm_jax.conditioning.networks import TEXT_ENCODERS, Networks, encode_image, encode_text
 from ldm_jax.data import pipeline
+from ldm_jax.data.corrupt import Corrupt
 from ldm_jax.models import vae
 from ldm_jax.progress import progress
 from ldm_jax.types import Array, PyTree
@@ -65,6 +66,31 @@ def latent_shape(batch: PyTree, first_stage: nn.Module | None) -> tuple[int, ...
         return b, h, w, channels
     f = first_stage.downscale
     return b, h // f, w // f, first_stage.z_channels
+
+
+def check_single(source: pipeline.Examples) -> None:
+    """Raises ValueError when examples have several shapes or captions, of which memory would keep one."""
+    elsewhere = (
+        "encode them once with tools/encode_dataset.py and train on data=dict(name='latents', path=...)"
+    )
+    if len(pipeline.buckets(source)) > 1:
+        raise ValueError(
+            "encode='memory' is for examples of one shape, and these are in buckets: set stage.encode='step', or "
+            f'{elsewhere}.'
+        )
+    several = [i for i in range(len(source)) if len(_captions(source, i)) > 1]
+    if several:
+        raise ValueError(
+            f"encode='memory' keeps one caption of an example, and {len(several)} have several, the first "
+            f"{pipeline.name(source, several[0])}: set stage.encode='step', or {elsewhere} with --views."
+        )
+
+
+def _captions(source: pipeline.Examples, i: int) -> Sequence[str]:
+    try:
+        return pipeline.captions(source, i) if hasattr(source, 'captions') else ()
+    except Corrupt:  # counted when it is read
+        return ()
 
 
 def encoded(

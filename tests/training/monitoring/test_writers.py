@@ -121,6 +121,6 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, name, package
 
 def test_other_writers_and_settings_are_refused():
     with pytest.raises(ValueError, match="Did you mean 'wandb'"):
-        writers.parsed('wandbb')
-    with pytest.raises(ValueError, match='no settings'):
-        writers.parsed(dict(name='tensorboard', folder='x'))
+        writers.named('wandbb')
+    with pytest.raises(ValueError, match="knob of writer tensorboard 'folder'"):
+        writers.named(dict(name='tensorboard', folder='x'))

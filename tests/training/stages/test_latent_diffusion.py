@@ -7,6 +7,7 @@ import pytest
 
 from ldm_jax import trees
 from ldm_jax.data import pipeline
+from ldm_jax.data.corrupt import Corrupt
 from ldm_jax.models import class_embedder, clip_text, unet, vae, vq
 from ldm_jax.schedules import scaled_linear, zero_terminal
 from ldm_jax.text import clip
@@ -319,6 +320,47 @@ def test_buckets_are_not_encoded_into_memory(frozen):
 
     with pytest.raises(ValueError, match="encode='step'"):
         stage(frozen).prepare(Buckets(ROWS))
+
+
+class Captioned(list):
+    """Examples with two captions each."""
+
+    def captions(self, i):
+        return self[i]['text'], f'{i} things'
+
+
+def test_several_captions_are_not_encoded_into_memory(frozen):
+    with pytest.raises(ValueError, match="3 have several, the first 0: set stage.encode='step'"):
+        stage(frozen).prepare(Captioned(ROWS))
+    stage(frozen, encode='step').prepare(Captioned(ROWS))
+
+
+def test_words_that_the_frozen_text_encoder_does_not_know_are_named(frozen, caplog):
+    table = np.zeros((clip.VOCAB_SIZE, 8), np.float32)
+    table[TOKENIZER.encode('a red circle things 0 1 2')] = 1
+    known = {**frozen['text_encoder'], 'token_embedding': {'embedding': table}}
+    stage({**frozen, 'text_encoder': known}, encode='step').prepare(Captioned(ROWS))
+    assert (
+        '3 words of the captions are unknown to the frozen text_encoder and cannot be learned' in caplog.text
+    )
+    assert "'blue', 'square', 'cross'." in caplog.text
+    caplog.clear()
+    stage(frozen, encode='step').prepare(Captioned(ROWS))
+    stage({'first_stage': frozen['first_stage']}, encode='step', initial={'text_encoder': known}).prepare(
+        ROWS
+    )
+    assert caplog.text == ''
+
+
+def test_a_corrupt_first_example_does_not_stop_training(frozen):
+    class Damaged(list):
+        def __getitem__(self, i):
+            if i == 0:
+                raise Corrupt('a.avif', 'cut off')
+            return super().__getitem__(i)
+
+    examples = stage(frozen, encode='step').prepare(Damaged(ROWS))
+    assert examples[1].keys() == {'image', 'tokens'}
 
 
 def test_precomputed_examples_stay_as_they_are(frozen):
