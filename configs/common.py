@@ -24,6 +24,15 @@ def sd1_unet(context_width: int = 768, **fields: Any) -> Spec:
     )
 
 
+def sd1(**unet: Any) -> Spec:
+    """The models of Stable Diffusion 1; unet: fields of the U-Net that are its own."""
+    return dict(
+        models=dict(unet=sd1_unet(**unet), first_stage=kl_f8(), text_encoder=clip_l_text()),
+        tokenizer=clip_tokenizer(pad_id=49407),
+        **_stable_diffusion('eps', 512),
+    )
+
+
 def sd2_unet(**fields: Any) -> Spec:
     """Stable Diffusion 2: heads of width 64, OpenCLIP ViT-H/14 as context."""
     return dict(
@@ -34,6 +43,26 @@ def sd2_unet(**fields: Any) -> Spec:
         head_width=64,
         context_width=1024,
         **fields,
+    )
+
+
+def sd2(parameterization: str = 'eps', image_size: int = 512, **unet: Any) -> Spec:
+    """The models of Stable Diffusion 2; unet: fields of the U-Net that are its own."""
+    return dict(
+        models=dict(unet=sd2_unet(**unet), first_stage=kl_f8(), text_encoder=open_clip_h_text()),
+        tokenizer=clip_tokenizer(pad_id=0),
+        **_stable_diffusion(parameterization, image_size),
+    )
+
+
+def _stable_diffusion(parameterization: str, image_size: int) -> Spec:
+    return dict(
+        schedule=scaled_linear(0.00085, 0.012),
+        parameterization=parameterization,
+        loss='l2',
+        scaling_factor=0.18215,
+        latent_size=image_size // 8,
+        image_size=image_size,
     )
 
 
@@ -211,6 +240,24 @@ def emoji(**select: Any) -> Spec:
         image_size=32,
         text=('{caption}, {style} style',),
         select=dict(split=('train',)) | select,
+    )
+
+
+def emoji64(**fields: Any) -> Spec:
+    """The training images of emoji64 (tools/build_emoji64.py), captioned 'red apple, noto style'.
+
+    --config.data.data_dir says where it was built.
+    """
+    return (
+        dict(
+            name='tfds',
+            dataset='emoji64',
+            data_dir='data',
+            split='train',
+            image_size=64,
+            text=('{caption}, {style} style',),
+        )
+        | fields
     )
 
 

@@ -13,21 +13,7 @@ from configs import common
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    return ConfigDict(
-        dict(
-            models=dict(
-                unet=common.sd2_unet(vector_width=1536),
-                first_stage=common.kl_f8(),
-                text_encoder=common.open_clip_h_text(),
-                image_encoder=common.clip_l_vision(),
-                image_normalizer=dict(name='image_normalizer', width=768),
-            ),
-            tokenizer=common.clip_tokenizer(pad_id=0),
-            schedule=common.scaled_linear(0.00085, 0.012),
-            parameterization='v',
-            loss='l2',
-            scaling_factor=0.18215,
-            latent_size=96,
-            image_size=768,
-        )
-    )
+    config = common.sd2('v', 768, vector_width=1536)
+    config['models']['image_encoder'] = common.clip_l_vision()
+    config['models']['image_normalizer'] = dict(name='image_normalizer', width=768)
+    return ConfigDict(config)

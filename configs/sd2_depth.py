@@ -11,19 +11,4 @@ from configs import common
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    return ConfigDict(
-        dict(
-            models=dict(
-                unet=common.sd2_unet(in_channels=5),
-                first_stage=common.kl_f8(),
-                text_encoder=common.open_clip_h_text(),
-            ),
-            tokenizer=common.clip_tokenizer(pad_id=0),
-            schedule=common.scaled_linear(0.00085, 0.012),
-            parameterization='eps',
-            loss='l2',
-            scaling_factor=0.18215,
-            latent_size=64,
-            image_size=512,
-        )
-    )
+    return ConfigDict(common.sd2(in_channels=5))

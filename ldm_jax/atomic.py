@@ -26,7 +26,7 @@ def atomic_write(
     """A path at which to write a file; it becomes the target when the block ends without an error.
 
     Args:
-        path: of the target; an older file there is replaced. Of several that write it, the last one wins.
+        path: of the target; an older file there is replaced. If several write it, the last one wins.
         alone: nobody else is writing it, so that what a killed writer left is overwritten.
         sync: wait until the disk has it, so that the name does not outlive a power cut without the content.
 

@@ -40,7 +40,8 @@ def _names(family: str) -> tuple[str, ...]:
     defined = re.compile(rf'^class {CLASSES[family]}\b', re.MULTILINE)
     found = []
     for info in pkgutil.iter_modules(package.__path__):
-        loader = info.module_finder.find_spec(info.name).loader
+        finder: Any = info.module_finder
+        loader = finder.find_spec(info.name).loader
         if not info.ispkg and defined.search(loader.get_source(info.name)):
             found.append(info.name)
     return tuple(sorted(found))

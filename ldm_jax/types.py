@@ -60,7 +60,7 @@ class DenoisingNetwork(Protocol):
     may carry logical axis names (models/layers.py), by which a mesh cuts them; those without are copied.
     """
 
-    out_channels: int  # of x, and of what is returned
+    out_channels: int  # of x and of the result
     conditioned_on: CondWidths  # default: nothing
     downscale: int  # sides of x must be multiples of it; default 1
 
@@ -92,6 +92,10 @@ class Tokenizer(Protocol):
     context_length: int  # ids in a row, those that start, end and fill it included
 
     def __call__(self, texts: str | Sequence[str]) -> np.ndarray: ...  # int32 [B, context_length]
+
+    def encode(
+        self, text: str
+    ) -> list[int]: ...  # however long, without those that start, end and fill a row
 
 
 class Sampler(Protocol):

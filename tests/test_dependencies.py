@@ -96,7 +96,7 @@ def test_extras_use_each_of_their_requirements(name):
 
 
 def unknown(found: dict[str, set[str]], *parts: str) -> dict[str, set[str]]:
-    """Of imported modules those that no part of setup.py installs."""
+    """The imported modules that no part of setup.py installs."""
     return {module: files for module, files in found.items() if module not in of(*parts)}
 
 

@@ -24,7 +24,7 @@ def parse():
     add(
         '--config',
         required=True,
-        help='what is trained: a file of configs/, or the name of one, with :VARIANT',
+        help='the training run: a file of configs/, or the name of one, with :VARIANT',
     )
     add('--topology', required=True, help='the slice: v5e-16, v5p-128, v6e-256, v5p:4x4x12, ...')
     add('--what', default='train', choices=['train', 'sample'], help='the training step, or the sampler')

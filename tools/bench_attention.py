@@ -10,34 +10,46 @@ ways take turns, so that whatever else the machine does falls on all of them.
 import statistics
 import time
 
-from absl import app, flags
+from ldm_jax import command_line
 
 SD = '2x4096x4096x8x40,2x4096x77x8x40,2x1024x1024x8x80,2x1024x77x8x80,2x256x256x8x160,2x256x77x8x160,1x4096x4096x1x512'
-SHAPES = flags.DEFINE_list('shapes', SD.split(','), 'Batch x queries x keys x heads x head width, each.')
-REPEATS = flags.DEFINE_integer('repeats', 7, 'Timed runs of each way.', lower_bound=1)
-BACKENDS = flags.DEFINE_list('backends', ['auto'], 'Ours to time: auto, naive, chunked, cudnn, tpu.')
-GRADIENT = flags.DEFINE_bool('gradient', False, 'Times forward and backward together.')
-DTYPE = flags.DEFINE_string('dtype', 'float32', 'Of q, k and v, such as bfloat16.')
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f'Give flags only; got {argv[1:]}.')
+def parse():
+    parser = command_line.Parser(__doc__)
+    add = parser.add_argument
+    add('--shapes', type=shapes, default=shapes(SD), help='batch x queries x keys x heads x head width, each')
+    add('--repeats', type=command_line.at_least(1), default=7, help='timed runs of each way')
+    add('--backends', default='auto', help='ours to time: auto,naive,chunked,cudnn,tpu')
+    add('--gradient', action='store_true', help='times forward and backward together')
+    add('--dtype', default='float32', choices=['float32', 'bfloat16', 'float16'], help='of q, k and v')
+    return parser.parse_args()
+
+
+def shapes(text):
+    found = [tuple(int(size) for size in shape.split('x')) for shape in text.split(',')]
+    if any(len(shape) != 5 for shape in found):
+        raise ValueError(text)
+    return found
+
+
+def main(args):
     try:
         import torch
     except ModuleNotFoundError:
         torch = None
         print('torch is not installed: its column is left out.')
-    for i, shape in enumerate(SHAPES.value):
-        if shape.count('x') != 4:
-            raise app.UsageError(f'A shape is batch x queries x keys x heads x width; got {shape}.')
-        times = measure(ways(torch, *map(int, shape.split('x'))))
+    for i, shape in enumerate(args.shapes):
+        times = measure(ways(args, torch, *shape), args.repeats)
         if i == 0:
             print('milliseconds'.ljust(24) + ''.join(name.rjust(14) for name in times))
-        print(shape.ljust(24) + ''.join(f'{value:14.2f}' for value in times.values()), flush=True)
+        print(
+            'x'.join(map(str, shape)).ljust(24) + ''.join(f'{value:14.2f}' for value in times.values()),
+            flush=True,
+        )
 
 
-def ways(torch, batch, queries, keys, heads, width):
+def ways(args, torch, batch, queries, keys, heads, width):
     """Calls by name; each computes the same attention, with --gradient also its gradients, and waits for it."""
     from functools import partial
 
@@ -48,36 +60,36 @@ def ways(torch, batch, queries, keys, heads, width):
 
     draw = np.random.default_rng(0).standard_normal
     inputs = [draw((batch, tokens, heads, width), np.float32) for tokens in (queries, keys, keys, queries)]
-    arrays = [jax.numpy.asarray(x, DTYPE.value) for x in inputs]
+    arrays = [jax.numpy.asarray(x, args.dtype) for x in inputs]
 
     def ours(function):
         def run(q, k, v, g):
             out, pull = jax.vjp(function, q, k, v)
-            return (out, *pull(g)) if GRADIENT.value else out
+            return (out, *pull(g)) if args.gradient else out
 
         compiled = jax.jit(run)
         return lambda: jax.block_until_ready(compiled(*arrays))
 
     def theirs():
-        *qkv, g = (torch.tensor(x, dtype=getattr(torch, DTYPE.value)) for x in inputs)
-        qkv = [x.requires_grad_(GRADIENT.value) for x in qkv]
+        *qkv, g = (torch.tensor(x, dtype=getattr(torch, args.dtype)) for x in inputs)
+        qkv = [x.requires_grad_(args.gradient) for x in qkv]
 
         def run():
             out = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in qkv))
             out = out.transpose(1, 2).contiguous()
-            return (out, *torch.autograd.grad(out, qkv, g)) if GRADIENT.value else out
+            return (out, *torch.autograd.grad(out, qkv, g)) if args.gradient else out
 
         return run
 
-    calls = {name: ours(partial(dot_product, backend=name)) for name in BACKENDS.value}
+    calls = {name: ours(partial(dot_product, backend=name)) for name in args.backends.split(',')}
     calls['jax.nn'] = ours(jax.nn.dot_product_attention)
     return calls if torch is None else calls | {'torch': theirs()}
 
 
-def measure(calls):
+def measure(calls, repeats):
     """The median milliseconds of each call, after a first one that compiles it."""
     times = {name: [] for name in calls}
-    for turn in range(REPEATS.value + 1):
+    for turn in range(repeats + 1):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
@@ -86,4 +98,4 @@ def measure(calls):
 
 
 if __name__ == '__main__':
-    app.run(main)
+    command_line.run(main, parse)

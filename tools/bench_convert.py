@@ -7,13 +7,14 @@ process of its own, in turns; printed are medians, and the peak of resident memo
 has only imported what it needs. Needs the test extra for the row of diffusers.
 """
 
-import argparse
 import pathlib
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+
+from ldm_jax import command_line
 
 CONVERT = 'from ldm_jax.checkpoints.convert import convert'
 DIFFUSERS = 'import torch\nfrom diffusers import StableDiffusionPipeline'
@@ -106,10 +107,12 @@ def make(names):
     diffusers_settings.write_settings(settings, names['config'])
 
 
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse():
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--folder', help='a disk with 14 GB; the temporary one by default')
     parser.add_argument('--runs', type=int, default=3)
-    main(parser.parse_args())
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    command_line.run(main, parse)

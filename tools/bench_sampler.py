@@ -7,9 +7,10 @@ turns, in seconds of all cores together, which other work on the machine disturb
 Guidance doubles the batch of both. Nothing is run and no weights are made.
 """
 
-import argparse
 import statistics
 import time
+
+from ldm_jax import command_line
 
 
 def main(args):
@@ -21,8 +22,10 @@ def main(args):
     import configs
     from ldm_jax import denoising, trees
     from ldm_jax.diffusion.sampling import padded
+    from ldm_jax.inference import guidance as guided
     from ldm_jax.inference import model as parts_of
     from ldm_jax.inference import programs
+    from ldm_jax.inference.model_kinds import GUIDANCE_SCALE
     from ldm_jax.inference.settings import TABLE, Sampling
 
     parts = parts_of.from_settings(json.loads(configs.load(args.model).to_json()))
@@ -42,8 +45,9 @@ def main(args):
         sampling = Sampling(name)
         built, levels = sampling.plan(parts.schedule)
         keys = jax.ShapeDtypeStruct((1, 2), jnp.uint32)
-        images = programs.Images(x, keys, (cond, cond), sampling.guide(1))
-        job = programs.Job(images, padded(levels, TABLE), jnp.int32(20), built)
+        own, shared = guided.split(guided.arrays(sampling.guidance, 1, GUIDANCE_SCALE))
+        images = programs.Images(x, keys, (cond, cond), own)
+        job = programs.Job(images, padded(levels, TABLE), jnp.int32(20), built, shared)
         carry = jax.eval_shape(lambda job: programs.begin(parts, params, job), job)
         run = jax.jit(lambda *args: programs.advance(parts, *args))
         return run.lower(params, job, carry, jnp.int32(0), jnp.int32(20))
@@ -62,12 +66,14 @@ def main(args):
         print(f'| {name} | {seconds:.1f} | {seconds / medians["one evaluation"]:.2f} |')
 
 
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse():
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--model', default='sd15', help='a config of text to image')
     parser.add_argument('--size', type=int, default=512, help='of the images, in pixels')
     parser.add_argument('--samplers', default='ddim,dpmpp_2m,euler_ancestral,heun', help='names, by commas')
     parser.add_argument('--runs', type=int, default=3)
-    main(parser.parse_args())
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    command_line.run(main, parse)

@@ -8,9 +8,10 @@ step each that is not counted; printed are medians, and their ratio: above 1 thi
 Needs the test extra.
 """
 
-import argparse
 import statistics
 import time
+
+from ldm_jax import command_line
 
 LENGTH, WIDTH = 77, 768  # of the text
 
@@ -111,13 +112,15 @@ def theirs(args):
     return sum(p.numel() for p in net.parameters()), run
 
 
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse():
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--channels', type=int, default=64)
     parser.add_argument('--size', type=int, default=32, help='of the latents')
     parser.add_argument('--batch', type=int, default=4)
     parser.add_argument('--steps', type=int, default=8)
     parser.add_argument('--threads', type=int, default=2, help='of torch; JAX takes all cores')
-    main(parser.parse_args())
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    command_line.run(main, parse)

@@ -22,7 +22,7 @@ def parse():
     )
     parser.add_argument('--to', default='orbax', choices=['orbax', 'compvis', 'diffusers'])
     parser.add_argument(
-        '--model', help='a config (tools/inspect_model.py --list) instead of what is recognized'
+        '--model', help='a config (tools/inspect_model.py --list) instead of the recognized one'
     )
     parser.add_argument(
         '--prediction', choices=['eps', 'v'], help='where keys do not tell: Stable Diffusion 2'

@@ -3,7 +3,7 @@
     python tools/encode_dataset.py --model sd15.safetensors --config configs/NAME.py --out data/encoded \
         [--config.data.path=...] [--parts first_stage,text_encoder] [--batch_size 16] [--dtype float16]
 
-Of the config only `data` is used. On several hosts, each runs the same command with its own --process_index and the
+Only `data` of the config is used. On several hosts, each runs the same command with its own --process_index and the
 same --process_count (under SLURM: $SLURM_PROCID, $SLURM_NTASKS), and a folder that they share. The result is read by
     data=dict(name='latents', path='data/encoded')
 """
@@ -28,7 +28,7 @@ def parse():
     add('--shard_size', type=count, default=4096, help='examples in a file')
     add('--views', type=count, default=1, help='random crops and mirrorings of each example')
     add('--seed', type=int, default=0, help='of those')
-    add('--dtype', default='float16', choices=DTYPES, help='of what is written')
+    add('--dtype', default='float16', choices=DTYPES, help='of the encoded arrays')
     add('--compute_dtype', default='float32', choices=DTYPES, help='of the networks')
     add('--max_corrupt', type=float, default=0.1, help='share of the examples that may be unreadable')
     add('--process_index', type=command_line.at_least(0), default=0, help='which process this is')
@@ -52,7 +52,7 @@ def main(args):
     if 'data' not in config:
         raise ValueError(f"{args.config} has no 'data'; it has {sorted(config)}.")
     source = build('data', config['data'])
-    job = encoding.Job(source, args.batch_size, args.shard_size, args.views, args.seed)
+    job = encoding.Encoding(source, args.batch_size, args.shard_size, args.views, args.seed)
     path = loading.resolve(args.model)
     stored = store.open_model(path)
     have = [part for part in stored.parts if part == 'first_stage' or part.startswith('text_encoder')]
@@ -100,7 +100,7 @@ def main(args):
 
 
 def checksum(path, part):
-    """Of the parameters of a part of a model: of their checksums."""
+    """A digest of the checksums of a part's parameters."""
     table = json.loads((pathlib.Path(path) / 'checksums.json').read_text())
     entries = sorted((name, entry['crc32']) for name, entry in table.items() if name.startswith(f'{part}/'))
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()

@@ -9,7 +9,6 @@ the metrics of one that was not killed, to the bit. Prints a line for each kill 
 anything failed.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -21,6 +20,8 @@ import sys
 import tempfile
 import threading
 import time
+
+from ldm_jax import command_line
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLOCKED = (
@@ -34,9 +35,7 @@ CLOCKED = (
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--kills', type=int, default=200)
     parser.add_argument('--config', default=f'{ROOT}/configs/tiny.py:first_stage')
     parser.add_argument('--num_steps', type=int, default=120, help='of each run')
@@ -158,13 +157,13 @@ def acknowledged(workdir):
 
 def leftovers(workdir):
     """What a kill left half written or half removed."""
-    from ldm_jax.training.saving import checkpoints
+    from ldm_jax.training.saving import stored_steps
 
     folder = workdir / 'checkpoints'
     if not folder.is_dir():
         return []
-    inside = [path for path in checkpoints.unfinished(folder) if path.name != checkpoints.DELETED]
-    deleted = folder / checkpoints.DELETED
+    inside = [path for path in stored_steps.unfinished(folder) if path.name != stored_steps.DELETED]
+    deleted = folder / stored_steps.DELETED
     inside += list(deleted.iterdir()) if deleted.is_dir() else []
     return inside
 
@@ -175,19 +174,19 @@ def existing(paths):
 
 
 def inspect(workdir):
-    """Every listed step and what is wrong with it."""
-    from ldm_jax.training.saving import checkpoints
+    """Every listed step with its fault, if it has one."""
+    from ldm_jax.training.saving import stored_steps
 
     folder = workdir / 'checkpoints'
-    return checkpoints.inspect(folder) if folder.is_dir() else {}
+    return stored_steps.inspect(folder) if folder.is_dir() else {}
 
 
 def compare(whole, workdir):
     """How many of the last state's checksums and of the lines of metrics.jsonl differ."""
     from ldm_jax.training.monitoring import writers
-    from ldm_jax.training.saving import checkpoints
+    from ldm_jax.training.saving import stored_steps
 
-    records = [checkpoints.read_record(newest(path / 'checkpoints')) for path in (whole, workdir)]
+    records = [stored_steps.read_record(newest(path / 'checkpoints')) for path in (whole, workdir)]
     arrays = [record['arrays'] for record in records]
     wrong = sum(arrays[0].get(name) != arrays[1].get(name) for name in arrays[0].keys() | arrays[1].keys())
     lines = [
@@ -207,4 +206,4 @@ def newest(folder):
 
 if __name__ == '__main__':
     sys.path.insert(0, str(ROOT))
-    sys.exit(main(parse()))
+    command_line.run(main, parse)

@@ -6,8 +6,9 @@ Prints a Markdown table of the largest and the mean error, each over the largest
 output. The SDXL row needs 12 GB of memory, the others 5. Needs the test extra (torch, diffusers, transformers).
 """
 
-import argparse
 import gc
+
+from ldm_jax import command_line
 
 CASES = ('sd15_unet', 'vae_decode', 'clip_l', 'open_clip_h', 'sdxl_unet')
 
@@ -174,12 +175,14 @@ def case(name):
     )
 
 
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse():
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--only', default=','.join(CASES), help='rows, separated by commas')
     chosen = parser.parse_args().only.split(',')
     if unknown := set(chosen) - set(CASES):
         parser.error(f'No rows {sorted(unknown)}; have {list(CASES)}.')
-    main(chosen)
+    return chosen
+
+
+if __name__ == '__main__':
+    command_line.run(main, parse)

@@ -19,6 +19,8 @@ import pathlib
 import shutil
 import tempfile
 
+from ldm_jax import command_line
+
 MODELS = ('sd15', 'sd2_v', 'sdxl')
 
 
@@ -250,10 +252,12 @@ def names(text):
     return chosen
 
 
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse():
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--only', type=names, default=MODELS, help='models, separated by commas')
     parser.add_argument('--folder', help='a disk with 35 GB; the temporary one by default')
-    main(parser.parse_args())
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    command_line.run(main, parse)

@@ -30,7 +30,7 @@ def parse():
     add('--to', help='the model directory to write; an older model there is replaced')
     args = parser.parse_args()
     if (args.sigma_rel is None) != (args.to is None):
-        parser.error('--sigma_rel says what is wanted and --to where: give both, or neither to list')
+        parser.error('--sigma_rel is the width and --to the place: give both, or neither to list')
     return args
 
 
@@ -43,7 +43,7 @@ def main(args):
 
     if args.to is not None:
         store.check_destination(args.to)
-        ema.exponent(args.sigma_rel)  # raises for a width that there is not
+        ema.exponent(args.sigma_rel)  # raises for an impossible width
     found = ema_snapshots.of_run(args.workdir)
     if args.to is None:
         for snapshot in found:

@@ -18,8 +18,8 @@ def main(args):
 
     from ldm_jax.data.image_folder import Source
     from ldm_jax.images import contact_sheet, save_png, to_float
-    from ldm_jax.inference.pipeline import open_pipeline
-    from ldm_jax.inference.settings import Sampling
+    from ldm_jax.inference.opening import open_pipeline
+    from ldm_jax.inference.settings import Guidance, Sampling
     from ldm_jax.pipelines.text_to_image import text_to_image
 
     select = dict(split=('test_pair',), group=GROUPS)
@@ -28,7 +28,7 @@ def main(args):
     sampled = text_to_image(
         open_pipeline(args.model, batch_size=64),
         [source.caption(i) for i in range(len(source))],
-        sampling=Sampling('ddim', 'trailing', args.num_steps, guidance_scale=args.guidance_scale),
+        sampling=Sampling('ddim', 'trailing', args.num_steps, guidance=Guidance(args.guidance_scale)),
     )
     distance = np.stack([np.abs(real - one).mean(axis=(1, 2, 3)) for one in sampled])  # [asked for, real]
     rank = (distance < np.diagonal(distance)[:, None]).sum(axis=1)

@@ -84,7 +84,7 @@ class Instruction:
 
     @property
     def index(self) -> int:
-        """Of a parameter, its number; of a get-tuple-element the element's."""
+        """The number of a parameter, or of the element that a get-tuple-element takes."""
         return int(re.match(r'\d+', self.text)[0] if self.opcode == 'parameter' else self.attribute('index'))
 
     def attribute(self, name: str) -> str:
@@ -116,8 +116,8 @@ class Module:
     def runs(self) -> Iterator[tuple[Computation, Instruction, float]]:
         """Every instruction that runs by itself, where it stands and how often it runs in one execution.
 
-        What stands in a fusion is its fusion's business. Of a conditional's branches each counts as taken; a
-        loop whose length cannot be told counts as one round (see `unknown_loops`).
+        A fusion is one instruction. Each branch of a conditional counts as taken, and a loop of unknown length as one
+        round (see `unknown_loops`).
         """
         yield from self._runs(self.entry, 1.0)
 
@@ -141,10 +141,10 @@ class Module:
         )
 
     def rounds(self, computation: Computation, loop: Instruction) -> int | None:
-        """How often a while's body runs; None where that cannot be told.
+        """How often a while's body runs; None where the text does not show it.
 
-        It can where the compiler says it, and where a counter from one constant goes by another below a third. The
-        step need not be one: the TPU's compiler unrolls the loops in which it multiplies what is on its way.
+        It does where the compiler says it, and where a counter from one constant goes by another below a third. The
+        step need not be one: the TPU's compiler unrolls the loops in which it multiplies arrays that are being sent.
         """
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.text)
         if known:

@@ -21,8 +21,10 @@ from ldm_jax.conditioning import combine
 from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion import prng
 from ldm_jax.diffusion.sampling import padded
+from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference import programs
+from ldm_jax.inference.model_kinds import GUIDANCE_SCALE
 from ldm_jax.inference.settings import TABLE, Sampling
 from ldm_jax.models import vae
 from ldm_jax.training import ema, optimizer
@@ -108,7 +110,7 @@ def train(config: Mapping[str, Any], devices: Sequence[jax.Device], batch: int |
 def model_flops(config: Mapping[str, Any], state: PyTree, shapes: PyTree) -> float:
     """FLOPs of the matrix products and convolutions of one step, forward and backward, each counted once.
 
-    Nothing is rematerialised in what is counted, which makes it the numerator of model FLOP utilisation.
+    Counted without rematerialisation, as the numerator of model FLOP utilisation.
     Ref: Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
     """
     stage = stage_of(config, dict(remat=False, attention_backend='naive'))
@@ -149,7 +151,7 @@ def stage_of(config: Mapping[str, Any], changed: Mapping[str, Any] | None = None
 def model_specs(config: Mapping[str, Any]) -> dict[str, Any]:
     """Part -> spec of every network of a training config.
 
-    Raises ValueError where a pretrained part's can only be had from what is not on this machine.
+    Raises ValueError where a pretrained part's spec would have to be read from a file that is not on this machine.
     """
     specs = {}
     for part, source in config.get('pretrained', {}).items():
@@ -245,8 +247,9 @@ def sample(
     params = _placed({'unet': weights}, whole)
     x, _, cond = denoising.inputs_of(parts.unet, total, side)
     keys = jax.ShapeDtypeStruct((total, 2), jnp.uint32)
-    images = _placed(programs.Images(x, keys, (cond, cond), sampling.guide(total)), cut)
-    job = programs.Job(images, padded(levels, TABLE), jnp.int32(num_steps), built)
+    own, shared = guided.split(guided.arrays(sampling.guidance, total, GUIDANCE_SCALE))
+    images = _placed(programs.Images(x, keys, (cond, cond), own), cut)
+    job = programs.Job(images, padded(levels, TABLE), jnp.int32(num_steps), built, shared)
     run = programs.Programs(parts, tuple(devices))
 
     def walked(params, images):

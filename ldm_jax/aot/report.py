@@ -4,7 +4,7 @@ Three times bound a step from below: its FLOPs at the chip's peak rate, its traf
 to other chips at the links'. If all three overlap perfectly it takes the longest (the roofline), if nothing overlaps
 their sum; a real step lies between, or above where products are too small for the matrix units, which neither knows.
 A collective's ring is taken to run along one dimension of the torus, in both directions: two links a chip.
-Utilisation is the model's own FLOPs over what the chips could do in the time: what is computed again counts nothing.
+Utilisation is the model's own FLOPs over what the chips could do in the time; recomputation does not count.
 Ref: Williams et al. 2009, "Roofline"; Chowdhery et al. 2022, arXiv:2204.02311, appendix B (utilisation).
 """
 
@@ -24,7 +24,7 @@ LINKS = 2  # of a chip that one ring uses
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Of one chip in one execution: FLOPs, bytes of memory traffic, and each line that talks to other chips."""
+    """What one chip does in one execution: FLOPs, bytes of memory traffic, and each exchange with other chips."""
 
     flops: float
     traffic: float
@@ -85,7 +85,7 @@ class Report:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Of one execution: if everything overlaps, and if nothing does."""
+        """The time of one execution if everything overlaps, and if nothing does."""
         return {'overlapped': max(self.times.values()), 'serial': sum(self.times.values())}
 
     @property
@@ -163,7 +163,7 @@ def table(report: Report) -> str:
         f'| {name} | {value} |'
         for name, value in {
             'TFLOPs that the model needs': f'{report.flops / topology.chips / 1e12:.2f}',
-            'TFLOPs of the program, what is computed again included': f'{report.work.flops / 1e12:.2f}',
+            'TFLOPs of the program, with recomputation': f'{report.work.flops / 1e12:.2f}',
             'GB read and written in memory': f'{report.work.traffic / 1e9:.1f}',
             'GB sent to other chips': f'{report.work.sent / 1e9:.2f}',
         }.items()

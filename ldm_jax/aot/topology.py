@@ -60,7 +60,7 @@ ENVIRONMENT = {
 }
 
 
-class NoCompiler(RuntimeError):
+class NoCompiler(ModuleNotFoundError):
     """libtpu, TPUs' compiler, is not installed."""
 
 
@@ -103,7 +103,7 @@ class Topology:
 def named(name: str) -> Topology:
     """The slice of a name.
 
-    Raises ValueError for a generation, a number or a shape that there is not.
+    Raises ValueError for an unknown generation, number of chips or shape.
     """
     match = re.fullmatch(r'([a-z0-9]+)(?:-(\d+)|:(\d+(?:x\d+)*))', name.lower())
     if not match:

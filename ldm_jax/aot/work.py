@@ -4,7 +4,7 @@ XLA's own count (`Compiled.cost_analysis`) takes a loop's body once; elsewhere F
 
 FLOPs     of products and convolutions, two for a multiply-add; those with padding's zeros are none.
 traffic   bytes of main memory that each instruction reads and writes, fusions as a whole, arrays padded as they are
-          stored. Of an array that is only sliced the slice counts, and of one that is updated in place the update.
+          stored. An array that is only sliced counts with the slice, one that is updated in place with the update.
 """
 
 from __future__ import annotations

@@ -21,14 +21,14 @@ class Found:
 
     Attributes:
         names: the files.
-        left_out: reason -> names of what is left out.
+        left_out: reason -> names that are left out.
     """
 
     names: list[str] = dataclasses.field(default_factory=list)
     left_out: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def leave_out(self, reason: str, name: str) -> None:
-        """Notes what is not among the names."""
+        """Notes a name that is left out."""
         self.left_out.setdefault(reason, []).append(name)
 
 

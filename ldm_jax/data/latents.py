@@ -28,7 +28,7 @@ class Source:
 
     Raises:
         FileNotFoundError: no such folder, or shards are missing from it.
-        ValueError: `only` names what is not there.
+        ValueError: `only` has an unknown name.
     """
 
     path: str

@@ -189,7 +189,7 @@ def batches(
         raise ValueError('The source has no examples.')
     report = Report(max_corrupt)
     report.add(sum(map(len, members)), unreadable(source).items())
-    report.skipped = report.read = 0  # that was the whole source; from here on what is read counts
+    report.skipped = report.read = 0  # of the whole source; from here on examples that are read count
     reader = _Reader(source, Order(members, batch_size, seed), tuple(rows))
     dataset = grain.MapDataset.range(start, sys.maxsize).map(reader)
     stream = dataset.to_iter_dataset(grain.ReadOptions(threads, max(prefetch, threads)))

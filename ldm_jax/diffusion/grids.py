@@ -94,7 +94,7 @@ class Grid:
                 levels = self._interpolated(schedule, levels)
             if self.end == 'clean':
                 levels.alpha[-1], levels.sigma[-1] = 1, 0
-            return levels.replace(t=ROUNDINGS[self.told](levels.t))
+            return dataclasses.replace(levels, t=ROUNDINGS[self.told](levels.t))
 
     def times(self, schedule: Schedule, num_steps: int) -> np.ndarray:
         """The times [S] at which the network is evaluated, float64. Raises ValueError for less than one step."""
@@ -118,7 +118,7 @@ class Grid:
         else:
             ratio = np.geomspace(ratio[-1], ratio[0], len(levels.t))
         alpha = (1 / np.hypot(1, ratio)).astype(levels.alpha.dtype)
-        return levels.replace(alpha=alpha, sigma=(ratio * alpha).astype(levels.sigma.dtype))
+        return dataclasses.replace(levels, alpha=alpha, sigma=(ratio * alpha).astype(levels.sigma.dtype))
 
 
 def named(spec: str | Mapping[str, Any]) -> Grid:

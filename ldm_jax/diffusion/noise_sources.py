@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,8 @@ def named(source: str) -> Callable[[int], Generator] | None:
 
     Raises ValueError for an unknown source.
     """
-    return None if source == 'jax' else function('noise source', GENERATORS | {'jax': None}, source)
+    known: dict[str, Any] = {**GENERATORS, 'jax': None}  # so that the error for an unknown one lists all
+    return None if source == 'jax' else function('noise source', known, source)
 
 
 def noise(source: str, seeds: Sequence[int], shape: Sequence[int], draw: int = 0) -> np.ndarray:

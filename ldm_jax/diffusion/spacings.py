@@ -226,7 +226,7 @@ def sigmas(schedule: Schedule, num_steps: int, *, values: tuple[float, ...]) -> 
     return _times(schedule, _listed(values, num_steps))
 
 
-SPACINGS = {
+SPACINGS: dict[str, Callable[..., np.ndarray]] = {
     function.__name__: function
     for function in (
         trailing, leading, linspace, simple, ddim, ddim_uniform, lcm, beta, timesteps,
@@ -303,7 +303,9 @@ def _ends(
         if within not in ('leading', 'trailing'):
             raise unknown('spacing to be within', within, ['leading', 'trailing'])
         at = levels(schedule, SPACINGS[within](schedule, num_steps)[[-1, 0]])
-        low, high = (float(ratio) for ratio in np.float64(at.sigma) / np.float64(at.alpha))
+        low, high = (
+            float(ratio) for ratio in np.asarray(at.sigma, np.float64) / np.asarray(at.alpha, np.float64)
+        )
     low = low if sigma_min is None else sigma_min
     high = high if sigma_max is None else sigma_max
     if not 0 < low < high < np.inf:

@@ -1,4 +1,4 @@
-"""How much an image follows what it is told: the numbers of guidance, and the denoiser that they make."""
+"""The numbers of guidance as arrays, and the denoiser that they make of a network."""
 
 from __future__ import annotations
 
@@ -8,107 +8,128 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from ldm_jax.build import function
-from ldm_jax.diffusion import guidance, parameterization
+from ldm_jax.diffusion import guidance as rules
+from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.parameterization import Parameterization
+from ldm_jax.inference.settings import OWN, Guidance, Number
+from ldm_jax.knobs import KNOB
 from ldm_jax.types import Array, Cond, Denoiser
 
+FIELDS = [field.name for field in dataclasses.fields(Guidance)]
+# The numbers are traced: which of them are None, and the rule, is a program.
+jax.tree_util.register_dataclass(Guidance, [name for name in FIELDS if name != 'rule'], ['rule'])
 
-@struct.dataclass
-class Guide:
-    """Numbers of guidance, each [B]; None leaves it out. They are traced: which are None, and the rule, is a program.
 
-    scale: of classifier-free guidance, for one conditioning more than itself.
-    weights: of several prompts at once (AND), one for each, all guided by scale.
-    image_scale: of the image, where image and text are guided apart (InstructPix2Pix).
-    rescale: share of the answer that gets the conditional one's standard deviation.
-    eta, threshold: of the rule 'projected'.
-    perturbed: scale of perturbed-attention guidance.
-    auto: scale of autoguidance: cond of the weak model + auto (cond - cond of the weak model), where there is no other
-        scale.
-    rule: 'linear', 'projected' (APG) or 'zero_star' (CFG-Zero*) of diffusion.guidance, or a dotted name: it makes a
-        guidance.Rule of the scale.
+def arrays(guidance: Guidance, batch: int, own: float | None = None) -> Guidance:
+    """The numbers as float32: [B] where each image has its own, [] where all share one.
 
-    Raises ValueError for an unknown rule.
+    own: the scale that suits the model, where guidance leaves that open; autoguidance then is alone.
+
+    Raises ValueError for sequences of another length.
     """
+    found = {}
+    for field in dataclasses.fields(guidance):
+        value, knob = getattr(guidance, field.name), field.metadata.get(KNOB)
+        if isinstance(value, str) and value == OWN:
+            value = own if guidance.autoguidance_scale is None else None
+        if value is None or isinstance(value, str):
+            found[field.name] = value
+        elif knob is None:  # weights
+            found[field.name] = tuple(per_image(each, batch) for each in value)
+        else:
+            found[field.name] = _shared(value) if knob.shared else per_image(value, batch)
+    return Guidance(**found)
 
-    scale: Array | None = None
-    weights: tuple[Array | np.ndarray, ...] | None = None
-    image_scale: Array | None = None
-    rescale: Array | None = None
-    eta: Array | None = None
-    threshold: Array | None = None
-    perturbed: Array | None = None
-    auto: Array | None = None
-    rule: str = struct.field(pytree_node=False, default='linear')
 
-    def __post_init__(self):
-        function('rule of guidance', guidance.RULES, self.rule)
+def split(guidance: Guidance) -> tuple[Guidance, Guidance]:
+    """What belongs to each image, and what all of them share; None where it is the other's."""
+    shared = {field.name for field in dataclasses.fields(guidance) if _is_shared(field)}
+    each = dataclasses.replace(guidance, **dict.fromkeys(shared))
+    return each, dataclasses.replace(guidance, **dict.fromkeys(set(FIELDS) - shared - {'rule'}))
 
-    @property
-    def num_conds(self) -> int:
-        """How many conditionings it makes one prediction of, the unconditional one first."""
-        if self.scale is None:
-            return 1
-        told = 1 if self.weights is None else len(self.weights)
-        return 1 + told + (self.image_scale is not None)
+
+def joined(each: Guidance, shared: Guidance) -> Guidance:
+    """The guidance that `split` split."""
+    shared = {
+        field.name: getattr(shared, field.name) for field in dataclasses.fields(shared) if _is_shared(field)
+    }
+    return dataclasses.replace(each, **shared)
+
+
+def _is_shared(field: dataclasses.Field) -> bool:
+    return KNOB in field.metadata and field.metadata[KNOB].shared
+
+
+def _shared(value: float | Sequence[float]) -> np.float32 | tuple[np.float32, ...]:
+    return tuple(map(np.float32, value)) if isinstance(value, list | tuple) else np.float32(value)
+
+
+def per_image(value: Number, batch: int) -> np.ndarray:
+    """A number, or one for each image, as float32 [B]. Raises ValueError for another count."""
+    values = np.asarray(value, np.float32)
+    if values.ndim and values.shape != (batch,):
+        raise ValueError(f'{len(values)} numbers for {batch} images: give one for each, or one for all.')
+    return np.broadcast_to(values, (batch,))
+
+
+def num_conds(guidance: Guidance) -> int:
+    """How many conditionings it makes one prediction of, the unconditional one first."""
+    if guidance.scale is None:
+        return 1
+    return 1 + len(guidance.weights or (1,)) + (guidance.image_scale is not None)
 
 
 def denoiser(
-    guide: Guide,
+    guidance: Guidance,
     predict: Callable[[Cond], Denoiser],
     conds: Sequence[Cond],
     prediction: Parameterization,
     *,
-    worse: Callable[[Cond], Denoiser] | None = None,
-    interval: tuple[Array, Array] | None = None,
-    cfg_zero_share: Array | None = None,
-    percentile: Array | None = None,
+    weak: Callable[[Cond], Denoiser] | None = None,
 ) -> Denoiser:
     """The denoiser of B images.
 
     Args:
         predict: a conditioning to the network's own denoiser.
-        conds: as many as the guide wants, of B images each: unconditional, conditional; with an image scale
-            neither, image alone, both. Perturbed guidance adds all but the first, their self-attention perturbed.
+        conds: `num_conds` of them, for B images each: unconditional, conditional; with an image scale neither, image
+            alone, both. Perturbed guidance adds all but the first, their self-attention perturbed.
         prediction: what the network predicts, which rescaling and the rule 'zero_star' are stated for.
-        worse: a conditioning to the weak model's denoiser, for autoguidance.
-        interval: the lowest and highest sigma / alpha with guidance, each [].
-        cfg_zero_share: [] share of flow matching's time in which guided images stand still.
-        percentile: [] of dynamic thresholding, for images in [-1, 1] rather than latents.
+        weak: a conditioning to the weak model's denoiser, for autoguidance.
 
     Raises ValueError for another number of conditionings.
     """
-    if len(conds) != guide.num_conds:
-        raise ValueError(f'This guidance is of {guide.num_conds} conditionings; got {len(conds)}.')
-    found = _guided(guide, predict, conds, prediction, worse)
-    if isinstance(found, guidance.Guided):
-        if interval is not None:
-            found = guidance.interval(found, _unguided(guide, predict, conds), *interval)
-        if cfg_zero_share is not None:
-            found = guidance.hold_still(found, 1 - cfg_zero_share)
-    return found if percentile is None else guidance.thresholded(found, percentile)
+    if len(conds) != num_conds(guidance):
+        raise ValueError(f'This guidance needs {num_conds(guidance)} conditionings; got {len(conds)}.')
+    found = _guided(guidance, predict, conds, prediction, weak)
+    if isinstance(found, rules.Guided):
+        if guidance.interval is not None:
+            found = rules.interval(found, _unguided(guidance, predict, conds), *guidance.interval)
+        if guidance.cfg_zero_share is not None:
+            found = rules.hold_still(found, 1 - guidance.cfg_zero_share)
+    return found if guidance.percentile is None else rules.thresholded(found, guidance.percentile)
 
 
-def _branches(guide: Guide, predict: Callable[[Cond], Denoiser], conds: Sequence[Cond]) -> guidance.Branches:
+def _branches(
+    guidance: Guidance, predict: Callable[[Cond], Denoiser], conds: Sequence[Cond]
+) -> rules.Branches:
     """Of the conditionings, several prompts made one, and of what guidance pushes away from."""
-    if guide.perturbed is not None:
+    if guidance.perturbed_scale is not None:
         count = len(conds)
         conds = [*conds, *conds[1:]]
         conds = [
             dataclasses.replace(cond, perturbed=_flags(cond, i >= count)) for i, cond in enumerate(conds)
         ]
-    branches = guidance.batched(predict(guidance.pair(*conds)), len(conds))
-    return branches if guide.weights is None else guidance.composed(branches, guide.weights)
+    branches = rules.batched(predict(rules.pair(*conds)), len(conds))
+    return branches if guidance.weights is None else rules.composed(branches, guidance.weights)
 
 
-def _unguided(guide: Guide, predict: Callable[[Cond], Denoiser], conds: Sequence[Cond]) -> Denoiser:
+def _unguided(guidance: Guidance, predict: Callable[[Cond], Denoiser], conds: Sequence[Cond]) -> Denoiser:
     """What is guided, alone: the last conditioning, which is told all, or several prompts as one."""
-    if guide.weights is None:
+    if guidance.weights is None:
         return predict(conds[-1])
-    branches = _branches(dataclasses.replace(guide, perturbed=None), predict, conds)
+    branches = _branches(dataclasses.replace(guidance, perturbed_scale=None), predict, conds)
     return lambda x, level: branches(x, level)[1]
 
 
@@ -117,33 +138,33 @@ def _flags(cond: Cond, value: bool) -> Array:
 
 
 def _guided(
-    guide: Guide,
+    guidance: Guidance,
     predict: Callable[[Cond], Denoiser],
     conds: Sequence[Cond],
     prediction: Parameterization,
-    worse: Callable[[Cond], Denoiser] | None,
+    weak: Callable[[Cond], Denoiser] | None,
 ) -> Denoiser:
-    if guide.scale is None:
+    if guidance.scale is None:
         cond = predict(conds[0])
         return (
             cond
-            if guide.auto is None or worse is None
-            else guidance.autoguidance(cond, worse(conds[0]), guide.auto)
+            if guidance.autoguidance_scale is None
+            else rules.autoguidance(cond, weak(conds[0]), guidance.autoguidance_scale)
         )
-    branches = _branches(guide, predict, conds)
-    if guide.image_scale is not None:
-        return guidance.image_and_text(branches, guide.image_scale, guide.scale)
-    rule = _rule(guide)
-    if guide.auto is not None and worse is not None:
-        return guidance.perturbed(guidance.joined(branches, worse(conds[-1])), rule, guide.auto - 1)
-    if guide.perturbed is not None:
-        return guidance.perturbed(branches, rule, guide.perturbed)
+    branches = _branches(guidance, predict, conds)
+    if guidance.image_scale is not None:
+        return rules.image_and_text(branches, guidance.image_scale, guidance.scale)
+    rule = _rule(guidance)
+    if guidance.autoguidance_scale is not None:
+        return rules.perturbed(rules.joined(branches, weak(conds[-1])), rule, guidance.autoguidance_scale - 1)
+    if guidance.perturbed_scale is not None:
+        return rules.perturbed(branches, rule, guidance.perturbed_scale)
     # APG is stated for x0_hat, the others for what the network itself predicts.
-    return guidance.guided(branches, rule, parameterization.x0 if guide.rule == 'projected' else prediction)
+    return rules.guided(branches, rule, parameterization.x0 if guidance.rule == 'projected' else prediction)
 
 
-def _rule(guide: Guide) -> guidance.Rule:
-    knobs = {'eta': guide.eta, 'threshold': guide.threshold}
-    given = {name: value for name, value in knobs.items() if value is not None}
-    rule = function('rule of guidance', guidance.RULES, dict(name=guide.rule, **given))(guide.scale)
-    return rule if guide.rescale is None else guidance.rescaled(rule, guide.rescale)
+def _rule(guidance: Guidance) -> rules.Rule:
+    numbers = {'eta': guidance.apg_eta, 'threshold': guidance.apg_threshold}
+    given = {name: value for name, value in numbers.items() if value is not None}
+    rule = function('rule of guidance', rules.RULES, dict(name=guidance.rule, **given))(guidance.scale)
+    return rule if guidance.rescale is None else rules.rescaled(rule, guidance.rescale)

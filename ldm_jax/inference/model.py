@@ -145,7 +145,8 @@ def from_settings(settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
     if needs or settings.get('scaling_factor') is None:
         raise ValueError(
             f'Sampling needs a whole model; this one has {sorted(models)} and lacks '
-            f'{sorted(needs) or ["scaling_factor"]}. Convert the parts together.'
+            f'{sorted(needs) or ["scaling_factor"]}. Convert the parts together; --vae MODEL takes a first stage from '
+            'another one.'
         )
     parameterization.named(settings['parameterization'])  # raises for a wrong one
     return Parts(

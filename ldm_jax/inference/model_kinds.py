@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from ldm_jax.inference.model import Parts
 
+GUIDANCE_SCALE = 7.5  # of texts
+CLASS_GUIDANCE_SCALE = 3.0
+IMAGENET = 1000  # classes; a model that knows one more has that one for none
+
 # Kind of model -> (what it is told, the tasks that fit).
 KINDS = {
     'text': ('a text', 'text_to_image, image_to_image, inpaint, outpaint, hires, refine or invert'),
@@ -38,6 +42,19 @@ def kind(parts: Parts) -> str:
     if parts.unet.num_classes is not None:
         return 'upscale'
     return {0: 'text', 1: 'depth', channels: 'edit', channels + 1: 'inpaint'}.get(extra, 'unknown')
+
+
+def own_scale(parts: Parts, declared: float | None = None) -> float | None:
+    """The guidance scale that suits a model: what its settings declare, or its kind's; None where nothing guides."""
+    found = kind(parts)
+    if found == 'class':
+        return (declared or CLASS_GUIDANCE_SCALE) if has_null(parts) else None
+    return (declared or GUIDANCE_SCALE) if parts.has_tokenizer else None
+
+
+def has_null(parts: Parts) -> bool:
+    """Whether the last class means none."""
+    return parts.class_embedder.num_classes == IMAGENET + 1
 
 
 def check(parts: Parts, task: str, *wanted: str) -> None:

@@ -1,6 +1,6 @@
 """A model that makes images: what every task of this folder is given.
 
-from ldm_jax.inference.pipeline import open_pipeline
+from ldm_jax.inference.opening import open_pipeline
 from ldm_jax.pipelines.text_to_image import text_to_image
 
 images = text_to_image(open_pipeline('emoji32'), 'a red apple, noto style', seed=1)
@@ -11,38 +11,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
-from ldm_jax.build import build
-from ldm_jax.checkpoints import loading
 from ldm_jax.diffusion import noise, noise_sources
-from ldm_jax.diffusion.multidiffusion import Windows
 from ldm_jax.diffusion.sampling import padded
-from ldm_jax.inference import model as parts_of
-from ldm_jax.inference.guidance import Guide
+from ldm_jax.inference import guidance as guided
+from ldm_jax.inference import model_kinds, watching
 from ldm_jax.inference.model import Params, Parts
 from ldm_jax.inference.programs import Images, Job, KnownRegion, Programs, joined, pad
-from ldm_jax.inference.settings import TABLE, Sampling, per_image
+from ldm_jax.inference.settings import TABLE, Guidance, Sampling
 from ldm_jax.inference.sizes import Sizes, check_size
-from ldm_jax.inference.tiled import FirstStage
 from ldm_jax.inference.traced import Traced
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """How far a run has come, for those who watch it."""
-
-    done: int
-    total: int
-    # The latents [b, h, w, Z] that this step was heading for, of the batch in hand.
-    x0: Callable[[], np.ndarray]
-
-
-Listener = Callable[[Step], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,8 +34,7 @@ class Pipeline:
     Attributes:
         batch_size: images that are sampled at a time on all devices together; all of a call by default. With as many
             as devices an image is the same to the bit whatever batch it is made in (programs.Programs).
-        listener: told after each step. Steps then are separate calls of the same program.
-        guidance_scale: that suits the model, where its settings say so; Sampling has its own default.
+        guidance_scale: that suits the model, where its settings say so.
     """
 
     parts: Parts
@@ -61,7 +42,6 @@ class Pipeline:
     tokenizers: tuple[Tokenizer, ...]
     programs: Programs | Traced
     batch_size: int | None = None
-    listener: Listener | None = None
     guidance_scale: float | None = None
 
     def traced(self) -> Pipeline:
@@ -77,6 +57,11 @@ class Pipeline:
         size = (side, side) if size is None else tuple(size)
         check_size(size, self.parts.multiple)
         return size
+
+    def guidance(self, sampling: Sampling, batch: int) -> Guidance:
+        """The numbers of guidance for B images, with the scale that suits the model where sampling leaves it open."""
+        own = model_kinds.own_scale(self.parts, self.guidance_scale)
+        return guided.arrays(sampling.guidance, batch, own)
 
     def text(
         self,
@@ -131,7 +116,7 @@ class Pipeline:
         seeds: Sequence[int],
         *,
         sampler: Sampler | Solver | None = None,
-        guide: Guide | None = None,
+        guidance: Guidance | None = None,
         kept: KnownRegion | None = None,
         stop: int | None = None,
     ) -> np.ndarray:
@@ -139,28 +124,30 @@ class Pipeline:
 
         Args:
             sampling: whose sampler and guidance these are; levels are its own, or a part of them.
-            conds: as many as the guidance wants, the unconditional one first.
+            conds: as many as the guidance needs, the unconditional one first.
             seeds: [B], of the noise that samplers add.
-            sampler, guide: in place of sampling's.
+            sampler: in place of sampling's.
+            guidance: numbers of B images, as `guidance` gives them; sampling's by default.
             kept: what inpainting keeps.
             stop: the level to stop at, the last one by default. To samplers that remember, a run that stops is not
                 one that ends.
         """
         batch = len(x)
-        guide = sampling.guide(batch) if guide is None else guide
-        if guide.auto is not None and self.parts.weak_model is None:
+        guidance = self.guidance(sampling, batch) if guidance is None else guidance
+        if guidance.autoguidance_scale is not None and self.parts.weak_model is None:
             raise ValueError(
                 'autoguidance_scale is away from a weak model: open the pipeline with one (weak_model).'
             )
         sampler = sampling.plan(self.parts.schedule)[0] if sampler is None else sampler
+        own, shared = guided.split(guidance)
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
             x=x if isinstance(x, jax.Array) else np.asarray(x, np.float32),
             keys=_sampler_keys(seeds),
             conds=conds,
-            guide=guide,
+            guidance=own,
             kept=kept,
-            sampler=None if not each else jax.tree.map(lambda a: per_image(a, batch), sampler),
+            sampler=None if not each else jax.tree.map(lambda a: guided.per_image(a, batch), sampler),
         )
         if stop is not None and hasattr(sampler, 'solve'):  # which knows of the ends alone
             levels = jax.tree.map(lambda a: a[: stop + 1], levels)
@@ -170,9 +157,7 @@ class Pipeline:
             levels=padded(levels, TABLE),
             num_steps=np.int32(count),
             sampler=None if each else sampler,
-            interval=sampling.guidance_interval and tuple(map(np.float32, sampling.guidance_interval)),
-            cfg_zero_share=sampling.cfg_zero_share and np.float32(sampling.cfg_zero_share),
-            percentile=sampling.percentile and np.float32(sampling.percentile),
+            guidance=shared,
         )
         made, size = [], self._share(batch)
         for first in range(0, batch, size):
@@ -185,9 +170,10 @@ class Pipeline:
         return joined(made, batch)
 
     def _run(self, job: Job, count: int, first: int, batch: int) -> np.ndarray:
-        """The latents of one batch after so many steps, with the listener told."""
+        """The latents of one batch after so many steps, as watched."""
         carry = self.programs.begin(self.params, job)
-        if self.listener is None or isinstance(self.programs, Traced) or hasattr(job.sampler, 'solve'):
+        listener = watching.listening()
+        if listener is None or isinstance(self.programs, Traced) or hasattr(job.sampler, 'solve'):
             carry = self.programs.advance(self.params, job, carry, 0, count)
             return self.programs.latents(carry)
         size = len(job.images.keys)
@@ -195,7 +181,7 @@ class Pipeline:
         for i in range(count):
             before, carry = carry, self.programs.advance(self.params, job, carry, i, i + 1)
             seen = functools.partial(self._heading, job.levels, i, before, carry)
-            self.listener(Step(done + i + 1, total, seen))
+            listener(watching.Step(done + i + 1, total, seen, self.decode))
         return self.programs.latents(carry)
 
     def _heading(self, levels: NoiseLevel, i: int, before: PyTree, after: PyTree) -> np.ndarray:
@@ -220,65 +206,6 @@ class Pipeline:
 def _sampler_keys(seeds: Sequence[int]) -> np.ndarray:
     with jax.ensure_compile_time_eval():  # numbers, where a program is traced around the pipeline too
         return np.asarray(jax.random.key_data(noise.streams(seeds)[1]))
-
-
-def open_pipeline(
-    model: str | loading.Loaded,
-    *,
-    dtype: str = 'float32',
-    devices: Sequence[jax.Device] | None = None,
-    weak_model: str | loading.Loaded | None = None,
-    clip_skip: int = 1,
-    seamless: str | None = None,
-    window: int | None = None,
-    tile: int | None = None,
-    **options: Any,
-) -> Pipeline:
-    """The pipeline of a model: a name, path or hub id as `checkpoints.loading.load` takes them, or what it gave.
-
-    Args:
-        dtype: of the computation; norms, softmax and the sampler's own arithmetic stay float32.
-        devices: to spread batches over; all local ones by default.
-        weak_model: a model whose U-Net is to be guided away from (autoguidance): smaller, or of an earlier step, with
-            the same latents and texts. Named as the model is.
-        clip_skip: the context is the text encoder's last layer but clip_skip - 1, through the final norm, as the web
-            UI has it for Stable Diffusion 1 and 2.
-        seamless: axes on which images continue in themselves: 'x', 'y' or 'xy'.
-        window: pixels along the sides of what the U-Net sees at once, for larger images (MultiDiffusion). Half of
-            each overlaps the next one.
-        tile: pixels along the sides of the tiles that the first stage works on, for its memory. A quarter overlaps.
-        options: fields of Pipeline.
-
-    Raises what `load` raises, and ValueError for a model that cannot be sampled or a weak model that does not fit it.
-    """
-    loaded = loading.load(model) if isinstance(model, str) else model
-    parts = parts_of.from_settings(loaded.settings, dtype)
-    params = loaded.params
-    if weak_model is not None:
-        worse = loading.load(weak_model, ['unet']) if isinstance(weak_model, str) else weak_model
-        parts = parts_of.with_weak_model(parts, worse.settings, dtype)
-        params = params | {'weak_model': worse.params['unet']}
-    if clip_skip != 1:
-        parts = parts_of.skipping(parts, clip_skip)
-    if seamless is not None:
-        parts = parts_of.seamless(parts, seamless)
-    if window is not None:
-        side = _latents(parts, window, parts.unet.downscale)
-        parts = dataclasses.replace(parts, windows=Windows(side, side // 2))
-    if tile is not None:
-        side = _latents(parts, tile, 1)
-        parts = dataclasses.replace(parts, first_stage=FirstStage(parts.first_stage, side, side // 4))
-    options = dict(guidance_scale=loaded.settings.get('guidance_scale')) | options
-    programs = Programs(parts, tuple(jax.local_devices() if devices is None else devices))
-    names = [name for name in ('tokenizer', 'tokenizer_2') if name in loaded.settings]
-    tokenizers = tuple(build('text', loaded.settings[name]) for name in names)
-    return Pipeline(parts, programs.place(params), tokenizers, programs, **options)
-
-
-def _latents(parts: Parts, pixels: int, multiple: int) -> int:
-    """So many pixels in latents. Raises ValueError unless they are as many as networks can halve."""
-    check_size((pixels, pixels), parts.downscale * multiple)
-    return pixels // parts.downscale
 
 
 def seeds_from(seed: int | Sequence[int], batch: int) -> list[int]:

@@ -22,9 +22,9 @@ from ldm_jax.diffusion.denoiser import denoiser, on_schedule
 from ldm_jax.diffusion.inpainting import MaskedSampler, masked_denoiser
 from ldm_jax.diffusion.prng import PHILOX
 from ldm_jax.diffusion.sampling import walk
-from ldm_jax.inference import guidance as guides
-from ldm_jax.inference.guidance import Guide
+from ldm_jax.inference import guidance as guided
 from ldm_jax.inference.model import Params, Parts
+from ldm_jax.inference.settings import Guidance
 from ldm_jax.types import Array, Cond, NoiseLevel, PyTree, Sampler, Solver
 
 
@@ -45,7 +45,7 @@ class Images:
     x: Array  # [B, h, w, Z] at the first level
     keys: Array  # uint32 [B, 2], the data of PRNG keys: of the noise that samplers add
     conds: tuple[Cond, ...]
-    guide: Guide
+    guidance: Guidance  # what each image has of it
     kept: KnownRegion | None = None
     sampler: Sampler | None = None  # with knobs [B], in place of the shared one
 
@@ -58,11 +58,7 @@ class Job:
     levels: NoiseLevel  # leaves [S + 1], padded
     num_steps: Array  # [] of those that are walked
     sampler: Sampler | Solver
-    interval: tuple[Array, Array] | None = None  # of sigma / alpha, where there is guidance
-    cfg_zero_share: Array | None = (
-        None  # share of flow matching's time without a movement, where there is guidance
-    )
-    percentile: Array | None = None  # of dynamic thresholding
+    guidance: Guidance  # what all images share of it
 
 
 def begin(parts: Parts, params: Params, job: Job) -> PyTree:
@@ -93,15 +89,12 @@ def advance(
             return denoiser(parts.network(params, part), prediction, cond)
 
         prediction = parameterization.named(parts.parameterization)
-        found = guides.denoiser(
-            images.guide,
+        found = guided.denoiser(
+            guided.joined(images.guidance, job.guidance),
             predict,
             images.conds,
             prediction,
-            worse=functools.partial(predict, part='weak_model'),
-            interval=job.interval,
-            cfg_zero_share=job.cfg_zero_share,
-            percentile=job.percentile,
+            weak=functools.partial(predict, part='weak_model'),
         )
         found = on_schedule(found, parts.schedule)
         keys, kept = jax.random.wrap_key_data(images.keys, impl=PHILOX), images.kept

@@ -1,25 +1,86 @@
-"""How to sample: names and numbers of a run, checked before anything is compiled."""
+"""How to sample: names and numbers of a run, checked when they are given. Importing this imports nothing heavy."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import numpy as np
+from ldm_jax import build, knobs
+from ldm_jax.knobs import group, knob
 
-from ldm_jax import build
-from ldm_jax.build import function, unknown
-from ldm_jax.diffusion import aliases, grids, noise_sources
-from ldm_jax.diffusion.guidance import RULES
-from ldm_jax.inference.guidance import Guide
-from ldm_jax.types import NoiseLevel, Sampler, Schedule, Solver
+if TYPE_CHECKING:
+    from ldm_jax.types import NoiseLevel, Sampler, Schedule, Solver
 
 TABLE = 1024  # steps that a compiled program has space for
+OWN = 'own'  # the guidance scale that suits the model
 STARTS = ('noise', 'total')
 
 Number = float | Sequence[float]  # one for all images, or one for each
+
+
+@dataclasses.dataclass(frozen=True)
+class Guidance:
+    """How much images follow what they are conditioned on. None leaves a kind of guidance out.
+
+    scale: of classifier-free guidance. None evaluates the network once instead of twice, without a negative prompt.
+        OWN is the scale that suits the model, or none beside autoguidance.
+    rescale: share of the answer that gets the standard deviation of the conditional one.
+    image_scale: of the image, where image and text are guided apart (InstructPix2Pix).
+    autoguidance_scale: weak + scale (model - weak) where there is no other scale; beside one, scale - 1 is added.
+    interval: lowest and highest sigma / alpha with guidance; one evaluation less outside.
+
+    The rules and their papers are in diffusion.guidance.
+    """
+
+    scale: Number | str | None = knob(
+        OWN,
+        float,
+        "1 is no guidance; the model's own by default, or 7.5",
+        name='guidance_scale',
+        png='CFG scale',
+    )
+    rule: str = knob(
+        'linear', str, 'linear, projected (APG) or zero_star (CFG-Zero*)',
+        name='guidance_rule', png='Guidance rule',
+    )  # fmt: skip
+    rescale: Number | None = knob(
+        None, float, 'against overexposure, 0 to 1; 0.7 where noise ends at no signal',
+        name='guidance_rescale', png='Guidance rescale',
+    )  # fmt: skip
+    interval: tuple[float, float] | None = knob(
+        None, float, 'lowest and highest sigma / alpha with guidance: 0.3 5',
+        name='guidance_interval', png='Guidance interval', many=2, mark=' to ', within='[0, inf]', shared=True,
+    )  # fmt: skip
+    image_scale: Number | None = knob(
+        None, float, 'how much of the image an edit keeps; 1.5 by default',
+        name='image_guidance_scale', png='Image CFG scale',
+    )  # fmt: skip
+    apg_eta: Number | None = knob(
+        None, float, "rule 'projected': share of the part that saturates, 0 by default", png='APG eta'
+    )
+    apg_threshold: Number | None = knob(
+        None, float, "rule 'projected': upper bound of the norm of cond - uncond",
+        png='APG threshold', within='(0, inf)',
+    )  # fmt: skip
+    perturbed_scale: Number | None = knob(
+        None, float, 'perturbed-attention guidance, 3 for example', png='Perturbed attention scale'
+    )
+    autoguidance_scale: Number | None = knob(
+        None, float, 'away from --weak_model, 2 for example; alone, or beside --guidance_scale',
+        png='Guide scale',
+    )  # fmt: skip
+    cfg_zero_share: float | None = knob(
+        None, float, 'CFG-Zero*: share of the time, from the start, that images stand still; 0.04 for flow models',
+        png='Zero init', within='(0, 1)', shared=True,
+    )  # fmt: skip
+    percentile: float | None = knob(
+        None, float, 'dynamic thresholding, 0.995 for example, where latents are in [-1, 1] as images are',
+        png='Threshold percentile', within='(0, 1]', shared=True,
+    )  # fmt: skip
+    weights: tuple[Number, ...] | None = (
+        None  # of several prompts at once (AND); the prompts say them, no setting
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,113 +92,93 @@ class Sampling:
             may be a list with a value for each image.
         grid: the levels, likewise; the sampler's own, or 'trailing', by default.
         num_steps: that the grid is made for.
-        guidance_scale: 1 is no guidance; None asks the network once instead of twice, and knows no negative prompt.
-        guidance_rule: 'linear', 'projected' (APG) or 'zero_star' (CFG-Zero*).
-        guidance_rescale, apg_eta, apg_threshold, perturbed_scale: see `guidance.Guide`; None leaves it out.
-        autoguidance_scale: away from the pipeline's weak model: 1 is none. It adds to a guidance_scale; where that is
-            None it is alone.
-        guidance_interval: lowest and highest sigma / alpha with guidance; one evaluation less outside.
-        cfg_zero_share: share of flow matching's time, from the start, in which guided images stand still (CFG-Zero*).
-        percentile: of dynamic thresholding, for first stages that leave images in [-1, 1] as they are.
-        noise_source: of the starting noise: 'jax', 'torch_cpu' or 'torch_cuda' (diffusion.noise_sources).
         start: what starting noise is scaled by: the first level's 'noise', sigma, as k-diffusion and the web UI do
             for its samplers, or its 'total', hypot(alpha, sigma), as diffusers and the original DDIM do.
 
-    Raises ValueError for names that there are not, and numbers out of range.
+    Raises ValueError for unknown names, numbers out of range, and settings that exclude each other.
     """
 
-    sampler: str | Mapping[str, Any] = 'dpmpp_2m'
-    grid: str | Mapping[str, Any] | None = None
-    num_steps: int = 20
-    guidance_scale: Number | None = 7.5
-    guidance_rule: str = 'linear'
-    guidance_rescale: Number | None = None
-    guidance_interval: tuple[float, float] | None = None
-    apg_eta: Number | None = None
-    apg_threshold: Number | None = None
-    perturbed_scale: Number | None = None
-    autoguidance_scale: Number | None = None
-    cfg_zero_share: float | None = None
-    percentile: float | None = None
-    noise_source: str = 'jax'
-    start: str = 'noise'
+    sampler: str | Mapping[str, Any] = knob(
+        'dpmpp_2m', str, "ours, or a name of A1111, ComfyUI or diffusers: 'DPM++ 2M Karras'", png='Sampler'
+    )
+    grid: str | Mapping[str, Any] | None = knob(
+        None, str, "the levels: 'trailing', 'karras', ..., or such a name", png='Schedule type'
+    )
+    num_steps: int = knob(20, int, '20 by default', png='Steps', within=f'[1, {TABLE}]')
+    eta: Number | None = knob(None, float, 'of samplers that have it: 0 is deterministic for most', png='Eta')
+    guidance: Guidance = group(Guidance)
+    noise_source: str = knob(
+        'jax', str, "of the starting noise: 'jax', 'torch_cpu' (the web UI's CPU), 'torch_cuda' (its GPU and NV)",
+    )  # fmt: skip
+    start: str = knob(
+        'noise', str, "starting noise is scaled to the first level's 'noise' (A1111), or its 'total' (diffusers)",
+        png='Start', among=STARTS,
+    )  # fmt: skip
 
     def __post_init__(self):
-        if self.num_steps < 1 or self.num_steps > TABLE:
-            raise ValueError(f'num_steps must be from 1 to {TABLE}; got {self.num_steps}.')
-        noise_sources.named(self.noise_source)
-        if self.start not in STARTS:
-            raise unknown('start', self.start, list(STARTS))
-        function('rule of guidance', RULES, self.guidance_rule)
-        if (
-            self.guidance_interval is not None
-            and not 0 <= self.guidance_interval[0] < self.guidance_interval[1]
-        ):
-            raise ValueError(f'guidance_interval must be 0 <= low < high; got {self.guidance_interval}.')
-        if self.percentile is not None and not 0 < self.percentile <= 1:
-            raise ValueError(f'percentile must be in (0, 1]; got {self.percentile}.')
-        if self.cfg_zero_share is not None and not 0 < self.cfg_zero_share < 1:
-            raise ValueError(f'cfg_zero_share must be in (0, 1); got {self.cfg_zero_share}.')
-        if self.apg_threshold is not None and np.min(self.apg_threshold) <= 0:
-            raise ValueError(f'apg_threshold must be above 0; got {self.apg_threshold}.')
-        if self.guidance_rule != 'projected' and (self.apg_eta, self.apg_threshold) != (None, None):
+        knobs.check(self)
+        guidance = self.guidance
+        if guidance.interval is not None and not guidance.interval[0] < guidance.interval[1]:
+            raise ValueError(f'guidance_interval must be 0 <= low < high; got {guidance.interval}.')
+        if guidance.rule != 'projected' and (guidance.apg_eta, guidance.apg_threshold) != (None, None):
             raise ValueError("apg_eta and apg_threshold are of the guidance_rule 'projected': give that too.")
-        if self.autoguidance_scale is not None and self.perturbed_scale is not None:
+        if guidance.autoguidance_scale is not None and guidance.perturbed_scale is not None:
             raise ValueError(
                 'autoguidance_scale and perturbed_scale each push away from a worse prediction: give one of them.'
             )
-        if (self.sampler, self.grid) != (type(self).sampler, type(self).grid):
-            _built(self.specs()[0])  # the defaults stand in signatures, and are to import no sampler there
+        self._check_names()
+
+    def _check_names(self):
+        """Raises ValueError for unknown names. The defaults need no check, and import nothing."""
+        changed = knobs.changed(self).keys()
+        if 'noise_source' in changed:
+            from ldm_jax.diffusion import noise_sources
+
+            noise_sources.named(self.noise_source)
+        if 'guidance_rule' in changed:
+            from ldm_jax.diffusion.guidance import RULES
+
+            build.function('rule of guidance', RULES, self.guidance.rule)
+        if {'sampler', 'grid', 'eta'} & changed:
+            _built(self.specs()[0])
 
     def specs(self) -> tuple[dict[str, Any], dict[str, Any] | str]:
         """The specs of sampler and grid."""
+        from ldm_jax.diffusion import aliases, grids
+
         name, grid = self.sampler, self.grid
-        knobs = {}
+        spec = {}
         if not isinstance(name, str):
-            knobs = dict(name)
-            name = knobs.pop('name')
+            spec = dict(name)
+            name = spec.pop('name')
+        if self.eta is not None:
+            spec['eta'] = self.eta
         sampler, known = aliases.resolve(name, grid if isinstance(grid, str) else None)
         if grid is not None and not isinstance(grid, str):
             known = dict(grid)
-        grids.named(known or 'trailing')  # raises for what there is not
-        return sampler | knobs, known or 'trailing'
+        grids.named(known or 'trailing')  # raises for an unknown one
+        return sampler | spec, known or 'trailing'
 
     def plan(self, schedule: Schedule) -> tuple[Sampler | Solver, NoiseLevel]:
         """The sampler, its knobs float32 [] or [B], and its levels, numpy arrays [S + 1]."""
+        from ldm_jax.diffusion import grids
+
         spec, grid = self.specs()
         sampler = _built(spec)
         grid = grids.named(grid)
         table = getattr(sampler, 'table', None)  # of samplers that walk more than a grid
         return sampler, table(schedule, grid, self.num_steps) if table else grid(schedule, self.num_steps)
 
-    def guide(self, batch: int) -> Guide:
-        """Guidance of so many images."""
-
-        def each(value):
-            return None if value is None else per_image(value, batch)
-
-        return Guide(
-            scale=each(self.guidance_scale),
-            rescale=each(self.guidance_rescale),
-            eta=each(self.apg_eta),
-            threshold=each(self.apg_threshold),
-            perturbed=each(self.perturbed_scale),
-            auto=each(self.autoguidance_scale),
-            rule=self.guidance_rule,
-        )
-
 
 def _built(spec: Mapping[str, Any]) -> Sampler | Solver:
     """The sampler of a spec, its knobs float32 [], or [B] where they are lists."""
+    import jax
+    import numpy as np
+
     each = {key: value for key, value in spec.items() if isinstance(value, list | tuple)}
     sampler = build.build('samplers', spec | {key: value[0] for key, value in each.items()})
     sampler = jax.tree.map(np.float32, sampler)  # a knob of 1 and one of 1.0 are one program
     return sampler.replace(**{key: np.asarray(value, np.float32) for key, value in each.items()})
 
 
-def per_image(value: Number, batch: int) -> np.ndarray:
-    """A number, or one for each image, as float32 [B]. Raises ValueError for another count."""
-    values = np.asarray(value, np.float32)
-    if values.ndim and values.shape != (batch,):
-        raise ValueError(f'{len(values)} numbers for {batch} images: give one for each, or one for all.')
-    return np.broadcast_to(values, (batch,))
+SAMPLING = Sampling()

@@ -14,10 +14,8 @@ from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.model import Parts
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines.start import starting_noise
-
-IMAGENET = 1000  # classes; a model that knows one more has that one for none
 
 
 def class_to_image(
@@ -26,7 +24,7 @@ def class_to_image(
     *,
     size: tuple[int, int] | None = None,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(guidance_scale=3.0),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each class; the other arguments are those of text_to_image.
 
@@ -38,12 +36,13 @@ def class_to_image(
     known = num_classes(pipeline.parts)
     if labels.min() < 0 or labels.max() >= known:
         raise ValueError(f'Classes are 0 to {known - 1}; got {labels.tolist()}.')
+    guidance = pipeline.guidance(sampling, len(labels))
     told: list[Any] = [labels]
-    if sampling.guidance_scale is not None:
-        if not has_null(pipeline.parts):
+    if guidance.scale is not None:
+        if not model_kinds.has_null(pipeline.parts):
             raise ValueError(
-                f'This model has no class for none, so there is nothing to guide away from: leave guidance_scale '
-                f'{sampling.guidance_scale} out (None).'
+                f'This model has no class for none, so there is nothing to guide away from: leave the guidance '
+                f'scale {sampling.guidance.scale} out (None).'
             )
         told = [np.full_like(labels, known), labels]
     size = pipeline.size(size)
@@ -51,14 +50,9 @@ def class_to_image(
     _, levels = sampling.plan(pipeline.parts.schedule)
     x = starting_noise(pipeline, sampling, levels, seeds, size)
     conds = tuple(pipeline.programs.map(Parts.classes, pipeline.params, each) for each in told)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds))
-
-
-def has_null(parts: Parts) -> bool:
-    """Whether the last class means none."""
-    return parts.class_embedder.num_classes == IMAGENET + 1
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))
 
 
 def num_classes(parts: Parts) -> int:
     """Classes that there are images of."""
-    return parts.class_embedder.num_classes - has_null(parts)
+    return parts.class_embedder.num_classes - model_kinds.has_null(parts)

@@ -13,7 +13,7 @@ import numpy as np
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import each_image, last_levels, noised, posterior
 
@@ -27,7 +27,7 @@ def depth_to_image(
     *,
     strength: float = 0.8,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each prompt.
 
@@ -48,11 +48,11 @@ def depth_to_image(
     levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
     told = latent_depths(each_image(depths, len(prompts)), pipeline.parts.latents(1, size)[1:3])
-    texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
+    texts, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, pipeline.noise(seeds, size, sampling.noise_source, draw=1), levels)
     conds = tuple(dataclasses.replace(cond, concat=told) for cond in texts)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))
 
 
 def latent_depths(depths: np.ndarray, size: tuple[int, int]) -> np.ndarray:

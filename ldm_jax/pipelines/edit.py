@@ -10,14 +10,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ldm_jax import knobs
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
+from ldm_jax.inference.guidance import per_image
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Number, Sampling, per_image
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import each_image, starting_noise
 from ldm_jax.text import prompt
 from ldm_jax.types import Cond
+
+IMAGE_SCALE = 1.5
+# Knobs of guidance that go with the two scales.
+TWO_SCALES = ('guidance_scale', 'image_guidance_scale', 'guidance_interval', 'cfg_zero_share', 'percentile')
 
 
 def edit(
@@ -26,16 +32,15 @@ def edit(
     images: np.ndarray,
     negative_prompts: str | Sequence[str] = '',
     *,
-    image_guidance_scale: Number = 1.5,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each instruction ('make it snow').
 
     Args:
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1] to change, at the size that is wanted.
-        image_guidance_scale: how much of the image stays, 1 to 2 as a rule; one number, or B. The instruction's
-            own scale is sampling.guidance_scale; where that is None neither is guided.
+        sampling: its guidance.image_scale says how much of the image stays, 1 to 2 as a rule, 1.5 by default, and
+            guidance.scale how much the instruction counts; where that is None neither is guided.
         negative_prompts, seed: as in text_to_image.
 
     Raises ValueError for a model of another kind, for kinds of guidance that do not go with two scales, and for
@@ -48,20 +53,23 @@ def edit(
     size = pipeline.size(images.shape[1:3])
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)
-    texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
+    texts, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     x = starting_noise(pipeline, sampling, levels, seeds, size)
     # These models are told the posterior's mean, not scaled as the latents that they make.
     told = pipeline.encode(images) / np.float32(pipeline.parts.scaling_factor)
-    if guide.scale is not None:
-        guide = dataclasses.replace(guide, image_scale=per_image(image_guidance_scale, len(prompts)))
-    return pipeline.decode(pipeline.sample(sampling, x, levels, _conds(texts, told), seeds, guide=guide))
+    if guidance.scale is not None:
+        image_scale = (
+            per_image(IMAGE_SCALE, len(prompts)) if guidance.image_scale is None else guidance.image_scale
+        )
+        guidance = dataclasses.replace(guidance, image_scale=image_scale)
+    return pipeline.decode(
+        pipeline.sample(sampling, x, levels, _conds(texts, told), seeds, guidance=guidance)
+    )
 
 
 def check(prompts: Sequence[str], sampling: Sampling) -> None:
     """Raises ValueError for what does not go with two scales."""
-    others = ('guidance_rescale', 'apg_eta', 'apg_threshold', 'perturbed_scale', 'autoguidance_scale')
-    given = [name for name in others if getattr(sampling, name) is not None]
-    given += ['guidance_rule'] if sampling.guidance_rule != 'linear' else []
+    given = [name for name in knobs.changed(sampling.guidance) if name not in TWO_SCALES]
     given += ['AND'] if len(prompt.columns(prompts)) > 1 else []
     if given:
         raise ValueError(f'{given} does not go with the two scales of edit: leave it out.')

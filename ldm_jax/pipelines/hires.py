@@ -17,7 +17,7 @@ from ldm_jax.images import fit, resample
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines import interpolation, text_to_image
 from ldm_jax.pipelines.image_to_image import image_to_image
@@ -56,7 +56,7 @@ def hires(
     upscaler: str = 'latent_bilinear',
     strength: float = STRENGTH,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
     second: Sampling | None = None,
     sizes: Sizes | None = None,
     negative_sizes: Sizes | None = None,
@@ -107,15 +107,15 @@ def hires(
         )
     _, first = sampling.plan(pipeline.parts.schedule)
     x = starting_noise(pipeline, sampling, first, seeds, size)
-    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, **of_sizes)
-    latents = pipeline.sample(sampling, x, first, conds, seeds, guide=guide)
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, **of_sizes)
+    latents = pipeline.sample(sampling, x, first, conds, seeds, guidance=guidance)
     side = pipeline.parts.latents(1, final_size)[1:3]
     method = name.removeprefix(LATENT)
     latents = _each(latents, side, functools.partial(interpolation.interpolated, method=method))
     # Each seed's first noise again, in the new shape, as the web UI has it.
     x = noised(latents, pipeline.noise(seeds, final_size, second.noise_source), levels)
-    conds, guide = prompt_conds(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)
-    return pipeline.decode(pipeline.sample(second, x, levels, conds, seeds, guide=guide))
+    conds, guidance = prompt_conds(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)
+    return pipeline.decode(pipeline.sample(second, x, levels, conds, seeds, guidance=guidance))
 
 
 def _final(

@@ -12,7 +12,7 @@ import numpy as np
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import each_image, last_levels, noised, posterior
@@ -26,7 +26,7 @@ def image_to_image(
     *,
     strength: float = 0.8,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
     sizes: Sizes | None = None,
     negative_sizes: Sizes | None = None,
 ) -> np.ndarray:
@@ -48,5 +48,5 @@ def image_to_image(
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, pipeline.noise(seeds, size, sampling.noise_source, draw=1), levels)
     told = (prompts, negative_prompts, size, sizes, negative_sizes)
-    conds, guide = prompt_conds(pipeline, sampling, *told)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))
+    conds, guidance = prompt_conds(pipeline, sampling, *told)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))

@@ -19,7 +19,7 @@ from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.programs import KnownRegion
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines import masks as masking
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import at_start, each_image, last_levels, noised, posterior
@@ -42,7 +42,7 @@ def inpaint(
     keep: str = 'x0',
     paste: bool = True,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each prompt: the images with their masked parts made anew.
 
@@ -77,7 +77,7 @@ def inpaint(
     size = pipeline.size(images.shape[1:3] if padding is None else size)
     views, view_masks, regions = _views(images, masks, padding, size)
     small = _latent_masks(pipeline, view_masks, keep)
-    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     start = np.stack([masking.masked_image(content, *each) for each in zip(views, view_masks, strict=True)])
     has_channels, full, draws = pipeline.parts.extra_channels > 0, strength == 1, itertools.count()
     # In diffusers' order, which draws nothing for what it does not need.
@@ -92,10 +92,10 @@ def inpaint(
         holed = posterior(pipeline, views * (view_masks < 0.5), seeds, sampling, next(draws))
         told = np.concatenate([small, holed], -1)
         conds = tuple(dataclasses.replace(cond, concat=told) for cond in conds)
-        latents = pipeline.sample(sampling, x, levels, conds, seeds, guide=guide)
+        latents = pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance)
     else:
         kept = KnownRegion(known, small, noise, keep)
-        latents = pipeline.sample(sampling, x, levels, conds, seeds, guide=guide, kept=kept)
+        latents = pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance, kept=kept)
         # Grids may end at the first training level, which has some noise; what is known has none.
         latents = small * latents + (1 - small) * known
     made = pipeline.decode(latents)

@@ -12,7 +12,7 @@ import numpy as np
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines import masks
 from ldm_jax.pipelines.start import each_image, starting_noise
 from ldm_jax.pipelines.unconditional import unguided
@@ -25,7 +25,7 @@ def inpaint_without_text(
     hidden: np.ndarray,
     *,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(guidance_scale=None),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1]: the images with the hidden part made anew, and else their own pixels.
 

@@ -13,7 +13,7 @@ import numpy as np
 from ldm_jax.diffusion.sampling import ascending
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import each_image
 from ldm_jax.samplers import ddim_inverse
@@ -45,11 +45,13 @@ def invert(
     images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     _, levels = sampling.plan(pipeline.parts.schedule)
-    plain = dataclasses.replace(sampling, guidance_scale=None)
-    conds, guide = prompt_conds(pipeline, plain, prompts, '', size)
+    plain = dataclasses.replace(sampling, guidance=Guidance(None))
+    conds, guidance = prompt_conds(pipeline, plain, prompts, '', size)
     latents = pipeline.encode(images)
     sampler, seeds = ddim_inverse.Sampler(iterations), [0] * len(prompts)
-    return pipeline.sample(plain, latents, ascending(levels), conds, seeds, sampler=sampler, guide=guide)
+    return pipeline.sample(
+        plain, latents, ascending(levels), conds, seeds, sampler=sampler, guidance=guidance
+    )
 
 
 def edit_by_inversion(
@@ -81,5 +83,5 @@ def edit_by_inversion(
     x = invert(pipeline, source_prompts, images, iterations=iterations, sampling=sampling)
     _, levels = sampling.plan(pipeline.parts.schedule)
     size = tuple(side * pipeline.parts.downscale for side in x.shape[1:3])
-    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, [0] * len(prompts), guide=guide))
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, [0] * len(prompts), guidance=guidance))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ldm_jax.inference.guidance import Guide
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.inference.sizes import Sizes
 from ldm_jax.text import prompt
 from ldm_jax.types import Cond
@@ -21,24 +20,24 @@ def prompt_conds(
     size: tuple[int, int],
     sizes: Sizes | None = None,
     negative_sizes: Sizes | None = None,
-) -> tuple[tuple[Cond, ...], Guide]:
+) -> tuple[tuple[Cond, ...], Guidance]:
     """What is told and how it guides: negative prompts, unless there is no guidance, and the parts of prompts.
 
     Raises ValueError where there are not as many negative prompts as prompts, for an empty part of a prompt, and for
     several parts without guidance.
     """
-    told, guide = prompt.columns(prompts), sampling.guide(len(prompts))
+    told, guidance = prompt.columns(prompts), pipeline.guidance(sampling, len(prompts))
     if len(told) > 1:
-        if guide.scale is None:
+        if guidance.scale is None:
             raise ValueError('Several prompts at once (AND) are guided towards: give a guidance_scale.')
-        if guide.auto is not None:
+        if guidance.autoguidance_scale is not None:
             raise ValueError(
                 'Several prompts at once (AND) do not go with autoguidance: leave autoguidance_scale out.'
             )
-        guide = dataclasses.replace(guide, weights=tuple(weights for _, weights in told))
+        guidance = dataclasses.replace(guidance, weights=tuple(weights for _, weights in told))
     conds = tuple(pipeline.text(column, size, sizes=sizes) for column, _ in told)
-    if guide.scale is None:
-        return conds, guide
+    if guidance.scale is None:
+        return conds, guidance
     if isinstance(negative_prompts, str):
         negative_prompts = [negative_prompts] * len(prompts)
     if len(negative_prompts) != len(prompts):
@@ -48,4 +47,4 @@ def prompt_conds(
     if negative_sizes is None and sizes is not None:
         negative_sizes = dataclasses.replace(sizes, aesthetic_score=None)
     uncond = pipeline.text(negative_prompts, size, negative=True, sizes=negative_sizes)
-    return (uncond, *conds), guide
+    return (uncond, *conds), guidance

@@ -14,7 +14,7 @@ import numpy as np
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import starting_noise
@@ -30,7 +30,7 @@ def refine(
     share: float = 0.8,
     size: tuple[int, int] | None = None,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
     sizes: Sizes | None = None,
     negative_sizes: Sizes | None = None,
 ) -> np.ndarray:
@@ -56,9 +56,9 @@ def refine(
         for each in (pipeline, refiner)
     ]
     x = starting_noise(pipeline, sampling, levels, seeds, size)
-    x = pipeline.sample(sampling, x, levels, told[0][0], seeds, guide=told[0][1], stop=first)
+    x = pipeline.sample(sampling, x, levels, told[0][0], seeds, guidance=told[0][1], stop=first)
     rest = jax.tree.map(lambda a: a[first:], levels)
-    return refiner.decode(refiner.sample(sampling, x, rest, told[1][0], seeds, guide=told[1][1]))
+    return refiner.decode(refiner.sample(sampling, x, rest, told[1][0], seeds, guidance=told[1][1]))
 
 
 def handover(schedule: Schedule, levels: NoiseLevel, share: float) -> int:

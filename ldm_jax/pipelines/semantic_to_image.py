@@ -13,7 +13,7 @@ from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.model import Parts
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 from ldm_jax.types import Cond
@@ -24,7 +24,7 @@ def semantic_to_image(
     labels: np.ndarray,
     *,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(guidance_scale=None),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each map.
 

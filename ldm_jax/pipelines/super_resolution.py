@@ -12,7 +12,7 @@ import numpy as np
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.pipelines.unconditional import unguided
 from ldm_jax.types import Cond
@@ -23,7 +23,7 @@ def super_resolution(
     images: np.ndarray,
     *,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(guidance_scale=None),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, f H, f W, 3] in [-1, 1], f pixels of the first stage to a latent (4).
 

@@ -9,7 +9,7 @@ import numpy as np
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import starting_noise
@@ -22,7 +22,7 @@ def text_to_image(
     *,
     size: tuple[int, int] | None = None,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
     sizes: Sizes | None = None,
     negative_sizes: Sizes | None = None,
 ) -> np.ndarray:
@@ -45,5 +45,5 @@ def text_to_image(
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)
     x = starting_noise(pipeline, sampling, levels, seeds, size)
-    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))

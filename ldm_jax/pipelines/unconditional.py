@@ -12,7 +12,7 @@ import numpy as np
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import OWN, SAMPLING, Sampling
 from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.types import Cond
 
@@ -23,7 +23,7 @@ def unconditional(
     *,
     size: tuple[int, int] | None = None,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(guidance_scale=None),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [num_images, H, W, 3] in [-1, 1]; the arguments are those of text_to_image.
 
@@ -40,8 +40,8 @@ def unconditional(
 
 def unguided(sampling: Sampling, task: str) -> None:
     """Raises ValueError for settings with a guidance scale."""
-    if sampling.guidance_scale is not None:
+    if sampling.guidance.scale not in (None, OWN):
         raise ValueError(
-            f'{task} has no guidance: its model was trained on one conditioning alone. Leave guidance_scale '
-            f'{sampling.guidance_scale} out (None).'
+            f'{task} has no guidance: its model was trained on one conditioning alone. Leave the guidance scale '
+            f'{sampling.guidance.scale} out (None).'
         )

@@ -16,7 +16,7 @@ from ldm_jax.diffusion.process import add_noise
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.inference.sizes import check_size
 from ldm_jax.pipelines import augmentation
 from ldm_jax.pipelines.prompts import prompt_conds
@@ -33,7 +33,7 @@ def upscale(
     *,
     noise_level: int | Sequence[int] = 20,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, F H, F W, 3] in [-1, 1], one for each prompt; F is 4 of the published model: pixels for each latent.
 
@@ -61,6 +61,6 @@ def upscale(
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
     x = at_start(sampling, levels, x)
     told = dict(concat=np.asarray(add_noise(images, noise, at)), label=np.asarray(at.t, np.int32))
-    conds, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     conds = tuple(dataclasses.replace(cond, **told) for cond in conds)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guide=guide))
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))

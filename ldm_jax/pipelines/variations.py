@@ -18,7 +18,7 @@ from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.model import Params, Parts
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.models import clip_vision
 from ldm_jax.models.layers import timestep_embedding
 from ldm_jax.pipelines import augmentation
@@ -42,7 +42,7 @@ def variations(
     noise_level: int | Sequence[int] = 0,
     size: tuple[int, int] | None = None,
     seed: int | Sequence[int] = 0,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each prompt and image; one of either goes with all of the others.
 
@@ -83,12 +83,12 @@ def variations(
     x = at_start(sampling, levels, x)
     vector = pipeline.programs.map(_told, pipeline.params, embeddings, noise, at)
     prompts = prompts * (batch // len(prompts))
-    texts, guide = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
+    texts, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     conds = [dataclasses.replace(cond, vector=vector) for cond in texts]
-    if guide.scale is not None:
+    if guidance.scale is not None:
         # In training a quarter of the images had zeros, for their noise level too.
         conds[0] = dataclasses.replace(conds[0], vector=np.zeros_like(vector))
-    return pipeline.decode(pipeline.sample(sampling, x, levels, tuple(conds), seeds, guide=guide))
+    return pipeline.decode(pipeline.sample(sampling, x, levels, tuple(conds), seeds, guidance=guidance))
 
 
 def embed(pipeline: Pipeline, images: Images) -> np.ndarray:
@@ -133,12 +133,12 @@ def mixed(embeddings: np.ndarray, weights: Sequence[float]) -> np.ndarray:
 
 def _shares(weights: Sequence[float], count: int) -> np.ndarray:
     """Weights [N] that add up to one."""
-    shares = np.asarray(weights, np.float64)
-    if shares.shape != (count,):
-        raise ValueError(f'{shares.size} weights for {count} images: give one for each.')
-    if not (shares >= 0).all() or shares.sum() <= 0:
-        raise ValueError(f'weights must be at least 0, and one of them above; got {shares.tolist()}.')
-    return shares / shares.sum()
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (count,):
+        raise ValueError(f'{weights.size} weights for {count} images: give one for each.')
+    if not (weights >= 0).all() or weights.sum() <= 0:
+        raise ValueError(f'weights must be at least 0, and one of them above; got {weights.tolist()}.')
+    return weights / weights.sum()
 
 
 def _embeddings(parts: Parts, images: Images) -> np.ndarray | None:

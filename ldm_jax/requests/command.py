@@ -1,121 +1,93 @@
-"""What tools/sample.py does: a request from its flags, checked, sampled and written to a folder."""
+"""What tools/sample.py does: a request from its flags, resolved, carried out and written to a folder."""
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
+import contextlib
 import json
 import pathlib
+import sys
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from ldm_jax.checkpoints import loading, store
+from ldm_jax import knobs
+from ldm_jax.checkpoints import loading
 from ldm_jax.diffusion import aliases, grids
 from ldm_jax.images import contact_sheet, save_png
-from ldm_jax.inference import model as parts_of
-from ldm_jax.inference import model_kinds
 from ldm_jax.inference import preview as previews
-from ldm_jax.inference.pipeline import Step, open_pipeline
+from ldm_jax.inference.opening import open_described
+from ldm_jax.inference.watching import Step, watched
 from ldm_jax.progress import Meter
-from ldm_jax.requests import gallery, png_settings, tasks
-from ldm_jax.requests.request import PAIRS, Request, check, read_pair, read_prompts
+from ldm_jax.requests import check, flags, gallery, png_settings, resolve, tasks
+from ldm_jax.requests.options import ModelOptions, Output
+from ldm_jax.requests.plan import Plan
+from ldm_jax.requests.request import Request
 
-PROMPTED = ('text', 'inpaint', 'edit', 'depth')  # kinds of models that make little without a prompt
 
+def request_of(args: argparse.Namespace) -> Request:
+    """The request of flags: fields that are given, then those of an image's text, then defaults.
 
-def request(
-    given: Mapping[str, Any],
-    prompts: Sequence[str] | None = None,
-    prompts_file: str | None = None,
-    from_png: str | None = None,
-) -> Request:
-    """The request of flags, checked: fields that are given, then those of an image, then defaults.
-
-    Raises ValueError or FileNotFoundError, as `check`, and ValueError for prompts from two places.
+    Raises ValueError or FileNotFoundError for files that cannot be read and prompts from two places.
     """
-    if prompts and prompts_file:
-        raise ValueError('There are prompts from --prompt and from --prompts_file: give one of them.')
-    fields: dict[str, Any] = dict(num_images=4)
-    if from_png is not None:
-        fields = png_settings.read(png_settings.read_file(from_png))
-    fields |= {name: _plain(name, value) for name, value in given.items()}
-    if prompts or prompts_file:
-        fields['prompts'] = tuple(prompts or read_prompts(prompts_file))
-    asked = Request(**fields)
-    check(asked)
-    return asked
+    given = flags.given(args, Request)
+    if args.prompts_file is not None:
+        if 'prompt' in given:
+            raise ValueError('There are prompts from --prompt and from --prompts_file: give one of them.')
+        given['prompt'] = check.read_prompts(args.prompts_file)
+    defaults: Mapping[str, Any] = dict(num_images=4)
+    if args.from_png is not None:
+        defaults = png_settings.read(png_settings.read_file(args.from_png))
+    return knobs.make(Request, {**defaults, **given})
 
 
-def _plain(name: str, value: Any) -> Any:
-    if name in PAIRS:
-        return read_pair(name, value)
-    return tuple(value) if isinstance(value, list) else value
+def run(request: Request, options: ModelOptions, output: Output) -> list[pathlib.Path]:
+    """Samples, with a bar, and writes images into a folder: their paths."""
+    with _plain_warnings():
+        plan = resolve.resolve(request, options)
+        folder = gallery.prepare(output.out)
+        start = time.monotonic()
+        watch = _Watch(plan, folder / 'preview.png', output)
+        with watched(watch):
+            images = carry_out(plan, options.batch_size)
+        watch.close()
+        return _written(plan, options.model, images, folder, output, time.monotonic() - start)
 
 
-def run(
-    asked: Request,
-    model: str,
-    out: str,
-    *,
-    dtype: str = 'float32',
-    batch_size: int | None = None,
-    preview: int | None = None,
-    preview_model: str | None = None,
-    scale: int | None = None,
-    as_json: bool = False,
-    **options: Any,
+def carry_out(plan: Plan, batch_size: int | None = None) -> np.ndarray:
+    """Images [B, H, W, 3] in [-1, 1] of a plan, whose models are opened for it."""
+    pipeline = open_described(plan.model, batch_size=batch_size)
+    refiner = plan.refiner and open_described(plan.refiner, batch_size=batch_size)
+    return tasks.run(plan, pipeline, refiner)
+
+
+def _written(
+    plan: Plan, model: str, images: np.ndarray, folder: pathlib.Path, output: Output, seconds: float
 ) -> list[pathlib.Path]:
-    """Samples, with a bar, and writes images into the folder `out`: their paths.
-
-    Args:
-        model, dtype, batch_size: of the pipeline.
-        preview: write out/preview.png every so many steps.
-        preview_model: a tiny autoencoder of the same latents to preview with; published colours by default.
-        scale: each pixel becomes scale x scale of them; 8 by default up to 64 pixels wide, 1 beyond.
-        as_json: print one JSON object instead of lines.
-        options: others of open_pipeline: seamless, window, tile.
-    """
-    folder = gallery.prepare(out)
-    directory = loading.resolve(model)
-    described = parts_of.from_settings(store.open_model(directory).settings)
-    if asked.clip_skip != 1:
-        parts_of.skipping(described, asked.clip_skip)
-    task = tasks.task_of(described, asked)  # before any parameters are read
-    if asked.prompts is None and model_kinds.kind(described) in PROMPTED:
-        raise ValueError(f'{task} wants a prompt: give --prompt, --prompts_file or --from_png.')
-    if asked.weak_model is not None:
-        weak = loading.resolve(asked.weak_model)
-        parts_of.with_weak_model(described, store.open_model(weak).settings)
-    watch = _Watch(folder / 'preview.png', preview, preview_model)
-    options |= dict(dtype=dtype, batch_size=batch_size, listener=watch)
-    start = time.monotonic()
-    pipeline = open_pipeline(directory, weak_model=asked.weak_model, clip_skip=asked.clip_skip, **options)
-    watch.pipeline = pipeline
-    refiner = open_pipeline(asked.refiner, **options) if asked.refiner else None
-    images = tasks.run(pipeline, asked, refiner)
-    watch.close()
-    seconds = time.monotonic() - start
-    guidance = tasks.guidance_scale(pipeline.parts, asked, pipeline.guidance_scale)
-    texts = [png_settings.write(asked, i, images.shape[1:3], model, guidance) for i in range(len(images))]
-    rows = asked.repeated(asked.rows)
-    names = [f'{seed}-{row}' for seed, row in zip(asked.seeds, rows, strict=True)]
-    scale = scale or (8 if images.shape[-2] <= 64 else 1)
+    """Writes the images and says so: their paths, and that of the sheet behind them."""
+    request, scale = plan.request, output.scale or (8 if images.shape[-2] <= 64 else 1)
+    guidance = plan.sampling.guidance.scale
+    texts = [png_settings.write(request, i, images.shape[1:3], model, guidance) for i in range(len(images))]
+    names = [f'{seed}-{row}' for seed, row in zip(plan.seeds, plan.prompts, strict=True)]
     paths = gallery.save(folder, images, texts, names, scale)
     if len(images) > 1:
-        sheet = images.reshape(len(asked.rows), asked.num_images, *images.shape[1:])
-        titles = [str(row) if asked.labels is None else f'class {row}' for row in asked.rows]
-        seeds = asked.seeds[: asked.num_images]
-        paths.append(gallery.save_sheet(folder, sheet, titles, seeds, texts[0], scale))
-    if as_json:
+        rows = images.reshape(len(request.rows), request.num_images, *images.shape[1:])
+        titles = [str(row) if request.labels is None else f'class {row}' for row in request.rows]
+        seeds = plan.seeds[: request.num_images]
+        paths.append(gallery.save_sheet(folder, rows, titles, seeds, texts[0], scale))
+    if output.json:
         made = [
             dict(path=str(path), seed=seed, parameters=text)
-            for path, seed, text in zip(paths, asked.seeds, texts, strict=False)
+            for path, seed, text in zip(paths, plan.seeds, texts, strict=False)
         ]
-        rest = dict(sheet=str(paths[-1]) if len(images) > 1 else None, task=task, seconds=round(seconds, 3))
-        print(json.dumps(dict(images=made, request=dataclasses.asdict(asked), **rest), ensure_ascii=False))
+        sheet = str(paths[-1]) if len(images) > 1 else None
+        report = dict(images=made, sheet=sheet, task=plan.task, seconds=round(seconds, 3))
+        report['request'] = knobs.flat(request) | dict(guidance_scale=guidance)
+        print(json.dumps(report, ensure_ascii=False, default=str))
     else:
         print(f'{len(images)} images in {seconds:.1f} s, loading and compilation included')
         print(*paths, sep='\n')
@@ -123,7 +95,7 @@ def run(
 
 
 def listing() -> str:
-    """The samplers and grids that there are, and other tools' names for them."""
+    """The known samplers and grids, and other tools' names for them."""
     lines = ['samplers: ' + ' '.join(aliases.names()), 'grids: ' + ' '.join(grids.names()), '']
     lines.append('| name elsewhere | sampler | grid |\n|---|---|---|')
     for name, (sampler, grid) in aliases.SAMPLERS.items():
@@ -138,16 +110,28 @@ def _spec(spec: Mapping[str, Any]) -> str:
     return ' '.join(word for word in (spec.get('name', ''), rest and f'({rest})') if word)
 
 
-class _Watch:
-    """Told of each step: a bar with an estimate, and previews of the batch in hand."""
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings as one line each, without the place in the code, and each once."""
 
-    def __init__(self, path: pathlib.Path, every: int | None, model: str | None):
-        self.path, self.every = path, every
-        self.pipeline: Any = None
+    def show(message, category, filename, lineno, file=None, line=None):
+        print(f'warning: {message}', file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('once', UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+class _Watch:
+    """Shows each step: a bar with an estimate, and previews of the batch in hand."""
+
+    def __init__(self, plan: Plan, path: pathlib.Path, output: Output):
+        self.path, self.every = path, output.preview
         self.meter: Meter | None = None
-        self.tiny = None
-        if model is not None:
-            tiny = loading.load(model, ['first_stage'])
+        self.factor, self.tiny = plan.model.parts.scaling_factor, None
+        if output.preview_model is not None:
+            tiny = loading.load(output.preview_model, ['first_stage'])
             self.tiny = jax.jit(previews.tiny(tiny.parts['first_stage'], tiny.params['first_stage']))
 
     def __call__(self, step: Step) -> None:
@@ -156,16 +140,16 @@ class _Watch:
             self.meter = Meter(step.total, 'sampling')
         self.meter.advance()
         if self.every and step.done % self.every == 0:
-            save_png(self.path, contact_sheet(self._seen(step.x0())[None]))
+            save_png(self.path, contact_sheet(self._seen(step)[None]))
 
-    def _seen(self, latents: np.ndarray) -> np.ndarray:
-        parts = self.pipeline.parts
+    def _seen(self, step: Step) -> np.ndarray:
+        latents = step.x0()
         if self.tiny is not None:
             return np.asarray(self.tiny(latents))
         try:
-            return np.asarray(previews.linear(latents.shape[-1], parts.scaling_factor)(latents))
+            return np.asarray(previews.linear(latents.shape[-1], self.factor)(latents))
         except ValueError:  # a latent space whose colours nobody published
-            return self.pipeline.decode(latents)
+            return step.decode(latents)
 
     def close(self) -> None:
         if self.meter is not None:

@@ -1,96 +1,129 @@
-"""What is asked for on a command line or read from an image: plain names, numbers and paths, checked early."""
+"""What is asked for, as plain data: prompts, numbers, names and images. Importing this imports nothing heavy.
+
+Flags, JSON and the text in PNG files are all made from the fields here and in `inference.settings`; see `knobs`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import os
-import pathlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from ldm_jax.build import unknown
-from ldm_jax.images import RESIZES, fit
 from ldm_jax.inference.settings import Sampling
-from ldm_jax.inference.sizes import Sizes, check_size
-from ldm_jax.pipelines.masks import CONTENTS
-from ldm_jax.requests import files, image_files
-from ldm_jax.text import prompt
+from ldm_jax.knobs import group, knob
 
-PAIRS = {  # field -> the form of its two numbers, and what is between them
-    f'{prefix}{name}': form
-    for prefix in ('', 'negative_')
-    for name, form in {
-        'original_size': ('WIDTHxHEIGHT', 'x'),
-        'crop_top_left': ('LEFT,TOP', ','),
-        'target_size': ('WIDTHxHEIGHT', 'x'),
-    }.items()
-}
-LEAST = 8  # no first stage of Stable Diffusion takes sides that are not multiples of this; the model knows the rest
+Pair = tuple[int, int]
+Image = Any  # the path of a file, its bytes, or an array; see `files`
+
+SIZE = dict(kind=int, many=2, mark='x', form='WIDTHxHEIGHT')
+POINT = dict(kind=int, many=2, mark=',', form='LEFT,TOP')
+LARGEST_SEED = 2**64 - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
     """Settings of images to be made; None leaves one to the task or the model."""
 
-    prompts: tuple[str, ...] | None = None
-    negative_prompt: str = ''
-    num_images: int = 1  # for each prompt
-    seed: int = 0  # of the first image of each prompt; the next ones have the next numbers
-    sampler: str = 'dpmpp_2m'
-    grid: str | None = None
-    num_steps: int = 20
-    guidance_scale: float | None = None  # 1 is no guidance
-    guidance_rescale: float | None = None
-    guidance_rule: str = 'linear'
-    guidance_interval: tuple[float, float] | None = None
-    apg_eta: float | None = None
-    apg_threshold: float | None = None
-    perturbed_scale: float | None = None
-    weak_model: str | None = None
-    autoguidance_scale: float | None = None
-    cfg_zero_share: float | None = None
-    percentile: float | None = None
-    eta: float | None = None
-    noise_source: str = 'jax'
-    start: str = 'noise'
-    width: int | None = None
-    height: int | None = None
-    original_size: tuple[int, int] | None = None  # (width, height), as the others; see Sizes
-    crop_top_left: tuple[int, int] | None = None  # pixels to the left and above
-    target_size: tuple[int, int] | None = None
-    negative_original_size: tuple[int, int] | None = None
-    negative_crop_top_left: tuple[int, int] | None = None
-    negative_target_size: tuple[int, int] | None = None
-    init_image: str | None = None
-    mask: str | None = None
-    strength: float | None = None
-    mask_blur: float | None = None
-    mask_content: str | None = None
-    mask_padding: int | None = None
-    resize: str = 'crop'
-    outpaint: tuple[int, int, int, int] | None = None  # pixels to the left, top, right and bottom
-    depth: str | None = None
-    image_guidance_scale: float | None = None
-    noise_level: int | None = None
-    mix: tuple[str, ...] | None = None  # images to mix with init_image
-    mix_weights: tuple[float, ...] | None = None
-    hires_scale: float | None = None
-    hires_upscaler: str | None = None
-    hires_steps: int | None = None  # that the second pass takes, all of them
-    refiner: str | None = None
-    refiner_start: float | None = None
-    labels: tuple[int, ...] | None = None
-    label_map: str | None = None
-    layout: str | None = None
-    clip_skip: int = 1
+    prompts: tuple[str, ...] | None = knob(
+        None, str, "what to show; one or several, each of parts with weights: 'a cat :1.2 AND a dog :0.8'",
+        name='prompt', many='+',
+    )  # fmt: skip
+    negative_prompt: str = knob('', str, 'what not to show')
+    num_images: int = knob(1, int, 'for each prompt; 4 by default, 1 with --from_png', least=1)
+    seed: int = knob(
+        0, int, 'of the first image of a prompt, the next ones having the next numbers; -1 draws one',
+        png='Seed', within=f'[-1, {LARGEST_SEED}]',
+    )  # fmt: skip
+    sampling: Sampling = group(Sampling)
+    weak_model: str | None = knob(
+        None,
+        str,
+        'autoguidance: a worse version of the model, smaller or of an earlier step',
+        png='Guide model',
+    )
+    width: int | None = knob(None, int, "the model's own by default", least=1)
+    height: int | None = knob(None, int, "the model's own by default", least=1)
+    original_size: Pair | None = knob(
+        None,
+        help='SDXL: size of the image before it was scaled, as training had it',
+        png='Original size',
+        **SIZE,
+    )
+    crop_top_left: Pair | None = knob(
+        None, help='SDXL: pixels that were cropped; 0,0 by default', png='Crop top left', **POINT
+    )
+    target_size: Pair | None = knob(None, help='SDXL: size that the image has now', png='Target size', **SIZE)
+    negative_original_size: Pair | None = knob(
+        None,
+        help='SDXL: the same for the negative prompt; as above by default',
+        png='Negative original size',
+        **SIZE,
+    )
+    negative_crop_top_left: Pair | None = knob(
+        None, help='SDXL: likewise', png='Negative crop top left', **POINT
+    )
+    negative_target_size: Pair | None = knob(None, help='SDXL: likewise', png='Negative target size', **SIZE)
+    init_image: Image = knob(None, str, 'an image to begin with, to edit, to upscale or to vary', image=True)
+    mask: Image = knob(None, str, 'white where the image is made anew', image=True)
+    strength: float | None = knob(
+        None,
+        float,
+        'share of the steps that are taken over a given image',
+        png='Denoising strength',
+        within='(0, 1]',
+    )
+    mask_blur: float | None = knob(None, float, "in pixels, of the mask's edge", png='Mask blur', least=0)
+    mask_content: str | None = knob(
+        None, str, 'what the masked part begins with: original, fill, latent_noise, latent_nothing',
+        png='Masked content',
+    )  # fmt: skip
+    mask_padding: int | None = knob(
+        None,
+        int,
+        'work on the masked part alone, with so many pixels around it',
+        png='Masked area padding',
+        least=0,
+    )
+    resize: str = knob(
+        'crop', str, 'of images to another size: crop, just (stretch) or fill', among='ldm_jax.images.RESIZES'
+    )
+    outpaint: tuple[int, int, int, int] | None = knob(
+        None, int, 'pixels to add to the left, top, right and bottom', many=4, least=0
+    )
+    depth: Image = knob(None, str, 'a depth map, nearer things brighter', image=True)
+    noise_level: int | None = knob(
+        None, int, 'of the small image, or of the embedding, before it is used', png='Noise level', least=0
+    )
+    mix: tuple[Image, ...] | None = knob(
+        None, str, 'more images, to be mixed with --init_image before they are varied', many='+', image=True
+    )
+    mix_weights: tuple[float, ...] | None = knob(
+        None, float, 'of --init_image and of each of --mix; equal by default', many='+', least=0
+    )
+    hires_scale: float | None = knob(
+        None, float, 'a second pass, so many times larger', png='Hires upscale', least=1
+    )
+    hires_upscaler: str | None = knob(
+        None, str, "'latent_bilinear', 'lanczos', ..., or the web UI's name", png='Hires upscaler'
+    )
+    hires_steps: int | None = knob(
+        None, int, 'of the second pass, all of which it takes; by default its share of --num_steps',
+        png='Hires steps', least=1,
+    )  # fmt: skip
+    refiner: str | None = knob(None, str, "SDXL's refiner, for the last steps", png='Refiner')
+    refiner_start: float | None = knob(
+        None, float, 'share of the time after which the refiner takes over; 0.8 by default',
+        png='Refiner switch at', within='(0, 1)',
+    )  # fmt: skip
+    labels: tuple[int, ...] | None = knob(None, int, 'classes, for a model of classes', many='+', least=0)
+    label_map: Image = knob(None, str, 'an image whose values are classes', image=True)
+    layout: Any = knob(
+        None, str, 'a JSON file [[class, left, top, right, bottom], ...], or such rows', image=True
+    )
+    clip_skip: int = knob(1, int, "2 takes the text encoder's last layer but one", png='Clip skip', least=1)
 
     @property
-    def size(self) -> tuple[int, int] | None:
+    def size(self) -> Pair | None:
         """(H, W), or None for the model's own."""
         if self.width is None and self.height is None:
             return None
@@ -109,145 +142,3 @@ class Request:
     def repeated(self, rows: Sequence[Any]) -> list[Any]:
         """One of the rows for each image."""
         return [row for row in rows for _ in range(self.num_images)]
-
-    def sampling(self, guidance_scale: float | None) -> Sampling:
-        """How to sample with this guidance; tasks.guidance_scale says which."""
-        sampler = self.sampler if self.eta is None else dict(name=self.sampler, eta=self.eta)
-        return Sampling(
-            sampler,
-            self.grid,
-            self.num_steps,
-            guidance_scale,
-            self.guidance_rule,
-            self.guidance_rescale,
-            self.guidance_interval,
-            apg_eta=self.apg_eta,
-            apg_threshold=self.apg_threshold,
-            perturbed_scale=self.perturbed_scale,
-            autoguidance_scale=self.autoguidance_scale,
-            cfg_zero_share=self.cfg_zero_share,
-            percentile=self.percentile,
-            noise_source=self.noise_source,
-            start=self.start,
-        )
-
-    def sizes(self) -> tuple[Sizes | None, Sizes | None]:
-        """What SDXL is told of the making of what is wanted, and of what is not where that is something else."""
-        names = ('original_size', 'crop_top_left', 'target_size')
-        wanted = {name: getattr(self, name) for name in names}
-        others = {name: getattr(self, f'negative_{name}') for name in names}
-        rest = {name: value or wanted[name] for name, value in others.items()}
-        return _sizes(**wanted), _sizes(**rest) if any(others.values()) else None
-
-    def image(self, name: str, size: tuple[int, int] | None) -> np.ndarray:
-        """The image of a field, at a size where one is wanted: [H, W, 3] in [-1, 1]."""
-        return files.load_image(getattr(self, name), size, self.resize)
-
-    def masked(self, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-        """Image and mask [H, W, 1] in [0, 1], fitted alike."""
-        image = files.load_image(self.init_image)
-        mask = files.load_mask(self.mask, image.shape[:2])
-        if size is None:
-            return image, mask
-        return fit(image, size, self.resize), fit(mask, size, self.resize)
-
-    def boxes(self) -> list[tuple]:
-        """The boxes of the layout's file. Raises ValueError for another form."""
-        try:
-            found = json.loads(pathlib.Path(self.layout).read_text('utf-8'))
-            return [(int(label), *map(float, (a, b, c, d))) for label, a, b, c, d in found]
-        except (UnicodeDecodeError, json.JSONDecodeError, TypeError, ValueError) as error:
-            raise ValueError(
-                f'{self.layout} is not a layout, which is JSON [[class, left, top, right, bottom], ...] with sides '
-                f'from 0 to 1: {error}.'
-            ) from None
-
-
-def _sizes(original_size, crop_top_left, target_size) -> Sizes | None:
-    if not (original_size or crop_top_left or target_size):
-        return None
-    # From width and height to height and width.
-    original, crop, target = (pair and pair[::-1] for pair in (original_size, crop_top_left, target_size))
-    return Sizes(original, crop or (0, 0), target)
-
-
-def read_pair(name: str, text: str) -> tuple[int, int]:
-    """The two numbers of a field of PAIRS. Raises ValueError for another form."""
-    form, mark = PAIRS[name]
-    numbers = text.lower().split(mark)
-    if len(numbers) != 2 or not all(re.fullmatch(r'\s*-?\d+\s*', number) for number in numbers):
-        raise ValueError(f'{name} must be two numbers, {form}; got {text!r}.')
-    return int(numbers[0]), int(numbers[1])
-
-
-def check(request: Request) -> None:
-    """Raises ValueError or FileNotFoundError for what is wrong whatever the model is."""
-    request.sampling(None)
-    request.sizes()
-    _check_guidance(request)
-    for name in ('num_images', 'clip_skip', 'hires_steps'):
-        if getattr(request, name) is not None and getattr(request, name) < 1:
-            raise ValueError(f'{name} must be at least 1; got {getattr(request, name)}.')
-    if request.size is not None:
-        check_size(request.size, LEAST)
-    if request.strength is not None and not 0 < request.strength <= 1:
-        raise ValueError(f'strength must be above 0 and at most 1; got {request.strength}.')
-    if request.resize not in RESIZES:
-        raise unknown('resize', request.resize, list(RESIZES))
-    if request.mask_content is not None and request.mask_content not in CONTENTS:
-        raise unknown('masked content', request.mask_content, list(CONTENTS))
-    for path in (request.init_image, request.depth, request.label_map, *(request.mix or ())):
-        if path is not None:
-            image_files.read_image(path)
-    if request.mix_weights is not None and len(request.mix_weights) != 1 + len(request.mix or ()):
-        raise ValueError(
-            f'{len(request.mix_weights)} weights for a mix of {1 + len(request.mix or ())} images: give one '
-            'for each, that of init_image first.'
-        )
-    if request.mask is not None:
-        if request.init_image is None:
-            raise ValueError(
-                'A mask says which part of an image is made anew: give the image too (init_image).'
-            )
-        request.masked(None)
-    if request.layout is not None:
-        if not os.path.isfile(request.layout):
-            raise FileNotFoundError(f'No layout at {request.layout!r}.')
-        request.boxes()
-
-
-def _check_guidance(request: Request) -> None:
-    parts = len(prompt.columns(request.prompts or ()))
-    for field in dataclasses.fields(request):
-        value = getattr(request, field.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f'{field.name} must be a finite number; got {value}.')
-    if (request.weak_model is None) != (request.autoguidance_scale is None):
-        raise ValueError('Autoguidance is away from a weak_model by a autoguidance_scale: give both.')
-    if request.weak_model is None:
-        return
-    if request.refiner is not None or parts > 1:
-        raise ValueError('Autoguidance goes neither with a refiner nor with several prompts at once (AND).')
-    if request.negative_prompt and request.guidance_scale is None:
-        raise ValueError(
-            'With a weak_model and no guidance_scale there is nothing that a negative_prompt would be told to: '
-            'give a guidance_scale too.'
-        )
-
-
-def read_prompts(path: str) -> tuple[str, ...]:
-    """The prompts of a file, one a line; empty lines are left out.
-
-    Raises FileNotFoundError, or ValueError for a file without any or that is not UTF-8.
-    """
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f'No file of prompts at {path!r}.')
-    try:
-        lines = [line.strip() for line in file.read_text('utf-8-sig').splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{path} is not a text in UTF-8: {error}.') from None
-    prompts = tuple(line for line in lines if line)
-    if not prompts:
-        raise ValueError(f'{path} has no prompts, which stand one on each line.')
-    return prompts

@@ -81,7 +81,7 @@ def fields(config: Mapping[str, Any], path: Sequence[str]) -> Fields | None:
         case ('stage', 'conditioning', name):
             return component('conditioning', {'name': name} | dict(spec))
         case ('stage', 'samples'):
-            return annotations(Samples)
+            return fields_of(Samples)
         case ('optimizer' | 'discriminator_optimizer',):
             rule = {'name': 'adamw'} | dict(spec)
             if path[0] == 'discriminator_optimizer':
@@ -91,13 +91,13 @@ def fields(config: Mapping[str, Any], path: Sequence[str]) -> Fields | None:
         case ('optimizer' | 'discriminator_optimizer', 'curve'):
             return knobs('learning-rate curve', lr_schedules.CURVES, spec)
         case ('run',):
-            return annotations(Run)
+            return fields_of(Run)
         case ('run', 'ema', _):
             return knobs('moving average', ema.DECAYS, spec)
         case ('run', 'parallel'):
-            return annotations(Parallel)
+            return fields_of(Parallel)
         case ('run', 'loader'):
-            return annotations(Loader)
+            return fields_of(Loader)
         case ('export',):
             return {'dtype': str}
         case (first, *rest) if first in SPECS and (not rest or 'name' in spec):
@@ -111,7 +111,7 @@ def component(family: str, spec: Mapping[str, Any]) -> Fields | None:
     """The fields of a spec's component and its name; None without a name, which then comes from another model."""
     if not isinstance(spec.get('name'), str):
         return None
-    return {'name': str} | annotations(build.component(family, spec['name']))
+    return {'name': str} | fields_of(build.component(family, spec['name']))
 
 
 def knobs(kind: str, table: Mapping[str, Callable[..., Any]], spec: Mapping[str, Any]) -> Fields | None:
@@ -133,7 +133,7 @@ def keywords(function: Callable[..., Any]) -> Fields:
     return {p.name: hints.get(p.name, ANY) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def annotations(cls: type) -> Fields:
+def fields_of(cls: type) -> Fields:
     """The fields of a dataclass that are set when it is made."""
     hints = _hints(cls)
     return {

@@ -21,12 +21,10 @@ from ldm_jax.training.config_fields import ANY, fields
 PREFIX = '--config.'
 
 
-def apply(
-    config: Mapping[str, Any], overrides: Iterable[tuple[str, str]]
-) -> tuple[dict[str, Any], list[str]]:
-    """(the config with (dotted name, text) set, a line for each component that was changed for another).
+def apply(config: Mapping[str, Any], overrides: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The config with each (dotted name, text) set.
 
-    Raises ValueError for a field that there is not, with the nearest, and for a value of another kind.
+    Raises ValueError for an unknown field, with the nearest ones, and for a value of another kind.
     """
     config = copy.deepcopy(dict(config))
     given = [(tuple(name.split('.')), text) for name, text in overrides]

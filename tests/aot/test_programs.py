@@ -48,7 +48,7 @@ TINY = dict(
 )
 
 
-# Of a 3 x 3 convolution over 4 x 4 pixels (10 / 12)^2 of the products are not with padding; a model's count has all.
+# In a 3 x 3 convolution over 4 x 4 pixels (10 / 12)^2 of the products are not with padding; a model's count has all.
 PADDED = 0.69
 
 

@@ -50,7 +50,7 @@ def test_names_of_the_cloud(name, description, chips):
         ('v5e:0x4', '2 sides'),
     ],
 )
-def test_slices_that_there_are_not(name, words):
+def test_unknown_slices_are_refused(name, words):
     with pytest.raises(ValueError, match=words):
         topology.named(name)
 

@@ -34,7 +34,7 @@ def test_flops_of_convolutions_leave_the_padding_out():
         module(lambda x, w: convolve(x, w, 1, 'VALID'), array(2, 10, 10, 8), array(3, 3, 8, 16))
     )
     assert found == 2 * 2 * 8 * 8 * 16 * 9 * 8
-    # Of the 3 x 10 places along a side, the first output's first and the last one's last lie in the padding.
+    # The first of the 3 x 10 places along a side, and the last, lie in the padding.
     found = work.flops(
         module(lambda x, w: convolve(x, w, 1, 'SAME'), array(2, 10, 10, 8), array(3, 3, 8, 16))
     )

@@ -70,7 +70,9 @@ def sample(capsys, monkeypatch, **flags):
     args = [word for name, value in flags.items() for word in (f'--{name}', *str(value).split(' '))]
     monkeypatch.setattr(sys, 'argv', [str(TOOL), '--json', *args])
     capsys.readouterr()
-    runpy.run_path(str(TOOL), run_name='__main__')
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(TOOL), run_name='__main__')
+    assert not end.value.code, end.value.code
     return json.loads(capsys.readouterr().out)
 
 

@@ -4,13 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
+from ldm_jax.inference.watching import watched
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 SETTINGS = folders.TINY['StableDiffusionPipeline']
-SAMPLING = Sampling('euler_ancestral', num_steps=3, guidance_scale=3.0)
+SAMPLING = Sampling('euler_ancestral', num_steps=3, guidance=Guidance(3.0))
 WORDS = ['red', 'green', 'blue', 'cat', 'dog', 'house', 'tree', 'river', 'mountain', 'cloud']
 
 
@@ -52,7 +53,7 @@ def test_two_hundred_varied_calls_compile_nothing_after_the_first_of_a_sampler(p
             samplers[which](float(generator.uniform())),
             grids[call // 4 % len(grids)],
             num_steps=int(generator.integers(20, 25) if which == 3 else generator.integers(2, 12)),
-            guidance_scale=[1, 7.5, float(generator.uniform(0, 12)), 0][call % 4],
+            guidance=Guidance([1, 7.5, float(generator.uniform(0, 12)), 0][call % 4]),
         )
         prompts = [' '.join(generator.permutation(WORDS)[:n]) for n in generator.integers(0, 10, 2)]
         before = len(compilations)
@@ -96,10 +97,10 @@ def test_an_image_is_the_same_to_the_bit_where_as_many_are_made_at_a_time_on_a_d
 def test_knobs_may_differ_from_image_to_image(params):
     pipeline = pairs.ours(SETTINGS, params)
     prompts, etas, scales = ['a red cat', 'a dog'], [0.2, 1.0], [2.0, 6.0]
-    sampling = Sampling(dict(name='ddim', eta=etas), num_steps=3, guidance_scale=scales)
+    sampling = Sampling(dict(name='ddim', eta=etas), num_steps=3, guidance=Guidance(scales))
     together = text_to_image(pipeline, prompts, seed=5, sampling=sampling)
     for i in range(2):
-        one = Sampling(dict(name='ddim', eta=etas[i]), num_steps=3, guidance_scale=scales[i])
+        one = Sampling(dict(name='ddim', eta=etas[i]), num_steps=3, guidance=Guidance(scales[i]))
         alone = text_to_image(pipeline, [prompts[i]] * 2, seed=5 + i, sampling=one)
         np.testing.assert_allclose(together[i], alone[0], atol=1e-5)
     with pytest.raises(ValueError, match='2 numbers for 3 images'):
@@ -109,12 +110,14 @@ def test_knobs_may_differ_from_image_to_image(params):
 @pytest.mark.slow
 def test_a_listener_sees_each_step_and_where_it_is_heading_and_changes_nothing(params):
     seen = []
-    watched = pairs.ours(SETTINGS, params, batch_size=1, listener=seen.append)
-    sampling = Sampling('ddim', num_steps=3, guidance_scale=3.0)
-    images = text_to_image(watched, ['a red cat', 'a dog'], seed=5, sampling=sampling)
+    pipeline = pairs.ours(SETTINGS, params, batch_size=1)
+    sampling = Sampling('ddim', num_steps=3, guidance=Guidance(3.0))
+    with watched(seen.append):
+        images = text_to_image(pipeline, ['a red cat', 'a dog'], seed=5, sampling=sampling)
     assert [(step.done, step.total) for step in seen] == [(i, 6) for i in range(1, 7)]
-    last = watched.decode(seen[-1].x0())
+    last = seen[-1].decode(seen[-1].x0())
     np.testing.assert_allclose(last[0], images[1], atol=1e-5)
     assert np.isfinite(seen[0].x0()).all()
     plain = text_to_image(pairs.ours(SETTINGS, params), ['a red cat', 'a dog'], seed=5, sampling=sampling)
+    assert len(seen) == 6  # a listener belongs to its call
     np.testing.assert_allclose(images, plain, atol=1e-5)

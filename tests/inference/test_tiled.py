@@ -22,6 +22,9 @@ class Pixelwise:
     downscale: int = 2
     wrap: str = ''
 
+    def clone(self, **fields):
+        return dataclasses.replace(self, **fields)
+
     def apply(self, variables, x, *args, method):
         if method == 'encode':
             return jnp.tanh(x[:, ::2, ::2]) * variables

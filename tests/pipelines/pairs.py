@@ -17,7 +17,8 @@ from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.layouts import rules
 from ldm_jax.checkpoints.loading import Loaded
 from ldm_jax.diffusion import noise_sources
-from ldm_jax.inference.pipeline import Pipeline, open_pipeline
+from ldm_jax.inference.opening import open_pipeline
+from ldm_jax.inference.pipeline import Pipeline
 from tests.checkpoints import folders
 
 

@@ -1,18 +1,17 @@
 """Several prompts at once (AND), from the text to the latents."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax import knobs
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 
-SAMPLING = Sampling('euler', num_steps=3, guidance_scale=3.0)
+SAMPLING = Sampling('euler', num_steps=3, guidance=Guidance(3.0))
 CALL = dict(size=(16, 16), seed=[5])
 
 
@@ -59,18 +58,18 @@ def test_a_composition_is_the_same_beside_prompts_of_other_lengths(pipeline):
     ],
 )
 def test_other_kinds_of_guidance_take_the_composition_for_one_prompt(pipeline, changes):
-    sampling = dataclasses.replace(SAMPLING, **changes)
+    sampling = knobs.replace(SAMPLING, **changes)
     one, halves = made(pipeline, 'a red cat', 'a red cat :0.5 AND a red cat :0.5', sampling=sampling)
     close(halves, one)
     assert np.abs(one - made(pipeline, 'a red cat')[0]).max() > 1e-3
 
 
 def test_the_parts_of_a_prompt_are_told_one_by_one(pipeline):
-    conds, guide = prompt_conds(pipeline, SAMPLING, ['a red cat :2 AND two dogs', 'a'], '', (16, 16))
+    conds, guidance = prompt_conds(pipeline, SAMPLING, ['a red cat :2 AND two dogs', 'a'], '', (16, 16))
     expected, _ = prompt_conds(pipeline, SAMPLING, ['two dogs', 'a'], '', (16, 16))
     assert len(conds) == 3
     jax.tree.map(np.testing.assert_array_equal, conds[2], expected[1])
-    np.testing.assert_array_equal(guide.weights, [[2, 1], [1, 0]])
-    plain = dataclasses.replace(SAMPLING, guidance_scale=None)
+    np.testing.assert_array_equal(guidance.weights, [[2, 1], [1, 0]])
+    plain = knobs.replace(SAMPLING, guidance_scale=None)
     with pytest.raises(ValueError, match='AND.*give a guidance_scale'):
         prompt_conds(pipeline, plain, ['a AND b'], '', (16, 16))

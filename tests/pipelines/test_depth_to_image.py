@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.depth_to_image import depth_to_image, latent_depths
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance_scale=3.0, start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(-1, 1, (2, 16, 32, 3)).astype(np.float32)
 DEPTHS = RNG.uniform(100, 2000, (2, 24, 36, 1)).astype(np.float32)

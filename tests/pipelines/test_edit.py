@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.edit import edit
 from tests.pipelines import pairs
 
@@ -35,9 +35,8 @@ def test_latents_and_images_are_those_of_diffusers(text_scale, image_scale):
         PROMPTS,
         IMAGES,
         NEGATIVE,
-        image_guidance_scale=image_scale,
         seed=3,
-        sampling=Sampling('ddim', guidance_scale=text_scale, **DDIM),
+        sampling=Sampling('ddim', guidance=Guidance(text_scale, image_scale=image_scale), **DDIM),
     )
     pairs.assert_same(latents, expected[0], images, expected[1])
 
@@ -48,21 +47,23 @@ def test_without_guidance_the_network_is_told_both():
     pipeline = pairs.model('StableDiffusionInstructPix2PixPipeline')
 
     def made(**options):
-        return edit(pipeline, PROMPTS, IMAGES, seed=3, sampling=Sampling('ddim', **DDIM, **options))
+        return edit(
+            pipeline, PROMPTS, IMAGES, seed=3, sampling=Sampling('ddim', guidance=Guidance(**options), **DDIM)
+        )
 
-    alone = made(guidance_scale=None)
-    outside = made(guidance_scale=4.0, guidance_interval=(1e6, 2e6))
+    alone = made(scale=None)
+    outside = made(scale=4.0, interval=(1e6, 2e6))
     np.testing.assert_allclose(outside, alone, atol=1e-4)
 
 
 def test_bad_input_is_refused_before_anything_runs():
     pipeline = pairs.model('StableDiffusionInstructPix2PixPipeline')
     with pytest.raises(ValueError, match=r"\['guidance_rescale'\] does not go with the two scales"):
-        edit(pipeline, PROMPTS, IMAGES, sampling=Sampling(guidance_rescale=0.7))
+        edit(pipeline, PROMPTS, IMAGES, sampling=Sampling(guidance=Guidance(rescale=0.7)))
     with pytest.raises(ValueError, match=r"\['guidance_rule'\] does not go"):
-        edit(pipeline, PROMPTS, IMAGES, sampling=Sampling(guidance_rule='projected'))
+        edit(pipeline, PROMPTS, IMAGES, sampling=Sampling(guidance=Guidance(rule='projected')))
     with pytest.raises(ValueError, match='3 numbers for 2 images'):
-        edit(pipeline, PROMPTS, IMAGES, image_guidance_scale=[1, 2, 3])
+        edit(pipeline, PROMPTS, IMAGES, sampling=Sampling(guidance=Guidance(image_scale=[1, 2, 3])))
     with pytest.raises(ValueError, match='2 images for 3 prompts'):
         edit(pipeline, [*PROMPTS, 'a'], IMAGES)
     with pytest.raises(ValueError, match='The nearest that is: 16 x 32'):

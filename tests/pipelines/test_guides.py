@@ -1,15 +1,14 @@
 """Kinds of guidance from their settings to the latents of one step, which are the prediction itself."""
 
 import copy
-import dataclasses
 
 import numpy as np
 import pytest
 
-from ldm_jax import build
+from ldm_jax import build, knobs
 from ldm_jax.checkpoints.loading import Loaded
 from ldm_jax.inference import model as parts_of
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
@@ -17,7 +16,7 @@ from tests.pipelines import pairs
 
 SETTINGS = folders.TINY['StableDiffusionPipeline']
 PARAMS = pairs.random_params(SETTINGS)
-ONE = Sampling('euler', num_steps=1, guidance_scale=None)
+ONE = Sampling('euler', num_steps=1, guidance=Guidance(None))
 
 
 def loaded(settings, params):
@@ -43,7 +42,7 @@ def guided_by(weak_model):
 
 
 def latents(pipeline, **changes):
-    sampling = dataclasses.replace(ONE, **changes)
+    sampling = knobs.replace(ONE, **changes)
     call = dict(size=(16, 16), seed=5, sampling=sampling)
     return pairs.made_by_ours(text_to_image, pipeline, 'a red cat', 'blurry', **call)[0]
 

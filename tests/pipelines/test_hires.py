@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 
 from ldm_jax.images import fit
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.hires import UPSCALERS, WEB_UI, hires
 from tests.pipelines import pairs
 
 KIND = 'StableDiffusionPipeline'
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance_scale=3.0, start='total', noise_source='torch_cpu')
-SECOND = Sampling('ddim', 'leading', num_steps=5, guidance_scale=2.0, start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
+SECOND = Sampling(
+    'ddim', 'leading', num_steps=5, guidance=Guidance(2.0), start='total', noise_source='torch_cpu'
+)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.start import last_levels
 from ldm_jax.schedules.scaled_linear import Schedule
@@ -11,7 +11,9 @@ from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=5, guidance_scale=3.0, start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=5, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 16, 32, 3)).astype(np.float32)
 
 
@@ -49,7 +51,7 @@ def test_images_are_those_of_diffusers(name, task, strength):
 @pytest.mark.slow
 def test_a_little_strength_keeps_the_image_that_the_first_stage_makes_of_it():
     pipeline = pairs.ours(folders.TINY['StableDiffusionPipeline'])
-    sampling = Sampling('ddim', num_steps=1000, guidance_scale=None)
+    sampling = Sampling('ddim', num_steps=1000, guidance=Guidance(None))
     made = image_to_image(pipeline, 'a red cat', IMAGES[0], strength=0.001, sampling=sampling)
     kept = pipeline.decode(pipeline.encode(IMAGES[:1], pipeline.noise([0], (16, 32))))
     assert pairs.psnr(made, kept) > 27

@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines import masks as masking
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.inpaint import inpaint
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance_scale=3.0, start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 16, 32, 3)).astype(np.float32)
 MASKS = np.zeros((2, 16, 32, 1), np.float32)
 MASKS[0, 3:11, 5:21] = 1  # not along the latents' borders
@@ -113,7 +115,7 @@ def test_a_mask_of_everything_is_image_to_image(text_model):
 
 def test_contents_are_what_a_little_strength_leaves(text_model):
     """One last small step of a thousand: the latents are still the content."""
-    sampling = Sampling('ddim', 'trailing', num_steps=1000, guidance_scale=1)
+    sampling = Sampling('ddim', 'trailing', num_steps=1000, guidance=Guidance(1))
     small = masking.latent_mask(BOX, (8, 16))
     eps, noise = (text_model.noise([0, 1], (16, 32), draw=draw) for draw in (0, 1))
     known = text_model.encode(IMAGES, eps)

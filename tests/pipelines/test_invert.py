@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.invert import edit_by_inversion, invert
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
-DDIM = Sampling('ddim', 'leading', num_steps=10, guidance_scale=None)
+DDIM = Sampling('ddim', 'leading', num_steps=10, guidance=Guidance(None))
 
 
 @pytest.fixture(scope='module')

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax import knobs
 from ldm_jax.inference.programs import Programs
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.class_to_image import class_to_image
 from ldm_jax.pipelines.inpaint_without_text import inpaint_without_text
 from ldm_jax.pipelines.layout_to_image import layout_to_image, tokens
@@ -20,8 +21,10 @@ from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 UNET = dict(folders.UNET, context_width=None, depth=[0, 1], head_width=16, out_channels=3)
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance_scale=None, start='total', noise_source='torch_cpu')
-PLAIN = Sampling('ddim', num_steps=2, guidance_scale=None)
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(None), start='total', noise_source='torch_cpu'
+)
+PLAIN = Sampling('ddim', num_steps=2, guidance=Guidance(None))
 
 
 class Told(nn.Module):
@@ -72,7 +75,7 @@ def test_images_of_texts_that_bert_reads_are_those_of_diffusers():
     latents = pairs.noise([3, 4], ours.parts.latents(1, (16, 16))[1:])
     context, null = (theirs_read(theirs, texts) for texts in (prompts, ['', '']))
     expected = guided_latents(theirs, latents, null, context, 3.0)
-    sampling = dataclasses.replace(DDIM, guidance_scale=3.0)
+    sampling = knobs.replace(DDIM, guidance_scale=3.0)
     images = text_to_image(ours, prompts, size=(16, 16), seed=3, sampling=sampling)
     assert pairs.psnr(images, decoded(ours, pairs.channels_last(expected))) > 50
 
@@ -145,7 +148,7 @@ def test_a_class_is_told_as_its_embedding_and_guidance_leads_away_from_no_class(
     pipeline = told(settings, 'context')
     table = np.asarray(pipeline.params['class_embedder']['embedding']['embedding']).mean(1)
     for scale in (None, 1.0, 3.0):
-        sampling = dataclasses.replace(PLAIN, guidance_scale=scale)
+        sampling = knobs.replace(PLAIN, guidance_scale=scale)
         images = class_to_image(pipeline, [7, 999], sampling=sampling)
         said = table[[7, 999]] if scale is None else table[1000] + scale * (table[[7, 999]] - table[1000])
         latents = np.broadcast_to(said[:, None, None, None], (2, 8, 8, 3))
@@ -154,7 +157,7 @@ def test_a_class_is_told_as_its_embedding_and_guidance_leads_away_from_no_class(
         class_to_image(pipeline, 1000)
     without = told(zoo(3, class_embedder=dict(embedder, num_classes=1000)), 'context')
     with pytest.raises(ValueError, match='no class for none'):
-        class_to_image(without, 3)
+        class_to_image(without, 3, sampling=Sampling(guidance=Guidance(3.0)))
 
 
 @pytest.mark.slow
@@ -223,7 +226,7 @@ def test_layouts_are_read_by_the_text_encoder():
 
 def test_guidance_without_anything_to_guide_by_is_refused():
     with pytest.raises(ValueError, match=r'unconditional has no guidance.*3\.0'):
-        unconditional(told(zoo(3), 'concat'), sampling=Sampling(guidance_scale=3.0))
+        unconditional(told(zoo(3), 'concat'), sampling=Sampling(guidance=Guidance(3.0)))
     with pytest.raises(
         ValueError, match='super_resolution is for models that are told a small image.*told nothing'
     ):

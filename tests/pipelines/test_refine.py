@@ -11,7 +11,7 @@ import pytest
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.programs import Programs
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines.refine import check, handover, refine
 from ldm_jax.schedules.scaled_linear import Schedule
@@ -21,7 +21,9 @@ from tests.pipelines import pairs
 
 BASE, REFINER = 'StableDiffusionXLPipeline', 'StableDiffusionXLImg2ImgPipeline'
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=5, guidance_scale=3.0, start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=5, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 
 
 @pytest.mark.slow
@@ -96,7 +98,7 @@ def toy():
 @pytest.mark.parametrize('name', ['deis', 'dpm_fast'])
 def test_the_base_stops_where_the_refiner_begins(name):
     """To a sampler with memory of its steps that is not the end; one that makes its own steps ends there."""
-    sampling, pipeline = Sampling(name, 'trailing', num_steps=6, guidance_scale=None), toy()
+    sampling, pipeline = Sampling(name, 'trailing', num_steps=6, guidance=Guidance(None)), toy()
     sampler, levels = sampling.plan(Schedule())
     x = np.random.default_rng(0).standard_normal((2, 2, 2, 4)).astype(np.float32)
 

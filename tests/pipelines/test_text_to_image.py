@@ -1,17 +1,18 @@
 """Text to image against diffusers' with the same weights and noise, and what its arguments mean."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax import knobs
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance_scale=3.0, start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 
 
 @pytest.fixture(scope='module')
@@ -64,14 +65,14 @@ def test_perturbed_attention_and_rescaling_are_those_of_diffusers():
     )
     theirs.scheduler = pairs.ddim(theirs)
     expected = theirs(**call, guidance_rescale=0.7).images * 2 - 1
-    sampling = dataclasses.replace(DDIM, guidance_rescale=0.7)
+    sampling = knobs.replace(DDIM, guidance_rescale=0.7)
     images = text_to_image(ours, PROMPTS, NEGATIVE, size=(16, 32), seed=3, sampling=sampling)
     assert pairs.psnr(images, expected) > 50
 
     pipe = diffusers.StableDiffusionPAGPipeline(**theirs.components, pag_applied_layers=['mid'])
     pipe.set_progress_bar_config(disable=True)
     expected = pipe(**call, pag_scale=2.0).images * 2 - 1
-    sampling = dataclasses.replace(DDIM, perturbed_scale=2.0)
+    sampling = knobs.replace(DDIM, perturbed_scale=2.0)
     images = text_to_image(ours, PROMPTS, NEGATIVE, size=(16, 32), seed=3, sampling=sampling)
     assert pairs.psnr(images, expected) > 50
     plain = text_to_image(ours, PROMPTS, NEGATIVE, size=(16, 32), seed=3, sampling=DDIM)
@@ -110,7 +111,7 @@ def test_skipping_a_layer_of_the_text_encoder_is_reading_the_one_before_through_
 
 @pytest.mark.slow
 def test_large_images_go_in_windows_and_tiles_and_seamless_ones_round(pipeline):
-    call = dict(size=(32, 48), seed=1, sampling=Sampling('ddim', num_steps=2, guidance_scale=2.0))
+    call = dict(size=(32, 48), seed=1, sampling=Sampling('ddim', num_steps=2, guidance=Guidance(2.0)))
     settings, params = folders.TINY['StableDiffusionPipeline'], pipeline.params
     whole = text_to_image(pipeline, 'a red cat', **call)
     windows = text_to_image(pairs.ours(settings, params, window=32), 'a red cat', **call)
@@ -127,7 +128,7 @@ def test_large_images_go_in_windows_and_tiles_and_seamless_ones_round(pipeline):
     round_ = pairs.ours(settings, params, seamless='xy')
     x = round_.noise([1], (32, 32))
     conds = (round_.text(['a red cat'], (32, 32)),)
-    sampling = Sampling('ddim', num_steps=2, guidance_scale=None)
+    sampling = Sampling('ddim', num_steps=2, guidance=Guidance(None))
     _, levels = sampling.plan(round_.parts.schedule)
     first, second = (
         round_.decode(round_.sample(sampling, np.roll(x, shift, (1, 2)), levels, conds, [0]))

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.upscale import upscale
 from tests.pipelines import pairs
 
 KIND = 'StableDiffusionUpscalePipeline'
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance_scale=3.0, start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 SMALL = np.random.default_rng(0).uniform(-1, 1, (2, 8, 16, 3)).astype(np.float32)
 
 

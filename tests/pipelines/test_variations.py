@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines import variations as of_images
 from ldm_jax.pipelines.variations import embed, mixed, variations
 from tests.pipelines import pairs
 
 KIND = 'StableUnCLIPImg2ImgPipeline'
 PROMPTS, NEGATIVE = ['a red cat', ''], 'blurry'
-DDIM = Sampling('ddim', 'leading', num_steps=4, guidance_scale=3.0, start='total', noise_source='torch_cpu')
+DDIM = Sampling(
+    'ddim', 'leading', num_steps=4, guidance=Guidance(3.0), start='total', noise_source='torch_cpu'
+)
 CALL = dict(
     prompt=PROMPTS,
     negative_prompt=[NEGATIVE] * 2,

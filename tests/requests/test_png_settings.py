@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ldm_jax import knobs
 from ldm_jax.images import save_png
 from ldm_jax.requests import infotext, png_settings
 from ldm_jax.requests.request import Request
@@ -23,7 +24,7 @@ Hires upscaler: Latent (nearest-exact), Version: v1.10.1"""
 def test_the_settings_of_the_web_ui_are_read():
     found = png_settings.read(infotext.read(WEB_UI))
     assert found == dict(
-        prompts=('a (red:1.2) cat, on a table\nwith two lines',),
+        prompt=('a (red:1.2) cat, on a table\nwith two lines',),
         negative_prompt='blurry, dog',
         num_steps=30,
         sampler='DPM++ 2M',
@@ -49,32 +50,30 @@ def test_an_image_of_the_web_ui_that_names_no_generator_is_of_a_card():
 @pytest.mark.parametrize(
     'fields',
     [
-        dict(prompts=('a red cat',)),
-        dict(prompts=('a, b: c',), negative_prompt='x', sampler='Euler a', grid='Karras', eta=0.5, width=64),
-        dict(prompts=('a',), strength=0.3, mask_blur=2.5, mask_content='fill', mask_padding=4, clip_skip=2),
+        dict(prompt=('a red cat',)),
+        dict(prompt=('a, b: c',), negative_prompt='x', sampler='Euler a', grid='Karras', eta=0.5, width=64),
+        dict(prompt=('a',), strength=0.3, mask_blur=2.5, mask_content='fill', mask_padding=4, clip_skip=2),
         dict(
-            prompts=('a',),
+            prompt=('a',),
             hires_scale=2.0,
             hires_upscaler='lanczos',
             hires_steps=7,
             noise_source='torch_cuda',
         ),
-        dict(prompts=('a',), guidance_rescale=0.7, guidance_rule='projected', start='total', noise_level=20),
-        dict(prompts=('a',), guidance_interval=(0.28, 5.0), perturbed_scale=3.0),
-        dict(prompts=('a :1.2 AND b :-1',), guidance_rule='projected', apg_eta=0.5, apg_threshold=2.5),
-        dict(
-            prompts=('a',), weak_model='x: y', autoguidance_scale=2.0, cfg_zero_share=0.04, percentile=0.995
-        ),
-        dict(prompts=('a',), original_size=(64, 32), crop_top_left=(0, -3), target_size=(8, 16)),
-        dict(prompts=('a',), negative_original_size=(64, 32), negative_crop_top_left=(0, 3)),
-        dict(prompts=('a',), negative_target_size=(64, 32)),
-        dict(prompts=('a',), refiner='x', refiner_start=0.7, image_guidance_scale=1.2),
+        dict(prompt=('a',), guidance_rescale=0.7, guidance_rule='projected', start='total', noise_level=20),
+        dict(prompt=('a',), guidance_interval=(0.28, 5.0), perturbed_scale=3.0),
+        dict(prompt=('a :1.2 AND b :-1',), guidance_rule='projected', apg_eta=0.5, apg_threshold=2.5),
+        dict(prompt=('a',), weak_model='x: y', autoguidance_scale=2.0, cfg_zero_share=0.04, percentile=0.995),
+        dict(prompt=('a',), original_size=(64, 32), crop_top_left=(0, -3), target_size=(8, 16)),
+        dict(prompt=('a',), negative_original_size=(64, 32), negative_crop_top_left=(0, 3)),
+        dict(prompt=('a',), negative_target_size=(64, 32)),
+        dict(prompt=('a',), refiner='x', refiner_start=0.7, image_guidance_scale=1.2),
     ],
 )
 def test_what_is_written_is_read_back(fields):
-    asked = Request(num_images=2, seed=5, guidance_scale=3.5, **fields)
+    asked = knobs.make(Request, dict(num_images=2, seed=5, guidance_scale=3.5, **fields))
     text = png_settings.write(asked, 1, (32, 64), 'emoji32', 3.5)
-    found = Request(**png_settings.read(infotext.read(text)))
+    found = knobs.make(Request, png_settings.read(infotext.read(text)))
     assert found == dataclasses.replace(asked, num_images=1, seed=6, width=64, height=32)
 
 
@@ -86,7 +85,7 @@ def test_a_class_is_written_in_place_of_a_prompt():
 
 
 def test_values_that_cannot_be_read_are_named():
-    with pytest.raises(ValueError, match="Steps of an image is 'many', which is no int"):
+    with pytest.raises(ValueError, match="Steps of an image is 'many': num_steps must be a whole number"):
         png_settings.read({'Steps': 'many'})
     with pytest.raises(ValueError, match="RNG 'TPU' of an image is none of"):
         png_settings.read({'RNG': 'TPU'})
@@ -133,7 +132,7 @@ class TestFiles:
         swarm |= {'height': 32, 'sampler': 'euler'}
         save_png(tmp_path / 'a.png', self.pixels, {'parameters': json.dumps({'sui_image_params': swarm})})
         found = png_settings.read(png_settings.read_file(tmp_path / 'a.png'))
-        assert found['prompts'] == ('a red apple, noto style',)
+        assert found['prompt'] == ('a red apple, noto style',)
         assert (found['seed'], found['sampler'], found['noise_source']) == (77, 'euler', 'torch_cpu')
         assert (found['width'], found['height'], found['guidance_scale']) == (32, 32, 2)
         save_png(tmp_path / 'b.png', self.pixels, {'parameters': json.dumps(swarm)})

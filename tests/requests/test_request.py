@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm_jax import knobs
 from ldm_jax.inference.sizes import Sizes
-from ldm_jax.requests.request import Request, check, read_pair, read_prompts
+from ldm_jax.requests import inputs
+from ldm_jax.requests.check import check, read_prompts, sizes
+from ldm_jax.requests.request import Request
 
 
 @pytest.fixture
@@ -22,17 +25,22 @@ def files(tmp_path):
     return {path.stem: str(path) for path in tmp_path.iterdir()}
 
 
+def everything(request):
+    check(request)
+    inputs.read(request)
+
+
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
         (dict(sampler='dpmp_2m'), r"No sampler 'dpmp_2m'; the nearest are .*'dpmpp_2m'"),
         (dict(grid='karas'), r"No grid 'karas'; the nearest are .*'Karras'"),
-        (dict(sampler='ddim', eta=0.5, num_steps=0), 'num_steps must be from 1 to 1024; got 0'),
+        (dict(sampler='ddim', eta=0.5, num_steps=0), r'num_steps must be in \[1, 1024\]; got 0'),
         (dict(sampler='dpmpp_2m', eta=0.5), "No field of samplers/dpmpp_2m 'eta'"),
         (dict(width=500), r'500 x 500.*multiples of 8.*nearest that is: 496 x 496'),
         (dict(width=512, height=513), r'513 x 512.*nearest that is: 512 x 512'),
-        (dict(strength=0.0), r'strength must be above 0 and at most 1; got 0\.0'),
-        (dict(strength=1.5), r'strength must be above 0 and at most 1; got 1\.5'),
+        (dict(strength=0.0), r'strength must be in \(0, 1\]; got 0\.0'),
+        (dict(strength=1.5), r'strength must be in \(0, 1\]; got 1\.5'),
         (dict(init_image='nowhere.png'), r"No image at 'nowhere\.png'"),
         (dict(init_image='broken'), 'is not an image that Pillow can read'),
         (dict(init_image='image', mask='other'), r'is 16 x 16 and the image 16 x 24'),
@@ -41,16 +49,16 @@ def files(tmp_path):
         (dict(mask_content='noise'), "No masked content 'noise'; have"),
         (dict(noise_source='cuda'), "No noise source 'cuda'; have"),
         (dict(num_images=0), 'num_images must be at least 1; got 0'),
-        (dict(prompts=('a', 'b AND ')), "A part of the prompt 'b AND ' is empty"),
-        (dict(prompts=('a AND b',), weak_model='x', autoguidance_scale=2.0), 'several prompts at once'),
-        (dict(weak_model='x'), 'by a autoguidance_scale: give both'),
-        (dict(autoguidance_scale=2.0), 'by a autoguidance_scale: give both'),
+        (dict(prompt=('a', 'b AND ')), "A part of the prompt 'b AND ' is empty"),
+        (dict(prompt=('a AND b',), weak_model='x', autoguidance_scale=2.0), 'several prompts at once'),
+        (dict(weak_model='x'), 'by an autoguidance_scale: give both'),
+        (dict(autoguidance_scale=2.0), 'by an autoguidance_scale: give both'),
         (dict(weak_model='x', autoguidance_scale=2.0, refiner='y'), 'neither with a refiner'),
         (dict(weak_model='x', autoguidance_scale=2.0, perturbed_scale=3.0), 'give one of them'),
         (dict(weak_model='x', autoguidance_scale=2.0, negative_prompt='y'), 'give a guidance_scale too'),
         (dict(guidance_scale=float('nan')), 'guidance_scale must be a finite number; got nan'),
         (dict(apg_eta=0.5), "of the guidance_rule 'projected'"),
-        (dict(apg_threshold=0.0, guidance_rule='projected'), 'apg_threshold must be above 0; got 0.0'),
+        (dict(apg_threshold=0.0, guidance_rule='projected'), r'apg_threshold must be in \(0, inf\); got 0.0'),
         (dict(cfg_zero_share=1.0), r'cfg_zero_share must be in \(0, 1\); got 1.0'),
         (dict(percentile=1.5), r'percentile must be in \(0, 1\]; got 1.5'),
         (dict(original_size=(0, 64)), r'original must be \(H, W\) of at least one pixel; got \(64, 0\)'),
@@ -63,11 +71,11 @@ def test_a_mistake_is_named_with_the_way_out(files, fields, message):
         name: files.get(value, value) if isinstance(value, str) else value for name, value in fields.items()
     }
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        check(Request(**fields))
+        everything(knobs.make(Request, fields))
 
 
 def test_a_request_that_is_right_passes(files):
-    check(Request(('a red cat',), init_image=files['image'], mask=files['mask'], width=64, strength=0.5))
+    everything(Request(('a red cat',), init_image=files['image'], mask=files['mask'], width=64, strength=0.5))
 
 
 def test_images_of_a_prompt_have_seeds_that_follow_each_other():
@@ -81,16 +89,12 @@ def test_images_of_a_prompt_have_seeds_that_follow_each_other():
 
 
 def test_sizes_are_width_times_height_and_the_unwanted_ones_are_those_of_the_wanted():
-    assert Request().sizes() == (None, None)
+    assert sizes(Request()) == (None, None)
     asked = Request(original_size=(64, 32), crop_top_left=(1, 2))
     wanted = Sizes(original=(32, 64), crop=(2, 1))
-    assert asked.sizes() == (wanted, None)
+    assert sizes(asked) == (wanted, None)
     other = dataclasses.replace(asked, negative_target_size=(8, 16), negative_crop_top_left=(0, 0))
-    assert other.sizes() == (wanted, Sizes(original=(32, 64), target=(16, 8)))
-    assert read_pair('original_size', '64x32') == (64, 32)
-    assert read_pair('negative_crop_top_left', '-1, 2') == (-1, 2)
-    with pytest.raises(ValueError, match="target_size must be two numbers, WIDTHxHEIGHT; got '64'"):
-        read_pair('target_size', '64')
+    assert sizes(other) == (wanted, Sizes(original=(32, 64), target=(16, 8)))
 
 
 def test_prompts_stand_one_on_each_line(tmp_path):

@@ -45,7 +45,7 @@ def test_without_libtpu_the_way_to_get_it_is_said(config):
     assert 'Traceback' not in found.stderr
 
 
-def test_a_slice_that_there_is_not_is_refused_before_anything_else(config):
+def test_an_unknown_slice_is_refused_before_anything_else(config):
     found = run('--config', config, '--topology', 'v5x-4', code=WITHOUT)
     assert found.returncode == 1
     assert "No TPU generation 'v5x'" in found.stderr

@@ -80,7 +80,15 @@ def test_encoded_data_bring_their_scale_and_the_empty_text():
             conditioning=dict(text=dict(drop_rate=0.1)),
         ),
         models=dict(
-            unet=dict(name='unet', channels=8, channel_mult=(1,), depth=(0,), num_groups=4, num_heads=2)
+            unet=dict(
+                name='unet',
+                channels=8,
+                channel_mult=(1,),
+                depth=(0,),
+                num_groups=4,
+                num_heads=2,
+                context_width=4,
+            )
         ),
         pretrained=dict(first_stage=SHIPPED),  # whose scale is another
         schedule=dict(name='scaled_linear'),

@@ -44,7 +44,12 @@ def test_mistakes_are_named():
         (dict(curve=dict(name='linear', hold=1.0)), 'hold'),
         (dict(curve=dict(name='rsqrt', timescale=0)), 'timescale'),
         (dict(curve=dict(name='steps', gamma=1)), 'gamma'),
-        (dict(warmup_steps=100), 'warmup_steps'),
+        (dict(warmup_steps=-1), 'warmup_steps'),
     ]:
         with pytest.raises(ValueError, match=words):
             values([0], **fields)
+
+
+@pytest.mark.parametrize('warmup_steps', [100, 1000])
+def test_a_warm_up_is_clipped_to_the_last_step_but_one(warmup_steps):
+    np.testing.assert_allclose(values([0, 50], warmup_steps=warmup_steps), [0, 0.1 * 50 / 99], rtol=1e-5)

@@ -104,7 +104,9 @@ def test_adafactor_remembers_rows_and_columns():
         (dict(decayed='biases'), 'decayed'),
         (dict(lr=0.0), 'lr must be above 0'),
         (dict(curve='cosin'), "Did you mean 'cosine'"),
-        (dict(warmup_steps=20), 'warmup_steps.*10.*20'),
+        (dict(warmup_steps=-1), 'warmup_steps.*-1'),
+        (dict(b1=1.0), 'b1'),
+        (dict(weight_decay=-0.1), 'weight_decay'),
     ],
 )
 def test_mistakes_are_named(fields, words):

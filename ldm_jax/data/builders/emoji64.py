@@ -147,31 +147,28 @@ class Emoji64(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         folder = self._packages or str(dl_manager.download_dir)
-        words = _words(WORDS.fetch(folder))
+        known = words(WORDS.fetch(folder))
         archives = {style: package.fetch(folder) for style, package in PACKAGES.items()}
         styles = {style: drawings(style, archives) for style in PACKAGES}
-        return {split: self._generate_examples(split, words, styles) for split in SPLITS.values()}
+        return {split: self._generate_examples(split, known, styles) for split in SPLITS.values()}
 
     def _generate_examples(
-        self, split: str, words: Mapping[str, Mapping[str, Any]], styles: Mapping[str, Draw]
+        self, split: str, known: Mapping[str, Mapping[str, Any]], styles: Mapping[str, Draw]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         for row in rows():
             if row.split == split:
-                known = words[row.hexcode]
-                yield (
-                    f'{row.style}/{row.hexcode}',
-                    {
-                        'image': _png(styles[row.style](row.hexcode, known['caption'])),
-                        'style': row.style,
-                        'hexcode': row.hexcode,
-                        'licence': LICENCES[row.style],
-                        'twin_in_training': row.twin_in_training,
-                        **known,
-                    },
-                )
+                texts = known[row.hexcode]
+                example = {
+                    'image': _png(styles[row.style](row.hexcode, texts['caption'])),
+                    'style': row.style,
+                    'hexcode': row.hexcode,
+                    'licence': LICENCES[row.style],
+                    'twin_in_training': row.twin_in_training,
+                }
+                yield f'{row.style}/{row.hexcode}', example | texts
 
 
-def _words(archive: Archive) -> dict[str, dict[str, Any]]:
+def words(archive: Archive) -> dict[str, dict[str, Any]]:
     """hexcode -> caption, group, subgroup, keywords and emoji."""
     messages = json.loads(archive.read('en/messages.json'))
     keys = {kind: {one['order']: one['key'] for one in messages[kind]} for kind in ('groups', 'subgroups')}
@@ -200,10 +197,10 @@ def drawings(style: str, archives: Mapping[str, Archive]) -> Draw:
         return lambda hexcode, caption: _scaled(archives[style].read(files[_plain(hexcode)]))
     icons = json.loads(archives[style].read('icons.json'))
     vectors = [name for name in archives if name not in (PIXELS, style)]
-    names = [_characters(archives[name]) for name in (style, *vectors)]
+    tables = [_characters(archives[name]) for name in (style, *vectors)]
 
     def draw(hexcode: str, caption: str) -> np.ndarray:
-        called = [table[_plain(hexcode)] for table in names if _plain(hexcode) in table]
+        called = [table[_plain(hexcode)] for table in tables if _plain(hexcode) in table]
         return _scaled(_drawn(_icon(icons, [*called, _slug(caption)])))
 
     return draw

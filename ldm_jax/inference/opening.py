@@ -1,0 +1,203 @@
+"""Models made ready to sample: first described by their settings, then opened with their parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from ldm_jax.build import build
+from ldm_jax.checkpoints import loading, store
+from ldm_jax.diffusion.multidiffusion import Windows
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference import model_kinds
+from ldm_jax.inference.model import Params, Parts
+from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.inference.programs import Programs
+from ldm_jax.inference.sizes import check_size
+from ldm_jax.inference.tiled import FirstStage
+
+# Flag -> the entries of a model's settings that come with it, and the one that is needed.
+BORROWED = {
+    'text_encoder': ('text_encoder', 'text_encoder_2', 'tokenizer', 'tokenizer_2'),
+    'vae': ('first_stage',),
+}
+programs_of = functools.lru_cache(16)(Programs)  # a model that is opened again compiles nothing again
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Described:
+    """A model that can be sampled, as its settings describe it; its parameters are not read yet.
+
+    read: reads the parameters of all parts.
+    """
+
+    parts: Parts
+    settings: Mapping[str, Any]
+    read: Callable[[], Params]
+
+    @functools.cached_property
+    def kind(self) -> str:
+        """The kind of model_kinds.KINDS."""
+        return model_kinds.kind(self.parts)
+
+    @property
+    def own_scale(self) -> float | None:
+        """The guidance scale that suits the model; None where nothing guides."""
+        return model_kinds.own_scale(self.parts, self.settings.get('guidance_scale'))
+
+
+def describe(
+    model: str | loading.Loaded,
+    *,
+    dtype: str = 'float32',
+    weak_model: str | loading.Loaded | None = None,
+    text_encoder: str | None = None,
+    vae: str | None = None,
+    clip_skip: int = 1,
+    seamless: str | None = None,
+    window: int | None = None,
+    tile: int | None = None,
+) -> Described:
+    """A model by its name, path or hub id as `checkpoints.loading.load` takes them, or by what that gave.
+
+    Args:
+        dtype: of the computation; norms, softmax and the sampler's own arithmetic stay float32.
+        weak_model: a model whose U-Net is to be guided away from (autoguidance): smaller, or of an earlier step, with
+            the same latents and texts. Named as the model is.
+        text_encoder, vae: models whose text encoders with their tokenizers, or first stage, take the place of the
+            model's own, or of none.
+        clip_skip: the context is the text encoder's last layer but clip_skip - 1, through the final norm, as the web
+            UI has it for Stable Diffusion 1 and 2.
+        seamless: axes on which images continue in themselves: 'x', 'y' or 'xy'.
+        window: pixels along the sides of what the U-Net sees at once, for larger images (MultiDiffusion). Half of
+            each overlaps the next one.
+        tile: pixels along the sides of the tiles that the first stage works on, for its memory. A quarter overlaps.
+
+    Raises what `load` raises, and ValueError for a model that cannot be sampled or others that do not fit it.
+    """
+    settings, read = _source(model)
+    for name, other in (('text_encoder', text_encoder), ('vae', vae)):
+        if other is not None:
+            settings, read = _with(settings, read, name, other)
+    parts = parts_of.from_settings(settings, dtype)
+    _check_widths(parts)
+    if weak_model is not None:
+        others, read_other = _source(weak_model, ['unet'])
+        parts = parts_of.with_weak_model(parts, others, dtype)
+        read = functools.partial(_joined, read, read_other, {'unet': 'weak_model'})
+    if clip_skip != 1:
+        parts = parts_of.skipping(parts, clip_skip)
+    if seamless is not None:
+        parts = parts_of.seamless(parts, seamless)
+    if window is not None:
+        side = _latents(parts, window, parts.unet.downscale)
+        parts = dataclasses.replace(parts, windows=Windows(side, side // 2))
+    if tile is not None:
+        side = _latents(parts, tile, 1)
+        parts = dataclasses.replace(parts, first_stage=FirstStage(parts.first_stage, side, side // 4))
+    return Described(parts, settings, read)
+
+
+def open_described(
+    described: Described, devices: Sequence[jax.Device] | None = None, batch_size: int | None = None
+) -> Pipeline:
+    """The pipeline of a model that was described: reads its parameters and places them."""
+    programs = programs_of(described.parts, tuple(jax.local_devices() if devices is None else devices))
+    names = [name for name in ('tokenizer', 'tokenizer_2') if name in described.settings]
+    tokenizers = tuple(build('text', described.settings[name]) for name in names)
+    own = described.settings.get('guidance_scale')
+    return Pipeline(described.parts, programs.place(described.read()), tokenizers, programs, batch_size, own)
+
+
+def open_pipeline(
+    model: str | loading.Loaded,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    batch_size: int | None = None,
+    **options: Any,
+) -> Pipeline:
+    """The pipeline of a model.
+
+    Args:
+        model, options: as `describe` takes them.
+        devices: to spread batches over; all local ones by default.
+        batch_size: images that are sampled at a time on all devices together; all of a call by default.
+    """
+    return open_described(describe(model, **options), devices, batch_size)
+
+
+def _source(
+    model: str | loading.Loaded, parts: Sequence[str] | None = None
+) -> tuple[Mapping[str, Any], Callable[[], Params]]:
+    """The settings of a model, and what reads its parameters."""
+    if not isinstance(model, str):
+        return model.settings, lambda: model.params
+    directory = loading.resolve(model)
+    return store.open_model(directory).settings, lambda: loading.load(directory, parts).params
+
+
+def _with(
+    settings: Mapping[str, Any], read: Callable[[], Params], flag: str, model: str
+) -> tuple[Mapping[str, Any], Callable[[], Params]]:
+    """Settings and reader with what BORROWED names, of another model."""
+    others, _ = _source(model)
+    names = [name for name in BORROWED[flag] if name in others['models']]
+    if BORROWED[flag][0] not in names:
+        raise ValueError(
+            f'{model} has no {BORROWED[flag][0]} to take for {flag}; it has {sorted(others["models"])}.'
+        )
+    kept = {name: spec for name, spec in settings['models'].items() if name not in BORROWED[flag]}
+    found = {key: value for key, value in settings.items() if key not in BORROWED[flag]}
+    found |= {key: others[key] for key in BORROWED[flag] if key in others}
+    found['models'] = kept | {name: others['models'][name] for name in names}
+    if flag == 'vae' and found.get('scaling_factor') is None:
+        found['scaling_factor'] = others.get('scaling_factor')
+    _, read_other = _source(model, names)
+    return found, functools.partial(_joined, read, read_other, {name: name for name in names}, tuple(kept))
+
+
+def _joined(
+    read: Callable[[], Params],
+    read_other: Callable[[], Params],
+    names: Mapping[str, str],
+    kept: Sequence[str] | None = None,
+) -> Params:
+    """The parameters of a model, with parts of another under their names here."""
+    own, other = read(), read_other()
+    own = {name: params for name, params in own.items() if kept is None or name in kept}
+    return own | {here: other[there] for there, here in names.items()}
+
+
+def _check_widths(parts: Parts) -> None:
+    """Raises ValueError for a first stage or text encoders that the U-Net has no use for, or lacks."""
+    unet, first_stage = parts.unet, parts.first_stage
+    channels = getattr(first_stage, 'z_channels', unet.out_channels)
+    if channels != unet.out_channels:
+        raise ValueError(
+            f'The first stage has latents of {channels} channels, and its U-Net makes {unet.out_channels}: '
+            'take one that belongs to this kind of model (--vae).'
+        )
+    if unet.context_width is None or parts.class_embedder is not None:
+        return
+    if parts.text_encoder is None:
+        raise ValueError(
+            f'This model has no text encoder, and its U-Net reads texts {unet.context_width} wide. Take that of '
+            'another model: --text_encoder MODEL.'
+        )
+    encoders = [each for each in (parts.text_encoder, parts.text_encoder_2) if each is not None]
+    width = sum(each.width for each in encoders)
+    if width != unet.context_width:
+        raise ValueError(
+            f'The text encoder writes texts {width} wide, and its U-Net reads {unet.context_width}: take one that '
+            'belongs to this kind of model (--text_encoder).'
+        )
+
+
+def _latents(parts: Parts, pixels: int, multiple: int) -> int:
+    """So many pixels in latents. Raises ValueError unless they are as many as networks can halve."""
+    check_size((pixels, pixels), parts.downscale * multiple)
+    return pixels // parts.downscale

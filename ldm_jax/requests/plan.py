@@ -1,0 +1,45 @@
+"""A request and a model, resolved once: what the rest carries out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ldm_jax.inference.opening import Described
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.sizes import Sizes
+from ldm_jax.requests.inputs import Inputs
+from ldm_jax.requests.request import Request
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """What is to be done, with nothing left open.
+
+    Attributes:
+        request: as it was asked, with a seed where one was to be drawn.
+        inputs: the images that it names.
+        task: the name of the row of TASKS.
+        model, refiner: as their settings describe them; parameters are read when they are opened.
+        sampling: the request's, its guidance scale a number, or None where there is no guidance.
+        size: (H, W) that is asked for, or of the image to begin with as the model takes it; None is the model's own.
+        sizes: what SDXL is conditioned on for the prompt, and for the negative prompt.
+    """
+
+    request: Request
+    inputs: Inputs
+    task: str
+    model: Described
+    refiner: Described | None
+    sampling: Sampling
+    size: tuple[int, int] | None
+    sizes: tuple[Sizes | None, Sizes | None]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompt of each image."""
+        return self.request.repeated(self.request.rows)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each image."""
+        return self.request.seeds
