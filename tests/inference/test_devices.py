@@ -8,14 +8,14 @@ import pytest
 
 SCRIPT = """
 import jax, numpy as np
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 settings = folders.TINY['StableDiffusionPipeline']
 params = pairs.random_params(settings)
-sampling = Sampling('euler_ancestral', num_steps=2, guidance_scale=3.0)
+sampling = Sampling('euler_ancestral', num_steps=2, guidance=Guidance(3.0))
 found = {}
 for devices in (1, 8):
     pipeline = pairs.ours(settings, params, devices=devices, batch_size=devices)

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
 
 SETTINGS = folders.TINY['StableDiffusionPipeline']
-SAMPLING = Sampling('dpmpp_2m', num_steps=2, guidance_scale=2.0)
+SAMPLING = Sampling('dpmpp_2m', num_steps=2, guidance=Guidance(2.0))
 PROMPTS, SEEDS = ['a red cat', 'a dog'], [5, 6]
 
 
