@@ -23,9 +23,10 @@ from ldm_jax.diffusion.sampling import padded
 from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model_kinds, watching
 from ldm_jax.inference.model import Params, Parts
-from ldm_jax.inference.programs import Images, Job, KnownRegion, Programs, pad
+from ldm_jax.inference.programs import Images, Job, KnownRegion, Programs, joined, pad
 from ldm_jax.inference.settings import TABLE, Guidance, Sampling
 from ldm_jax.inference.sizes import check_size
+from ldm_jax.inference.traced import Traced
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
 
 
@@ -34,16 +35,21 @@ class Pipeline:
     """Networks, parameters, tokenizers and compiled programs of one model.
 
     Attributes:
-        batch_size: images that are sampled at a time on all devices together; all of a call by default.
+        batch_size: images that are sampled at a time on all devices together; all of a call by default. With as many
+            as devices an image is the same to the bit whatever batch it is made in (programs.Programs).
         guidance_scale: that suits the model, where its settings say so.
     """
 
     parts: Parts
     params: Params
     tokenizers: tuple[Tokenizer, ...]
-    programs: Programs
+    programs: Programs | Traced
     batch_size: int | None = None
     guidance_scale: float | None = None
+
+    def traced(self) -> Pipeline:
+        """The same model with nothing compiled, for JAX arrays: gradients flow through its methods (traced.py)."""
+        return dataclasses.replace(self, programs=Traced(self.parts), batch_size=None)
 
     def size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
         """(H, W) of an image: what is asked for, or what the model was trained on.
@@ -144,8 +150,8 @@ class Pipeline:
         own, shared = guided.split(guidance)
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
-            x=np.asarray(x, np.float32),
-            keys=np.asarray(jax.random.key_data(noise.streams(seeds)[1])),
+            x=x if isinstance(x, jax.Array) else np.asarray(x, np.float32),
+            keys=_sampler_keys(seeds),
             conds=conds,
             guidance=own,
             kept=kept,
@@ -169,13 +175,13 @@ class Pipeline:
                     dataclasses.replace(job, images=share), count if stop is None else stop, first, batch
                 )
             )
-        return np.concatenate(made)[:batch]
+        return joined(made, batch)
 
     def _run(self, job: Job, count: int, first: int, batch: int) -> np.ndarray:
         """The latents of one batch after so many steps, as watched."""
         carry = self.programs.begin(self.params, job)
         listener = watching.listening()
-        if listener is None or hasattr(job.sampler, 'solve'):
+        if listener is None or isinstance(self.programs, Traced) or hasattr(job.sampler, 'solve'):
             carry = self.programs.advance(self.params, job, carry, 0, count)
             return self.programs.latents(carry)
         size = len(job.images.keys)
@@ -202,7 +208,12 @@ class Pipeline:
         for first in range(0, batch, size):
             share = jax.tree.map(lambda a: pad(a[first : first + size], size), batches)  # noqa: B023
             made.append(self.programs.map(function, self.params, *share))
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[:batch], *made)
+        return joined(made, batch)
+
+
+def _sampler_keys(seeds: Sequence[int]) -> np.ndarray:
+    with jax.ensure_compile_time_eval():  # numbers, where a program is traced around the pipeline too
+        return np.asarray(jax.random.key_data(noise.streams(seeds)[1]))
 
 
 def seeds_from(seed: int | Sequence[int], batch: int) -> list[int]:
