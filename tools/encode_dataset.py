@@ -52,7 +52,7 @@ def main(args):
     if 'data' not in config:
         raise ValueError(f"{args.config} has no 'data'; it has {sorted(config)}.")
     source = build('data', config['data'])
-    job = encoding.Job(source, args.batch_size, args.shard_size, args.views, args.seed)
+    job = encoding.Encoding(source, args.batch_size, args.shard_size, args.views, args.seed)
     path = loading.resolve(args.model)
     stored = store.open_model(path)
     have = [part for part in stored.parts if part == 'first_stage' or part.startswith('text_encoder')]

@@ -15,7 +15,7 @@ from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import each_image, last_levels, noised, posterior
+from ldm_jax.pipelines.start import each_image, last_levels, noised, normal_noise, posterior
 
 
 def depth_to_image(
@@ -50,7 +50,7 @@ def depth_to_image(
     told = latent_depths(each_image(depths, len(prompts)), pipeline.parts.latents(1, size)[1:3])
     texts, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     latents = posterior(pipeline, images, seeds, sampling)
-    x = noised(latents, pipeline.noise(seeds, size, sampling.noise_source, draw=1), levels)
+    x = noised(latents, normal_noise(pipeline, sampling, seeds, size, draw=1), levels)
     conds = tuple(dataclasses.replace(cond, concat=told) for cond in texts)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))
 

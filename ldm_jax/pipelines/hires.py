@@ -22,7 +22,7 @@ from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines import interpolation, text_to_image
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import last_levels, noised, starting_noise
+from ldm_jax.pipelines.start import last_levels, noised, normal_noise, starting_noise
 
 STRENGTH = 0.7
 LATENT = 'latent_'  # before a method of interpolation
@@ -113,7 +113,7 @@ def hires(
     method = name.removeprefix(LATENT)
     latents = _each(latents, side, functools.partial(interpolation.interpolated, method=method))
     # Each seed's first noise again, in the new shape, as the web UI has it.
-    x = noised(latents, pipeline.noise(seeds, final_size, second.noise_source), levels)
+    x = noised(latents, normal_noise(pipeline, second, seeds, final_size), levels)
     conds, guidance = prompt_conds(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)
     return pipeline.decode(pipeline.sample(second, x, levels, conds, seeds, guidance=guidance))
 

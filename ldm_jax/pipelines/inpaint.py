@@ -22,7 +22,7 @@ from ldm_jax.inference.programs import KnownRegion
 from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines import masks as masking
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import at_start, each_image, last_levels, noised, posterior
+from ldm_jax.pipelines.start import at_start, each_image, last_levels, noised, normal_noise, posterior
 
 KEEPS = ('x0', 'step')
 
@@ -82,7 +82,7 @@ def inpaint(
     has_channels, full, draws = pipeline.parts.extra_channels > 0, strength == 1, itertools.count()
     # In diffusers' order, which draws nothing for what it does not need.
     known = None if has_channels and full else posterior(pipeline, start, seeds, sampling, next(draws))
-    noise = pipeline.noise(seeds, size, sampling.noise_source, next(draws))
+    noise = normal_noise(pipeline, sampling, seeds, size, next(draws))
     if full:
         x = at_start(sampling, levels, noise)
     else:
@@ -105,7 +105,7 @@ def inpaint(
 
 
 def _check(content: str, keep: str, padding: int | None, size: tuple[int, int] | None) -> None:
-    masking.check_content(content)
+    masking.content_named(content)
     if keep not in KEEPS:
         raise unknown('way to keep', keep, list(KEEPS))
     if padding is not None and padding < 0:

@@ -20,7 +20,7 @@ from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.inference.sizes import check_size
 from ldm_jax.pipelines import augmentation
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import at_start, each_image
+from ldm_jax.pipelines.start import at_start, each_image, variation
 
 MAX_NOISE_LEVEL = 350  # in training
 
@@ -59,7 +59,7 @@ def upscale(
     # The small image's noise is the first that diffusers draws.
     shapes = [images.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
-    x = at_start(sampling, levels, x)
+    x = at_start(sampling, levels, variation(sampling, x))
     told = dict(concat=np.asarray(add_noise(images, noise, at)), label=np.asarray(at.t, np.int32))
     conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     conds = tuple(dataclasses.replace(cond, **told) for cond in conds)

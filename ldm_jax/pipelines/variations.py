@@ -23,7 +23,7 @@ from ldm_jax.models import clip_vision
 from ldm_jax.models.layers import timestep_embedding
 from ldm_jax.pipelines import augmentation
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import at_start
+from ldm_jax.pipelines.start import at_start, variation
 from ldm_jax.schedules import squared_cosine
 from ldm_jax.types import Array, NoiseLevel
 
@@ -80,7 +80,7 @@ def variations(
     # The embedding's noise is the first that diffusers draws.
     shapes = [embeddings.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
-    x = at_start(sampling, levels, x)
+    x = at_start(sampling, levels, variation(sampling, x))
     vector = pipeline.programs.map(_told, pipeline.params, embeddings, noise, at)
     prompts = prompts * (batch // len(prompts))
     texts, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)

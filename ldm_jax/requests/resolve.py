@@ -44,11 +44,13 @@ def resolve(request: Request, options: ModelOptions = ModelOptions()) -> Plan:  
 
 def _sampling(request, model: Described):
     """The settings of the run, with the guidance scale that suits the model where the request leaves it open."""
-    guidance = request.sampling.guidance
+    sampling, guidance = request.sampling, request.sampling.guidance
+    if request.variation_seeds is not None:
+        sampling = knobs.replace(sampling, variation_seed=request.variation_seeds)
     if guidance.scale != OWN:
-        return request.sampling
+        return sampling
     scale = model.own_scale if guidance.autoguidance_scale is None else None
-    return knobs.replace(request.sampling, guidance_scale=scale)
+    return knobs.replace(sampling, guidance_scale=scale)
 
 
 def _check_model(request: Request, model: Described, task: str, sampling) -> None:

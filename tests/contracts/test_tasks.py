@@ -15,11 +15,14 @@ FIELDS = {
     'hires': (
         dict(hires_scale='2'), dict(hires_upscaler='lanczos', hires_steps='3', strength='0.6'),
     ),
+    'hires_to_size': (
+        dict(hires_size='32x16'), dict(hires_upscaler='latent_bilinear', hires_steps='3', strength='0.6'),
+    ),
     'refine': (dict(refiner='REFINER'), dict(refiner_start='0.5')),
     'image_to_image': (dict(init_image='IMAGE'), dict(strength='0.5')),
     'inpaint': (
         dict(init_image='IMAGE', mask='MASK'),
-        dict(strength='0.5', mask_blur='1', mask_content='fill', mask_padding='2'),
+        dict(strength='0.5', mask_blur='1', mask_content='fill', mask_padding='2', invert_mask=()),
     ),
     'outpaint': (
         dict(init_image='IMAGE', outpaint=(8, 0, 0, 8)), dict(strength='0.5', mask_blur='1', mask_content='original'),
@@ -31,7 +34,7 @@ FIELDS = {
     'class_to_image': (dict(labels=(3, 7)), {}),
     'unconditional': ({}, {}),
     'super_resolution': (dict(init_image='IMAGE'), {}),
-    'inpaint_without_text': (dict(init_image='IMAGE', mask='MASK'), {}),
+    'inpaint_without_text': (dict(init_image='IMAGE', mask='MASK'), dict(invert_mask=())),
     'semantic_to_image': (dict(label_map='LABELS'), {}),
     'layout_to_image': (dict(layout='LAYOUT'), {}),
 }  # fmt: skip
@@ -89,6 +92,6 @@ def test_files_in_and_png_out(name, kind, folder, tmp_path, sample):
         assert (settings['Steps'], settings['Seed'], settings['Model']) == ('6', '3', model)
         with Image.open(report['images'][0]['path']) as image:
             made.append(np.asarray(image))
-        assert settings['Size'] == f'{made[-1].shape[1]}x{made[-1].shape[0]}'
+        assert settings.get('Image size', settings['Size']) == f'{made[-1].shape[1]}x{made[-1].shape[0]}'
         assert made[-1].std() > 1
     assert len(made) == 1 or not np.array_equal(*made), 'what the row also takes has no effect'

@@ -194,7 +194,7 @@ def test_seed_minus_one_is_drawn_and_known_afterwards():
     for plan in plans:
         assert plan.seeds == [plan.request.seed, plan.request.seed + 1]
         assert 0 <= plan.request.seed < 2**32
-        assert f'Seed: {plan.request.seed + 1}, ' in png_settings.write(plan.request, 1, (16, 16), 'x', 2.0)
+        assert f'Seed: {plan.request.seed + 1}, ' in png_settings.write(plan.request, 1, (16, 16))
 
 
 def test_a_model_without_text_encoder_or_first_stage_says_how_to_add_them():
