@@ -23,7 +23,7 @@ from ldm_jax.inference import preview as previews
 from ldm_jax.inference.opening import open_described
 from ldm_jax.inference.watching import Step, watched
 from ldm_jax.progress import Meter
-from ldm_jax.requests import check, flags, gallery, png_settings, resolve, tasks
+from ldm_jax.requests import check, flags, gallery, png_settings, resolve, silent_prompts, tasks
 from ldm_jax.requests.options import ModelOptions, Output
 from ldm_jax.requests.plan import Plan
 from ldm_jax.requests.request import MAX_PIXELS, Request
@@ -88,6 +88,7 @@ def run(request: Request, options: ModelOptions, output: Output) -> list[pathlib
 def carry_out(plan: Plan, batch_size: int | None = None) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1] of a plan, whose models are opened for it."""
     pipeline = open_described(plan.model, batch_size=batch_size)
+    silent_prompts.warn_of_words(plan.request, pipeline)
     refiner = plan.refiner and open_described(plan.refiner, batch_size=batch_size)
     return tasks.run(plan, pipeline, refiner)
 
