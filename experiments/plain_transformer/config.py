@@ -9,13 +9,12 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-NETWORKS = dict(
+VARIANTS = dict(
     transformer=dict(name='experiments.plain_transformer.model'),
     unet=dict(
         name='unet',
         channels=48,
         channel_mult=(1, 2),
-        num_res_blocks=1,
         depth=(1, 1),
         head_width=24,
         num_groups=16,
@@ -25,7 +24,7 @@ NETWORKS = dict(
 
 
 def get_config(arg: str = 'transformer') -> ConfigDict:
-    """The config of one of NETWORKS."""
+    """The config of one of VARIANTS."""
     return ConfigDict(
         dict(
             stage=dict(
@@ -35,7 +34,7 @@ def get_config(arg: str = 'transformer') -> ConfigDict:
                 conditioning=dict(text=dict(drop_rate=0.1)),
                 samples=dict(num_steps=20, prompts=('a red circle', 'a blue cross')),
             ),
-            models=dict(unet=dict(NETWORKS[arg])),
+            models=dict(unet=dict(VARIANTS[arg])),
             pretrained=dict(first_stage='emoji32', text_encoder='emoji32'),
             schedule=dict(name='scaled_linear'),
             data=dict(name='synthetic', image_size=32),

@@ -19,7 +19,7 @@ class Model(nn.Module):
     out_channels: int = 4
     context_width: int = 128
     width: int = 192
-    depth: int = 6
+    depth: int = 8
     num_heads: int = 6
     patch: int = 1
     dtype: jnp.dtype = jnp.float32
