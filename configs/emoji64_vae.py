@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 
 from configs import common
 
+VARIANTS = ('edges',)
+
 
 def get_config(arg: str = '') -> ConfigDict:
     config = ConfigDict(
@@ -39,7 +41,7 @@ def get_config(arg: str = '') -> ConfigDict:
         )
     )
     if arg == 'edges':
-        config.initial = 'runs/emoji64_vae/model'
+        config.warm_start = 'runs/emoji64_vae/model'
         config.pretrained = dict(perceptual='models/lpips_vgg')
         config.models.discriminator = dict(name='discriminator', channels=32, num_layers=2)
         config.stage.update(perceptual_weight=0.5, disc_weight=0.3, disc_start=250)
