@@ -171,4 +171,9 @@ def _plain(name: str) -> str:
 def _unknown(kind: str, name: str, have: list[str]) -> ValueError:
     plain = {_plain(key): key for key in reversed(have)}  # the first of two stays
     near = difflib.get_close_matches(_plain(name), plain, n=5, cutoff=0.4)
-    return ValueError(f'No {kind} {name!r}; the nearest are {[plain[key] for key in near]}.')
+    found = (
+        f'the nearest are {[plain[key] for key in near]}'
+        if near
+        else 'tools/sample.py --list_samplers lists them'
+    )
+    return ValueError(f'No {kind} {name!r}; {found}.')
