@@ -23,10 +23,10 @@ from ldm_jax.inference import preview as previews
 from ldm_jax.inference.opening import open_described
 from ldm_jax.inference.watching import Step, watched
 from ldm_jax.progress import Meter
-from ldm_jax.requests import check, flags, gallery, png_settings, resolve, tasks
+from ldm_jax.requests import check, flags, gallery, png_settings, resolve, silent_prompts, tasks
 from ldm_jax.requests.options import ModelOptions, Output
 from ldm_jax.requests.plan import Plan
-from ldm_jax.requests.request import Request
+from ldm_jax.requests.request import MAX_PIXELS, Request
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def request_of(args: argparse.Namespace) -> Request:
         given['prompt'] = check.read_prompts(args.prompts_file)
     defaults: Mapping[str, Any] = dict(num_images=4)
     if args.from_png is not None:
-        defaults = png_settings.read(png_settings.read_file(args.from_png))
+        defaults = png_settings.read(_settings_of(args))
     return knobs.make(Request, {**defaults, **given})
 
 
@@ -64,8 +64,12 @@ def options_of(args: argparse.Namespace) -> ModelOptions:
     """The options of flags, then those of an image's text, then defaults. Raises as `request_of`."""
     defaults = {}
     if args.from_png is not None:
-        defaults = png_settings.read_options(png_settings.read_file(args.from_png))
+        defaults = png_settings.read_options(_settings_of(args))
     return flags.made(args, ModelOptions, defaults)
+
+
+def _settings_of(args: argparse.Namespace) -> dict[str, str]:
+    return png_settings.read_file(args.from_png, flags.given(args, Request).get('max_pixels', MAX_PIXELS))
 
 
 def run(request: Request, options: ModelOptions, output: Output) -> list[pathlib.Path]:
@@ -84,6 +88,7 @@ def run(request: Request, options: ModelOptions, output: Output) -> list[pathlib
 def carry_out(plan: Plan, batch_size: int | None = None) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1] of a plan, whose models are opened for it."""
     pipeline = open_described(plan.model, batch_size=batch_size)
+    silent_prompts.warn_of_words(plan.request, pipeline)
     refiner = plan.refiner and open_described(plan.refiner, batch_size=batch_size)
     return tasks.run(plan, pipeline, refiner)
 
@@ -120,7 +125,8 @@ def _written(
         report['request'] = knobs.flat(request) | dict(guidance_scale=guidance)
         print(json.dumps(report, ensure_ascii=False, default=str))
     else:
-        print(f'{len(images)} images in {seconds:.1f} s, loading and compilation included')
+        count = '1 image' if len(images) == 1 else f'{len(images)} images'
+        print(f'{count} in {seconds:.1f} s, loading and compilation included')
         print(*paths, sep='\n')
     return paths
 

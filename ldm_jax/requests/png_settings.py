@@ -9,6 +9,7 @@ tools' names.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +19,11 @@ from ldm_jax import knobs
 from ldm_jax.diffusion import aliases
 from ldm_jax.requests import image_files, infotext, other_programs, web_ui
 from ldm_jax.requests.options import ModelOptions
-from ldm_jax.requests.request import Request
+from ldm_jax.requests.request import MAX_PIXELS, Request
 
 FIELDS = {each.knob.png: each for each in knobs.settings(Request).values() if each.knob.png}
 OPTIONS = {each.knob.png: each for each in knobs.settings(ModelOptions).values() if each.knob.png}
+BROKEN_JSON = re.compile(r'\s*[{[]\s*["{[]')
 ALWAYS = ('Steps', 'Sampler', 'Seed', 'RNG')
 FIRST = ('Steps', 'Sampler', 'Schedule type', 'CFG scale', 'Seed', 'Size', 'Model')  # in the web UI's order
 
@@ -62,14 +64,14 @@ def write(
     return infotext.write({name: values[name] for name in FIRST if name in values} | values)
 
 
-def read_file(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
+def read_file(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) -> dict[str, str]:
     """The settings in an image file, ours, the web UI's or of `other_programs`, in the web UI's names.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not an image, damaged, without settings, or with those of a program that cannot be read.
     """
-    name, texts = image_files.named(source), image_files.texts(source)
+    name, texts = image_files.named(source), image_files.texts(source, max_pixels)
     try:
         found = other_programs.read(texts)
     except ValueError as error:
@@ -80,7 +82,12 @@ def read_file(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
         raise ValueError(
             f'{name} has no text {image_files.PARAMETERS!r} to say what it was made from; it has {sorted(texts)}.'
         )
-    return infotext.read(texts[image_files.PARAMETERS])
+    settings = infotext.read(texts[image_files.PARAMETERS])
+    if 'Steps' not in settings and BROKEN_JSON.match(settings['Prompt']):
+        raise ValueError(
+            f'{name}: its text {image_files.PARAMETERS!r} begins as JSON and is none; it is damaged.'
+        )
+    return settings
 
 
 def read(settings: Mapping[str, str]) -> dict[str, Any]:

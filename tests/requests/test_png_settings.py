@@ -231,6 +231,17 @@ class TestFiles:
         save_png(tmp_path / 'b.png', self.pixels, {'parameters': json.dumps(swarm)})
         with pytest.raises(ValueError, match=r'b.png: .* JSON of an unknown program'):
             png_settings.read_file(tmp_path / 'b.png')
+        save_png(
+            tmp_path / 'c.png', self.pixels, {'parameters': json.dumps({'sui_image_params': swarm})[:60]}
+        )
+        with pytest.raises(ValueError, match=r"c.png: its text 'parameters' begins as JSON and is none"):
+            png_settings.read_file(tmp_path / 'c.png')
+
+    def test_the_cap_of_pixels_holds_for_files_of_settings_too(self, tmp_path):
+        save_png(tmp_path / 'a.png', self.pixels, {'parameters': WEB_UI})
+        with pytest.raises(ValueError, match='a.png has more than 15 pixels'):
+            png_settings.read_file(tmp_path / 'a.png', max_pixels=15)
+        assert png_settings.read_file(tmp_path / 'a.png', max_pixels=16) == infotext.read(WEB_UI)
 
     def test_errors(self, tmp_path):
         with pytest.raises(FileNotFoundError, match='No image at'):

@@ -232,7 +232,11 @@ class Stage(Trained):
         whole = _whole({**self.frozen, **params})
         if self.train == 'decoder':
             return {}, {'first_stage': whole}
-        encode = jax.jit(lambda x: self.first_stage.apply({'params': whole}, x, method='latents'))
+
+        @jax.jit
+        def encode(x):
+            return self.first_stage.apply({'params': whole}, x, method='latents')
+
         latents = np.concatenate([np.asarray(encode(batch['image'])) for batch in batches])
         return {'scaling_factor': float(1 / latents.std())}, {'first_stage': whole}
 
