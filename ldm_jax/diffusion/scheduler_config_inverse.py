@@ -49,7 +49,8 @@ def write(sampler: Spec, grid: Spec) -> Spec:
         for fields in _candidates(sampler['name'], *wanted):
             config = dict(_class_name=name, **fields)
             try:
-                if full(*read(config)) == wanted:
+                spec, spaced = read(config)
+                if spec['name'] == sampler['name'] and full(spec, spaced) == wanted:
                     return config
             except ValueError:
                 continue
