@@ -28,7 +28,9 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=find_packages(include=['ldm_jax', 'ldm_jax.*', 'configs']),
-    package_data={'ldm_jax': ['py.typed', 'text/*.gz', 'text/*.LICENSE', 'weights/**']},
+    package_data={
+        'ldm_jax': ['py.typed', 'text/*.gz', 'text/*.LICENSE', 'data/builders/*.tsv', 'weights/**']
+    },
     install_requires=[
         'absl-py>=2.5.1',
         'flax>=0.12.8',
@@ -58,6 +60,7 @@ setup(
             'pytest>=9.2',
             'pytest-timeout>=2.4',
             'pytest-xdist>=3.8',
+            'resvg-py>=0.5',
             'ruff>=0.17',
             'safetensors>=0.8.0',
             'torch>=2.13',

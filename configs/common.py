@@ -243,6 +243,24 @@ def emoji(**select: Any) -> Spec:
     )
 
 
+def emoji64(**fields: Any) -> Spec:
+    """The training images of emoji64 (tools/build_emoji64.py), captioned 'red apple, noto style'.
+
+    --config.data.data_dir says where it was built.
+    """
+    return (
+        dict(
+            name='tfds',
+            dataset='emoji64',
+            data_dir='data',
+            split='train',
+            image_size=64,
+            text=('{caption}, {style} style',),
+        )
+        | fields
+    )
+
+
 def run(num_steps: int, batch_size: int, **fields: Any) -> Spec:
     """What training/loop.py's Run takes, with every field there, so that each can be set from the command line."""
     return (

@@ -28,6 +28,12 @@ CLASSES = {
     'training.stages': 'Stage',
 }
 
+COMPONENTS = {
+    'schedule': 'schedules',
+    'tokenizer': 'text',
+    'tokenizer_2': 'text',
+}  # a config's, beside its networks
+
 
 def names(family: str) -> list[str]:
     """The components of a family (a key of CLASSES): its modules with the family's class. None of them is imported."""
@@ -99,6 +105,13 @@ def component(family: str, name: str) -> type:
 def parts(config: Mapping[str, Any]) -> dict[str, Any]:
     """The networks that a config names: part -> model, of `config['models']`."""
     return {part: build('models', spec) for part, spec in config['models'].items()}
+
+
+def components(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The schedule and the tokenizers that a config names: key -> object, for those of COMPONENTS that it has."""
+    return {
+        key: build(family, config[key]) for key, family in COMPONENTS.items() if config.get(key) is not None
+    }
 
 
 def function(kind: str, table: Mapping[str, Callable], spec: str | Mapping[str, Any]) -> Callable:

@@ -37,6 +37,7 @@ class Knob:
         mark: what stands between the values in a text.
         form: of the values as one text, 'WIDTHxHEIGHT'; flags take that text instead of `many` words.
         png: the name in the text of PNG files; None is not written there.
+        png_words: value -> its text there, where that is another one.
         least: the least number that is allowed; or
         within: the numbers that are allowed, as an interval: '(0, 1]'.
         among: the words that are allowed: a sequence, or the dotted name of one in a module that is slow to import.
@@ -51,6 +52,7 @@ class Knob:
     mark: str = ', '
     form: str | None = None
     png: str | None = None
+    png_words: Mapping[Any, str] = dataclasses.field(default_factory=dict)
     least: float | None = None
     within: str | None = None
     among: Sequence[str] | str = ()
@@ -146,7 +148,7 @@ def read(setting: Setting, text: str) -> Any:
         if described.many is None:
             return described.kind(text)
         words = text.lower().split(described.mark.strip() or None) if described.kind is not str else [text]
-        values = tuple(described.kind(word.strip()) for word in words)
+        values = tuple(described.kind(word) for word in words)
     except ValueError:
         values = ()
     if not values or described.many not in ('+', len(values)):

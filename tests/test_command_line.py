@@ -1,5 +1,9 @@
 """Flags and errors of all tools."""
 
+import ast
+import builtins
+import pathlib
+
 import jax
 import pytest
 
@@ -39,6 +43,19 @@ def test_an_error_that_is_expected_is_one_line(capsys, error):
 def test_a_bug_is_not(error):
     with pytest.raises(type(error)):
         command_line.run(failing(error), lambda: None)
+
+
+def test_every_error_of_the_package_s_own_is_expected():
+    """But Preempted, which is no failure, and what is caught where it can be raised."""
+    own = set()
+    for path in pathlib.Path(command_line.__file__).parent.rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                for base in node.bases:
+                    kind = getattr(builtins, getattr(base, 'id', ''), None)
+                    if isinstance(kind, type) and issubclass(kind, Exception):
+                        own |= set() if issubclass(kind, command_line.EXPECTED) else {node.name}
+    assert own <= {'Preempted', 'Corrupt'}
 
 
 def test_a_traceback_can_be_asked_for(monkeypatch):

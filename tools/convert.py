@@ -3,6 +3,7 @@
     python tools/convert.py v1-5-pruned-emaonly.safetensors models/sd15
     python tools/convert.py stabilityai/stable-diffusion-2-1 models/sd21 --variant fp16
     python tools/convert.py models/sd15 sd15.safetensors --to compvis
+    python tools/convert.py unet.safetensors models/mine --text_encoder models/sd15 --vae models/sd15
 
 SOURCE is a .ckpt or .safetensors file, a diffusers folder, a model directory, or the id of a repository on the
 Hugging Face hub (owner/name, owner/name/file.safetensors). Nothing in a .ckpt is executed. A report of what became
@@ -37,6 +38,11 @@ def parse():
         '--dtype', choices=['float32', 'bfloat16', 'float16'], help='as in the source by default'
     )
     parser.add_argument('--parts', help='such as unet,vae,text_encoder; all by default')
+    parser.add_argument('--text_encoder', metavar='MODEL', help='another model whose text encoder is taken')
+    parser.add_argument('--vae', metavar='MODEL', help='another model whose first stage is taken')
+    parser.add_argument(
+        '--ignore', metavar='PATTERN', action='append', default=[], help="keys to leave out, such as 'ema.*'"
+    )
     parser.add_argument('--variant', help="of a diffusers folder's files, such as fp16")
     parser.add_argument('--revision', help='branch, tag or commit of a repository on the hub')
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
@@ -59,11 +65,16 @@ def main(args):
         prediction=args.prediction,
         weights=args.weights,
         variant=args.variant,
-        parts=tuple(args.parts.split(',')) if args.parts else None,
+        parts=None if args.parts is None else tuple(args.parts.split(',')),
         model=model,
+        ignore=tuple(args.ignore),
     )
     source, origin = hub.locate(store.find(args.source), args.revision, args.variant)
-    report = convert(source, args.destination, to=args.to, dtype=args.dtype, choice=choice, origin=origin)
+    given = {'text_encoder': args.text_encoder, 'first_stage': args.vae}
+    take = {part: hub.locate(store.find(path))[0] for part, path in given.items() if path is not None}
+    report = convert(
+        source, args.destination, to=args.to, dtype=args.dtype, choice=choice, origin=origin, take=take
+    )
     print(json.dumps(report, indent=2) if args.json else '\n'.join(lines(report)))
 
 

@@ -157,13 +157,13 @@ def acknowledged(workdir):
 
 def leftovers(workdir):
     """What a kill left half written or half removed."""
-    from ldm_jax.training.saving import checkpoints
+    from ldm_jax.training.saving import stored_steps
 
     folder = workdir / 'checkpoints'
     if not folder.is_dir():
         return []
-    inside = [path for path in checkpoints.unfinished(folder) if path.name != checkpoints.DELETED]
-    deleted = folder / checkpoints.DELETED
+    inside = [path for path in stored_steps.unfinished(folder) if path.name != stored_steps.DELETED]
+    deleted = folder / stored_steps.DELETED
     inside += list(deleted.iterdir()) if deleted.is_dir() else []
     return inside
 
@@ -175,18 +175,18 @@ def existing(paths):
 
 def inspect(workdir):
     """Every listed step with its fault, if it has one."""
-    from ldm_jax.training.saving import checkpoints
+    from ldm_jax.training.saving import stored_steps
 
     folder = workdir / 'checkpoints'
-    return checkpoints.inspect(folder) if folder.is_dir() else {}
+    return stored_steps.inspect(folder) if folder.is_dir() else {}
 
 
 def compare(whole, workdir):
     """How many of the last state's checksums and of the lines of metrics.jsonl differ."""
     from ldm_jax.training.monitoring import writers
-    from ldm_jax.training.saving import checkpoints
+    from ldm_jax.training.saving import stored_steps
 
-    records = [checkpoints.read_record(newest(path / 'checkpoints')) for path in (whole, workdir)]
+    records = [stored_steps.read_record(newest(path / 'checkpoints')) for path in (whole, workdir)]
     arrays = [record['arrays'] for record in records]
     wrong = sum(arrays[0].get(name) != arrays[1].get(name) for name in arrays[0].keys() | arrays[1].keys())
     lines = [

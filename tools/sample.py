@@ -31,8 +31,7 @@ def main(args):
     if args.list_samplers:
         print(command.listing())
         return
-    options, output = flags.made(args, ModelOptions), flags.made(args, Output)
-    command.run(command.request_of(args), options, output)
+    command.run(command.request_of(args), command.options_of(args), flags.made(args, Output))
 
 
 if __name__ == '__main__':

@@ -34,8 +34,7 @@ from ldm_jax.training.parallel import backend as parallel
 from ldm_jax.training.parallel.sharded import Sharded
 from ldm_jax.types import PyTree
 
-FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
-SETTINGS = (*FAMILIES, 'scaling_factor')  # of a config, beside its networks
+SETTINGS = (*build.COMPONENTS, 'scaling_factor')  # of a config, beside its networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +141,7 @@ def stage_of(config: Mapping[str, Any], changed: Mapping[str, Any] | None = None
             for part, model in models.items()
         }
     frozen = {part: trees.shapes(models[part]) for part in config.get('pretrained', {})}
-    fields = {key: build.build(family, config[key]) for key, family in FAMILIES.items() if key in config}
+    fields = build.components(config)
     if 'scaling_factor' in config:
         fields['scaling_factor'] = config['scaling_factor']
     return build.build('training.stages', {**models, **fields, **config['stage'], 'frozen': frozen})

@@ -60,7 +60,7 @@ ENVIRONMENT = {
 }
 
 
-class NoCompiler(RuntimeError):
+class NoCompiler(ModuleNotFoundError):
     """libtpu, TPUs' compiler, is not installed."""
 
 

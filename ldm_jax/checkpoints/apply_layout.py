@@ -72,7 +72,7 @@ class Imported:
         if missing or extra:
             raise ValueError(
                 f'The file does not fit the layout: {listed(missing)} missing, {listed(extra)} unknown. '
-                'Is it another model, or another layout of it?'
+                'Is it another model, or another layout of it? --ignore PATTERN leaves unknown keys out.'
             )
         found = self.specs
         unset = sorted(self.expected.keys() - found.keys())

@@ -26,10 +26,10 @@ from ldm_jax.checkpoints.apply_layout import export, export_specs
 from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
 from ldm_jax.checkpoints.files import reader, safetensors
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
-from ldm_jax.checkpoints.layouts import diffusers_folder, single_file
+from ldm_jax.checkpoints.layouts import diffusers_folder, marks, single_file
 from ldm_jax.checkpoints.layouts.rules import Layout
 from ldm_jax.checkpoints.lazy_arrays import Cast, Leaves, part_of
-from ldm_jax.checkpoints.open_checkpoint import Choice, Source, opened
+from ldm_jax.checkpoints.open_checkpoint import Choice, Source, opened, with_part_of
 from ldm_jax.progress import Meter
 
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -44,6 +44,7 @@ def convert(
     dtype: str | None = None,
     choice: Choice = Choice(),  # noqa: B008 (Choice is frozen)
     origin: Mapping[str, Any] | None = None,
+    take: Mapping[str, str] | None = None,
 ) -> Report:
     """Writes a checkpoint as another kind of checkpoint; returns the report, which is also written beside it.
 
@@ -55,6 +56,7 @@ def convert(
         dtype: of the floating-point parameters; that of each in the source by default.
         choice: what the source leaves open.
         origin: what else the report says of where the source is from, such as a repository's name.
+        take: 'text_encoder' or 'first_stage' -> path of another checkpoint that it is taken from.
 
     Raises:
         ValueError, FileNotFoundError: of the source, before anything is written, or when a tensor turns out
@@ -68,7 +70,9 @@ def convert(
     writer = WRITERS[to](pathlib.Path(destination).absolute())
     writer.check()
     claims.check(destination)
-    with opened(source, choice) as opened_source:
+    with opened(source, choice) as opened_source, contextlib.ExitStack() as others:
+        for group, path in (take or {}).items():
+            opened_source = with_part_of(opened_source, group, path, others)
         leaves = opened_source.leaves
         if dtype is not None:
             leaves = Cast(leaves, np.dtype(dtype))
@@ -104,11 +108,13 @@ class _SingleFile:
             raise FileExistsError(f'{self._report} exists, and is no report; choose another name.')
 
     def write(self, settings: Mapping[str, Any], leaves: Leaves, report: Callable[[], Report]) -> None:
-        layout = single_file.layout(settings)
+        layout, flags = single_file.layout(settings), marks.tensors(settings)
         specs = export_specs(layout, leaves)
+        specs |= {key: TensorSpec(array.shape, array.dtype) for key, array in flags.items()}
         found = {}
 
         def arrays() -> Iterator[tuple[str, np.ndarray]]:
+            yield from flags.items()
             yield from export(layout, leaves)
             found.update(report())  # before the file has its name: if this fails, nothing stays
 

@@ -91,6 +91,23 @@ class Only:
         return self.leaves.read(paths)
 
 
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """The leaves of several sources, which share no path."""
+
+    sources: tuple[Leaves, ...]
+
+    @functools.cached_property
+    def specs(self) -> dict[str, TensorSpec]:
+        return {path: spec for leaves in self.sources for path, spec in leaves.specs.items()}
+
+    def read(self, paths: Sequence[str]) -> dict[str, np.ndarray]:
+        found = {}
+        for leaves in self.sources:
+            found |= leaves.read([path for path in paths if path in leaves.specs])
+        return {path: found[path] for path in paths}
+
+
 def cast(path: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """A floating-point array in another dtype; one of integers as it is.
 

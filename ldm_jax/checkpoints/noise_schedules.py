@@ -24,12 +24,8 @@ from ldm_jax.build import unknown
 
 Spec = dict[str, Any]
 
-PUBLISHED = (
-    'scaled_linear',
-    0.00085,
-    0.012,
-    1000,
-)  # Stable Diffusion's, which programs take where a file is silent
+# Stable Diffusion's, which programs take where a file is silent.
+PUBLISHED = dict(name='scaled_linear', beta_start=0.00085, beta_end=0.012, num_train_steps=1000)
 OFFSET, MAX_BETA = 0.008, 0.999  # of the squared cosine in both of the other programs
 
 

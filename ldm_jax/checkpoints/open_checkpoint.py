@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fnmatch
 import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ldm_jax import trees
-from ldm_jax.build import parts as build_parts
+from ldm_jax import build, trees
 from ldm_jax.build import unknown
-from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints import default_tokenizers, store, take_parts
 from ldm_jax.checkpoints.apply_layout import Imported
 from ldm_jax.checkpoints.detection import identify
+from ldm_jax.checkpoints.detection import sidecar as yaml_fields
 from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
 from ldm_jax.checkpoints.files import reader
 from ldm_jax.checkpoints.files.pickles import hostile
 from ldm_jax.checkpoints.files.tensor_file import TensorFile
 from ldm_jax.checkpoints.layouts import diffusers_folder, single_file
 from ldm_jax.checkpoints.layouts.rules import Layout, listed
-from ldm_jax.checkpoints.lazy_arrays import Leaves, Only, part_of
+from ldm_jax.checkpoints.lazy_arrays import Joined, Leaves, Only, part_of
 
 Settings = dict[str, Any]
 
@@ -44,6 +45,7 @@ class Choice:
     variant: of a diffusers folder's files, such as 'fp16'.
     parts: which ones; all by default. 'vae' is first_stage.
     model: settings of a named config, instead of what would be recognized.
+    ignore: patterns of keys ('name.*') that are left out of a public checkpoint.
     """
 
     prediction: str | None = None
@@ -51,12 +53,15 @@ class Choice:
     variant: str | None = None
     parts: tuple[str, ...] | None = None
     model: Mapping[str, Any] | None = None
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.prediction not in (None, 'eps', 'v'):
             raise ValueError(f"prediction must be 'eps' or 'v'; got {self.prediction!r}.")
         if self.weights not in ('main', 'ema'):
             raise ValueError(f"weights must be 'main' or 'ema'; got {self.weights!r}.")
+        if self.parts is not None and not all(self.parts):
+            raise ValueError(f"parts must be names, such as 'unet' or 'vae'; got {list(self.parts)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +99,28 @@ def opened(path: str, choice: Choice = Choice()) -> Iterator[Source]:
         yield _ours(place, choice)
     elif place.is_dir():
         with reader.open_folder(place, variant=choice.variant, parts=None) as tensors:
-            yield _folder(place, tensors, choice)
+            yield _public(_folder, place, tensors, choice)
     elif place.exists():
         with _open_single(place) as tensors:
-            yield _single(place, tensors, choice)
+            yield _public(_single, place, tensors, choice)
     else:
         raise _nothing(path)
+
+
+def with_part_of(source: Source, group: str, path: str, stack: contextlib.ExitStack) -> Source:
+    """A checkpoint with a text encoder or a first stage from another one, which closes with the stack.
+
+    Raises as `opened` and `take_parts.taken`.
+    """
+    # What the other's U-Net predicts does not matter.
+    choice = Choice() if store.is_model(path) else Choice(prediction='eps')
+    other = stack.enter_context(opened(path, choice))
+    parts = take_parts.parts_of(group, other.settings, path)
+    settings = take_parts.taken(source.settings, group, other.settings, path)
+    kept = tuple(part for part in source.settings['models'] if part not in take_parts.GROUPS[group][0])
+    leaves = Joined((Only(source.leaves, kept), Only(other.leaves, parts)))
+    notes = {**source.notes, f'{group} of': {'name': pathlib.Path(path).name, 'sha256': other.digests()}}
+    return dataclasses.replace(source, settings=settings, leaves=leaves, notes=notes)
 
 
 def files(path: str, variant: str | None = None) -> list[pathlib.Path]:
@@ -134,6 +155,7 @@ def check_choice(path: str, choice: Choice) -> None:
         'weights': choice.weights != 'main',
         'variant': choice.variant is not None,
         'model': choice.model is not None,
+        'ignore': bool(choice.ignore),
     }
     if any(wrong.values()):
         names = [name for name, is_wrong in wrong.items() if is_wrong]
@@ -149,7 +171,7 @@ def _ours(path: pathlib.Path, choice: Choice) -> Source:
     parts = chosen(choice.parts, stored.parts, str(path))
     return Source(
         kind='orbax',
-        settings=_only(stored.settings, parts),
+        settings=_only(default_tokenizers.completed(stored.settings), parts),
         leaves=Only(stored, parts),
         ignored={},
         notes={},
@@ -167,7 +189,27 @@ def _open_single(path: pathlib.Path) -> TensorFile:
     return reader.open_pair(first, second)
 
 
-def _single(path: pathlib.Path, tensors: TensorFile, choice: Choice) -> Source:
+def _public(
+    open_as: Callable[..., Source], path: pathlib.Path, tensors: TensorFile, choice: Choice
+) -> Source:
+    """A public checkpoint without the keys that are to be left out; errors name the patterns too."""
+    ignored: dict[str, str] = {}
+    for pattern in choice.ignore:
+        keys = fnmatch.filter(tensors, pattern)
+        if not keys:
+            raise ValueError(
+                f'{path.name} has no key that fits --ignore {pattern!r}; it begins with {sorted(tensors)[:5]}.'
+            )
+        ignored |= dict.fromkeys(keys, f'left out by --ignore {pattern!r}')
+    try:
+        return open_as(path, tensors.without(ignored), choice, ignored)
+    except ValueError as error:
+        if not ignored:
+            raise
+        raise ValueError(f'{error} ({"; ".join(dict.fromkeys(ignored.values()))})') from error
+
+
+def _single(path: pathlib.Path, tensors: TensorFile, choice: Choice, ignored: Mapping[str, str]) -> Source:
     model = choice.model
     if model is None and store.SETTINGS in tensors.metadata:
         model = json.loads(tensors.metadata[store.SETTINGS])  # of our own export
@@ -176,17 +218,17 @@ def _single(path: pathlib.Path, tensors: TensorFile, choice: Choice) -> Source:
         metadata=tensors.metadata,
         scalars=tensors.scalars,
         read=tensors.__getitem__,
-        sidecar=_sidecar(path),
+        sidecar=sidecar(path),
         prediction=choice.prediction,
         model=model,
         name=path.name,
     )
     layout = single_file.layout(settings, tensors.specs, weights=choice.weights)
     notes = {'ema': single_file.ema(settings, tensors.specs), 'weights': choice.weights}
-    return _imported('single file', path, tensors, settings, layout, choice, notes)
+    return _imported('single file', path, tensors, settings, layout, choice, notes, ignored)
 
 
-def _folder(path: pathlib.Path, tensors: TensorFile, choice: Choice) -> Source:
+def _folder(path: pathlib.Path, tensors: TensorFile, choice: Choice, ignored: Mapping[str, str]) -> Source:
     if choice.weights == 'ema':
         raise ValueError(
             f"{path} is a diffusers folder; weights='ema' is for checkpoints of training. Name the folder's averages "
@@ -197,7 +239,7 @@ def _folder(path: pathlib.Path, tensors: TensorFile, choice: Choice) -> Source:
     )
     layout = diffusers_folder.layout(settings, tensors.specs)
     notes = {} if choice.variant is None else {'variant': choice.variant}
-    return _imported('diffusers folder', path, tensors, settings, layout, choice, notes)
+    return _imported('diffusers folder', path, tensors, settings, layout, choice, notes, ignored)
 
 
 def _imported(
@@ -208,6 +250,7 @@ def _imported(
     layout: Layout,
     choice: Choice,
     notes: Mapping[str, Any],
+    ignored: Mapping[str, str],
 ) -> Source:
     if wanted := hostile.names(tensors.refused):
         raise ValueError(
@@ -217,11 +260,7 @@ def _imported(
         )
     parts = chosen(choice.parts, list(settings['models']), path.name)
     settings, layout = _only(settings, parts), _narrowed(layout, parts)
-    expected = {
-        name: leaf
-        for part, model in build_parts(settings).items()
-        for name, leaf in trees.named({part: trees.shapes(model)}).items()
-    }
+    expected = check_built(settings, str(path))
     try:
         leaves = Imported(layout, tensors.__getitem__, tensors.specs, expected, finite=True)
     except ValueError as error:
@@ -230,7 +269,25 @@ def _imported(
         ) from error
     if tensors.refused:
         notes = {**notes, 'refused': list(tensors.refused)}
-    return Source(kind, settings, leaves, leaves.ignored, notes, tensors.sha256)
+    return Source(kind, settings, leaves, {**leaves.ignored, **ignored}, notes, tensors.sha256)
+
+
+def check_built(settings: Settings, where: str) -> dict[str, Any]:
+    """'<part>/<path>' -> shape of every parameter of a model, once all that its settings describe has been built.
+
+    Raises ValueError, naming the place and the setting, for one that cannot be.
+    """
+    found: dict[str, Any] = {}
+    for key in [*build.COMPONENTS, *settings['models']]:
+        try:
+            if key in settings['models']:
+                found |= trees.named({key: trees.shapes(build.build('models', settings['models'][key]))})
+            elif settings.get(key) is not None:
+                build.build(build.COMPONENTS[key], settings[key])
+        except Exception as error:  # numbers of other people's files fail in JAX and Flax in every way
+            text = str(error).partition('\n')[0][:300]
+            raise ValueError(f'{where}: its {key} cannot be built: {text}') from error
+    return found
 
 
 def _named(kind: str, tensors: TensorFile) -> str:
@@ -270,8 +327,8 @@ def _sidecar_path(path: pathlib.Path) -> pathlib.Path | None:
     return next((p for p in (path.with_suffix('.yaml'), path.with_suffix('.yml')) if p.is_file()), None)
 
 
-def _sidecar(path: pathlib.Path) -> Mapping[str, Any] | None:
-    """The original code's YAML of the model, where it lies beside the file under its name."""
+def sidecar(path: pathlib.Path) -> yaml_fields.Sidecar | None:
+    """The original code's YAML of the model, where it lies beside the file under its name, checked."""
     place = _sidecar_path(path)
     if place is None:
         return None
@@ -284,7 +341,6 @@ def _sidecar(path: pathlib.Path) -> Mapping[str, Any] | None:
     try:
         found = yaml.safe_load(place.read_text('utf-8'))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f'{place} is no YAML: {error}. Mend or remove it.') from error
-    if not isinstance(found, Mapping):
-        raise ValueError(f'{place} holds a {type(found).__name__}, no settings. Mend or remove it.')
-    return found
+        text = ' '.join(str(error).split())[:200]
+        raise ValueError(f'{place} is no YAML: {text}. Mend or remove it.') from error
+    return yaml_fields.checked(found, str(place))

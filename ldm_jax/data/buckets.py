@@ -85,12 +85,12 @@ class Source:
         return pipeline.captions(self.source, i)
 
     def name(self, i: int) -> str:
-        """What example i is called."""
+        """Name of example i."""
         return pipeline.name(self.source, i)
 
     @functools.cached_property
     def shapes(self) -> list[Shape]:
-        """Of the buckets, some of which may be empty."""
+        """Shapes of the buckets, some of which may be empty."""
         low = self.image_size // 2 if self.min_side is None else self.min_side
         high = self.image_size * 2 if self.max_side is None else self.max_side
         return shapes(self.image_size**2, self.multiple, low, high)

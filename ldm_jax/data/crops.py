@@ -16,7 +16,7 @@ class Source:
     """A source's examples with image=uint8 [h, w, 3] a window, and size=int32 [6] how it was cut.
 
     An image is scaled until it just covers the window. `size` is height and width of the original, top and left of
-    the window, and h and w: what SDXL is told (Podell et al. 2023, arXiv:2307.01952, section 2.2).
+    the window, and h and w: SDXL's conditioning (Podell et al. 2023, arXiv:2307.01952, section 2.2).
 
     Args:
         source: with whole images (image_size None).
@@ -54,7 +54,7 @@ class Source:
         return pipeline.captions(self.source, i)
 
     def name(self, i: int) -> str:
-        """What example i is called."""
+        """Name of example i."""
         return pipeline.name(self.source, i)
 
     @property

@@ -33,8 +33,8 @@ Encode = Callable[[pipeline.Batch], Mapping[str, np.ndarray]]  # a batch -> arra
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What is encoded, and how it is cut into batches and shards.
+class Encoding:
+    """Examples to encode, cut into batches and shards.
 
     Attributes:
         source: the examples.
@@ -93,7 +93,7 @@ class Job:
 
 
 def encode(
-    job: Job,
+    job: Encoding,
     function: Encode,
     out: str,
     settings: Mapping[str, Any],
@@ -138,12 +138,12 @@ def encode(
 
 
 def shard_path(root: pathlib.Path, shard: int, count: int) -> pathlib.Path:
-    """Where the rows of a shard are."""
+    """Path of a shard's rows."""
     return root / f'{shard:05}-of-{count:05}.array_record'
 
 
 def _encode_shard(
-    job: Job,
+    job: Encoding,
     shard: int,
     function: Encode,
     keep: Sequence[str],
@@ -171,12 +171,12 @@ def _encode_shard(
         atomic.write(path.with_suffix('.json'), json.dumps({'shapes': shapes, 'corrupt': corrupt}))
 
 
-def _read_ahead(job: Job, batches: list[Any]) -> Iterator[Any]:
+def _read_ahead(job: Encoding, batches: list[Any]) -> Iterator[Any]:
     dataset = grain.MapDataset.range(len(batches)).map(lambda n: job.read(batches[n]))
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)))
 
 
-def _agree(root: pathlib.Path, job: Job, settings: Mapping[str, Any]) -> None:
+def _agree(root: pathlib.Path, job: Encoding, settings: Mapping[str, Any]) -> None:
     """Writes the manifest, or compares with the one that is there."""
     manifest = dict(settings) | {
         'rows': job.num_rows,

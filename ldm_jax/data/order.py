@@ -104,5 +104,5 @@ def _table(count: int, seed: int, bucket: int, epoch: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=256)
 def _seed(seed: int, bucket: int, epoch: int) -> int:
-    """Of an epoch's permutation: 32 bits, as Grain takes them."""
+    """Seed of an epoch's permutation: 32 bits, as Grain takes them."""
     return int(np.random.SeedSequence([seed % 2**64, bucket, epoch]).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""From a source of examples to an endless stream of batches."""
+"""Endless streams of batches from sources of examples."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def buckets(source: Examples) -> Sequence[Sequence[int]]:
 
 
 def name(source: Examples, i: int) -> str:
-    """What example i is called where it comes from; by default its number."""
+    """Name of example i where it comes from; by default its number."""
     return source.name(i) if hasattr(source, 'name') else str(i)
 
 
@@ -189,7 +189,7 @@ def batches(
         raise ValueError('The source has no examples.')
     report = Report(max_corrupt)
     report.add(sum(map(len, members)), unreadable(source).items())
-    report.skipped = report.read = 0  # that was the whole source; from here on what is read counts
+    report.skipped = report.read = 0  # of the whole source; from here on examples that are read count
     reader = _Reader(source, Order(members, batch_size, seed), tuple(rows))
     dataset = grain.MapDataset.range(start, sys.maxsize).map(reader)
     stream = dataset.to_iter_dataset(grain.ReadOptions(threads, max(prefetch, threads)))

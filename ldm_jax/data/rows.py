@@ -1,4 +1,4 @@
-"""What the sources that read files share: rows with fields and an image each, told apart from how they are stored.
+"""Rows with fields and an image each: the methods that sources of files share, however rows are stored.
 
 A source of this kind has the fields `path`, `image_size`, `text` and `label`, and a `table` of its rows; the
 functions here are its methods.
@@ -52,12 +52,12 @@ def texts(source: TableSource) -> tuple[str, ...]:
 
 
 def length(source: TableSource) -> int:
-    """How many examples there are."""
+    """Number of examples."""
     return len(source.table) * len(texts(source))
 
 
 def name(source: TableSource, i: int) -> str:
-    """What the row of example i is called."""
+    """Name of the row of example i."""
     return source.table.name(i // len(texts(source)))
 
 

@@ -1,4 +1,4 @@
-"""From the images of a file to those of a batch."""
+"""Decoding, cropping and scaling of images: from bytes in a file to pixels of a batch."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def crop(
     Args:
         pixels: uint8 [H, W, 3].
         target: (h, w) of the window.
-        rng: of what is random; without one nothing is.
+        rng: draws the window and the mirroring; without one nothing is random.
         random: the window lies anywhere; otherwise in the middle.
         flip: the image is mirrored left and right half of the time.
 

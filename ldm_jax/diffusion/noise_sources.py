@@ -59,15 +59,20 @@ def noises(source: str, seeds: Sequence[int], shapes: Sequence[Sequence[int]]) -
     """
     generator = named(source)
     if generator is None:
-        keys, _ = image_noise.streams(seeds)
-        found = []
-        for draw, shape in enumerate(shapes):
-            like = jax.ShapeDtypeStruct((len(seeds), *shape), jnp.float32)
-            own = jax.vmap(jax.random.fold_in, (0, None))(keys, draw) if draw else keys
-            found.append(np.asarray(image_noise.normal(own, like)))
-        return found
+        with jax.ensure_compile_time_eval():  # numbers, where a program is traced around it too
+            return _from_keys(seeds, shapes)
     generators = [generator(seed) for seed in seeds]
     return [
         np.moveaxis(np.stack([g.randn((*shape[-1:], *shape[:-1])) for g in generators]), 1, -1)
         for shape in shapes
     ]
+
+
+def _from_keys(seeds: Sequence[int], shapes: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    keys, _ = image_noise.streams(seeds)
+    found = []
+    for draw, shape in enumerate(shapes):
+        like = jax.ShapeDtypeStruct((len(seeds), *shape), jnp.float32)
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys, draw) if draw else keys
+        found.append(np.asarray(image_noise.normal(own, like)))
+    return found

@@ -76,13 +76,19 @@ def edm(level: NoiseLevel, *, sigma_data: float = 0.5) -> Scalings:
     )
 
 
+def edm_v(level: NoiseLevel, *, sigma_data: float = 1.0) -> Scalings:
+    """As edm, with the sign of v: what SDXL's models of EDM noise predict (CosXL; 'edm_vpred' in their files)."""
+    scalings = edm(level, sigma_data=sigma_data)
+    return scalings._replace(c_out=-scalings.c_out)
+
+
 PARAMETERIZATIONS: dict[str, Callable[..., Scalings]] = {
-    each.__name__: each for each in (eps, v, x0, flow, edm)
+    each.__name__: each for each in (eps, v, x0, flow, edm, edm_v)
 }
 
 
 def named(spec: str | Mapping[str, Any]) -> Parameterization:
-    """The parameterization of a name, 'eps', 'v', 'x0', 'flow' or 'edm', or of dict(name='edm', sigma_data=1.0).
+    """The parameterization of a name, 'eps', 'v', 'x0', 'flow', 'edm', 'edm_v', or of dict(name='edm', sigma_data=1.0).
 
     Raises ValueError for an unknown name or knob.
     """

@@ -64,15 +64,22 @@ def walk(
     carry: tuple[Array, PyTree],
     levels: NoiseLevel,
     keys: Array,
-    start: Array,
-    stop: Array,
+    start: Array | int,
+    stop: Array | int,
+    *,
+    differentiable: bool = False,
 ) -> tuple[Array, PyTree]:
     """Steps number start to stop - 1 of a run: (x, the sampler's memory) to the same at levels[stop].
 
     start and stop may be traced, so that one program makes a run in one piece or in several. The first memory is
-    `sampler.init(x, levels, num_steps)` of the whole run; the other arguments are those of `sample`.
+    `sampler.init(x, levels, num_steps)` of the whole run; the other arguments are those of `sample`. Where it is to be
+    differentiable they must be known, for a loop with an end.
     """
-    return jax.lax.fori_loop(start, stop, lambda i, c: _step(sampler, denoise, c, levels, keys, i), carry)
+
+    def body(i, carry):
+        return _step(sampler, denoise, carry, levels, keys, i)
+
+    return jax.lax.fori_loop(start, stop, jax.checkpoint(body) if differentiable else body, carry)
 
 
 def _step(sampler, denoise, carry, levels, keys, i):

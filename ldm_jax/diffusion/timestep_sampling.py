@@ -131,7 +131,7 @@ class Independent:
 
 
 @struct.dataclass
-class History:
+class LossHistory:
     """The last losses met at each time."""
 
     losses: Array  # [N, K], float32
@@ -158,11 +158,11 @@ class Importance:
                 f'{self.uniform_share}.'
             )
 
-    def init(self, schedule: Schedule) -> History:
+    def init(self, schedule: Schedule) -> LossHistory:
         n = schedule.num_train_steps
-        return History(jnp.zeros((n, self.history)), jnp.zeros(n, jnp.int32))
+        return LossHistory(jnp.zeros((n, self.history)), jnp.zeros(n, jnp.int32))
 
-    def probabilities(self, memory: History) -> Array:
+    def probabilities(self, memory: LossHistory) -> Array:
         """[N], which add up to one."""
         n = len(memory.counts)
         weights = jnp.sqrt(jnp.mean(memory.losses**2, axis=1))
@@ -171,12 +171,12 @@ class Importance:
         ready = jnp.all(memory.counts >= self.history) & (jnp.sum(weights) > 0)
         return jnp.where(ready, mixed, 1 / n)
 
-    def draw(self, u: Array, schedule: Schedule, memory: History) -> tuple[Array, Array]:
+    def draw(self, u: Array, schedule: Schedule, memory: LossHistory) -> tuple[Array, Array]:
         p = self.probabilities(memory)
         t = _table(u, p)
         return t, 1 / (len(p) * p[t.astype(int)])
 
-    def update(self, memory: History, t: Array, loss: Array) -> History:
+    def update(self, memory: LossHistory, t: Array, loss: Array) -> LossHistory:
         """With the losses [B] at times t [B], the same whatever their order but for what is forgotten first."""
         t = t.astype(jnp.int32)
         same = t[:, None] == t[None, :]
@@ -184,7 +184,7 @@ class Importance:
         kept = jnp.sum(same, axis=1) - before <= self.history  # more than fit: the last ones stay
         row = jnp.where(kept, t, len(memory.counts))  # out of range, where scatters do nothing
         slot = (memory.counts[t] + before) % self.history
-        return History(
+        return LossHistory(
             losses=memory.losses.at[row, slot].set(loss.astype(memory.losses.dtype), mode='drop'),
             counts=memory.counts.at[t].add(1),
         )

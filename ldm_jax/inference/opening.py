@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from ldm_jax import denoising
 from ldm_jax.build import build
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.diffusion.multidiffusion import Windows
@@ -70,8 +71,8 @@ def describe(
             the same latents and texts. Named as the model is.
         text_encoder, vae: models whose text encoders with their tokenizers, or first stage, take the place of the
             model's own, or of none.
-        clip_skip: the context is the text encoder's last layer but clip_skip - 1, through the final norm, as the web
-            UI has it for Stable Diffusion 1 and 2.
+        clip_skip: clip_skip - 1 layers of the CLIP text encoders are left out, as the web UI does it for Stable
+            Diffusion 1 and 2; SDXL counts from the last layer but one, which is its own.
         seamless: axes on which images continue in themselves: 'x', 'y' or 'xy'.
         window: pixels along the sides of what the U-Net sees at once, for larger images (MultiDiffusion). Half of
             each overlaps the next one.
@@ -94,7 +95,7 @@ def describe(
     if seamless is not None:
         parts = parts_of.seamless(parts, seamless)
     if window is not None:
-        side = _latents(parts, window, parts.unet.downscale)
+        side = _latents(parts, window, denoising.downscale(parts.unet))
         parts = dataclasses.replace(parts, windows=Windows(side, side // 2))
     if tile is not None:
         side = _latents(parts, tile, 1)
@@ -173,26 +174,26 @@ def _joined(
 
 
 def _check_widths(parts: Parts) -> None:
-    """Raises ValueError for a first stage or text encoders that the U-Net has no use for, or lacks."""
-    unet, first_stage = parts.unet, parts.first_stage
-    channels = getattr(first_stage, 'z_channels', unet.out_channels)
-    if channels != unet.out_channels:
+    """Raises ValueError for a first stage or text encoders that the denoising network has no use for, or lacks."""
+    wanted, context = parts.unet.out_channels, denoising.conditioned_on(parts.unet).context
+    channels = getattr(parts.first_stage, 'z_channels', wanted)
+    if channels != wanted:
         raise ValueError(
-            f'The first stage has latents of {channels} channels, and its U-Net makes {unet.out_channels}: '
-            'take one that belongs to this kind of model (--vae).'
+            f'The first stage has latents of {channels} channels, and the denoising network makes {wanted}: take one '
+            'that belongs to this kind of model (--vae).'
         )
-    if unet.context_width is None or parts.class_embedder is not None:
+    if 'text' not in parts.kinds:
         return
     if parts.text_encoder is None:
         raise ValueError(
-            f'This model has no text encoder, and its U-Net reads texts {unet.context_width} wide. Take that of '
+            f'This model has no text encoder, and its denoising network reads texts {context} wide. Take that of '
             'another model: --text_encoder MODEL.'
         )
     encoders = [each for each in (parts.text_encoder, parts.text_encoder_2) if each is not None]
     width = sum(each.width for each in encoders)
-    if width != unet.context_width:
+    if width != context:
         raise ValueError(
-            f'The text encoder writes texts {width} wide, and its U-Net reads {unet.context_width}: take one that '
+            f'The text encoder writes texts {width} wide, and the denoising network reads {context}: take one that '
             'belongs to this kind of model (--text_encoder).'
         )
 

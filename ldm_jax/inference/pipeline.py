@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 
+from ldm_jax.conditioning import combine
+from ldm_jax.conditioning.combine import Conditions
+from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion import noise, noise_sources
 from ldm_jax.diffusion.sampling import padded
 from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model_kinds, watching
 from ldm_jax.inference.model import Params, Parts
-from ldm_jax.inference.programs import Images, Job, KnownRegion, Programs, pad
+from ldm_jax.inference.programs import Images, Job, KnownRegion, Programs, joined, pad
 from ldm_jax.inference.settings import TABLE, Guidance, Sampling
-from ldm_jax.inference.sizes import Sizes, check_size
+from ldm_jax.inference.sizes import check_size
+from ldm_jax.inference.traced import Traced
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
 
 
@@ -31,16 +35,21 @@ class Pipeline:
     """Networks, parameters, tokenizers and compiled programs of one model.
 
     Attributes:
-        batch_size: images that are sampled at a time on all devices together; all of a call by default.
+        batch_size: images that are sampled at a time on all devices together; all of a call by default. With as many
+            as devices an image is the same to the bit whatever batch it is made in (programs.Programs).
         guidance_scale: that suits the model, where its settings say so.
     """
 
     parts: Parts
     params: Params
     tokenizers: tuple[Tokenizer, ...]
-    programs: Programs
+    programs: Programs | Traced
     batch_size: int | None = None
     guidance_scale: float | None = None
+
+    def traced(self) -> Pipeline:
+        """The same model with nothing compiled, for JAX arrays: gradients flow through its methods (traced.py)."""
+        return dataclasses.replace(self, programs=Traced(self.parts), batch_size=None)
 
     def size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
         """(H, W) of an image: what is asked for, or what the model was trained on.
@@ -57,35 +66,40 @@ class Pipeline:
         own = model_kinds.own_scale(self.parts, self.guidance_scale)
         return guided.arrays(sampling.guidance, batch, own)
 
-    def text(
-        self,
-        prompts: Sequence[str],
-        size: tuple[int, int],
-        *,
-        negative: bool = False,
-        sizes: Sizes | None = None,
-    ) -> Cond:
-        """What the U-Net is told by B texts.
+    def conditions(self, given: Mapping[str, Mapping[str, np.ndarray]], *, guided: bool = True) -> Conditions:
+        """(unconditional, conditional) of B images for each kind of conditioning in `given`.
 
         Args:
-            size: (H, W) of the images, for models that are told of it.
-            negative: SDXL's base is told zeros, not an empty text, of what is not wanted, as in its training.
-            sizes: what SDXL is told of the images' making; that they were not cropped by default.
+            given: name of a kind -> the arrays [B, ...] that its `sample` takes (ldm_jax/conditioning).
+            guided: False makes the conditional ones alone.
 
-        Raises ValueError for a model without a text encoder or a tokenizer, and for sizes that it is not told.
+        Raises ValueError for a kind that the model does not have, and where something is missing.
+        """
+        combine.check_given(self.parts.kinds, given)
+        given = {name: dict(arrays) for name, arrays in given.items()}
+        for name, arrays in given.items():
+            if guided and 'tokens' in arrays and 'negative_tokens' not in arrays:
+                given[name] = arrays | self.tokens([''] * len(arrays['tokens']), 'negative_')
+        if not given:
+            return {}
+        if guided:
+            return self._batched(Parts.conditions, given)
+        return {name: (None, cond) for name, cond in self._batched(Parts.conditional, given).items()}
+
+    def tokens(self, texts: Sequence[str], prefix: str = '') -> dict[str, np.ndarray]:
+        """Texts as conditioning.text takes them: 'tokens' [B, L], and 'tokens_2' for a second text encoder.
+
+        prefix: before the names: 'negative_' for what guidance leads away from.
+
+        Raises ValueError for a model without a text encoder or a tokenizer.
         """
         if self.parts.text_encoder is None or not self.tokenizers:
-            raise ValueError('This model reads no texts: it has no text encoder with a tokenizer.')
-        if sizes is not None and not self.parts.num_sizes:
-            raise ValueError(f'This model is told no sizes: leave {sizes} out. SDXL and its refiner are.')
-        tokens = tuple(tokenizer(list(prompts)) for tokenizer in self.tokenizers)
-        zeros = negative and self.parts.text_encoder_2 is not None
-        keep = np.array([not zeros or bool(prompt.strip()) for prompt in prompts], np.float32)
-        if not self.parts.num_sizes:
-            return self.programs.map(Parts.text, self.params, tokens, keep)
-        numbers = np.asarray((sizes or Sizes()).numbers(self.parts, size, negative), np.float32)
-        numbers = np.broadcast_to(numbers, (len(keep), len(numbers)))
-        return self.programs.map(Parts.text, self.params, tokens, keep, numbers)
+            raise ValueError(
+                'This model has no text encoder with a tokenizer, so that it reads no texts. Where it was trained on '
+                'texts, take that part from the model that they were encoded with.'
+            )
+        names = [prefix + name for name in TEXT_ENCODERS.values()]
+        return {name: tokenizer(list(texts)) for name, tokenizer in zip(names, self.tokenizers, strict=False)}
 
     def encode(self, images: np.ndarray, eps: np.ndarray | None = None) -> np.ndarray:
         """Images [B, H, W, 3] in [-1, 1] to latents [B, h, w, Z]: the posterior's samples by eps, or its means."""
@@ -136,8 +150,8 @@ class Pipeline:
         own, shared = guided.split(guidance)
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
-            x=np.asarray(x, np.float32),
-            keys=np.asarray(jax.random.key_data(noise.streams(seeds)[1])),
+            x=x if isinstance(x, jax.Array) else np.asarray(x, np.float32),
+            keys=_sampler_keys(seeds),
             conds=conds,
             guidance=own,
             kept=kept,
@@ -161,13 +175,13 @@ class Pipeline:
                     dataclasses.replace(job, images=share), count if stop is None else stop, first, batch
                 )
             )
-        return np.concatenate(made)[:batch]
+        return joined(made, batch)
 
     def _run(self, job: Job, count: int, first: int, batch: int) -> np.ndarray:
         """The latents of one batch after so many steps, as watched."""
         carry = self.programs.begin(self.params, job)
         listener = watching.listening()
-        if listener is None or hasattr(job.sampler, 'solve'):
+        if listener is None or isinstance(self.programs, Traced) or hasattr(job.sampler, 'solve'):
             carry = self.programs.advance(self.params, job, carry, 0, count)
             return self.programs.latents(carry)
         size = len(job.images.keys)
@@ -187,14 +201,19 @@ class Pipeline:
         """How many images are worked on at a time."""
         return self.programs.shares(min(batch, self.batch_size or batch))
 
-    def _batched(self, function: Callable[..., PyTree], *batches: PyTree) -> np.ndarray:
-        batch = len(batches[0])
+    def _batched(self, function: Callable[..., PyTree], *batches: PyTree) -> PyTree:
+        batch = len(jax.tree.leaves(batches)[0])
         size = self._share(batch)
         made = []
         for first in range(0, batch, size):
             share = jax.tree.map(lambda a: pad(a[first : first + size], size), batches)  # noqa: B023
             made.append(self.programs.map(function, self.params, *share))
-        return np.concatenate(made)[:batch]
+        return joined(made, batch)
+
+
+def _sampler_keys(seeds: Sequence[int]) -> np.ndarray:
+    with jax.ensure_compile_time_eval():  # numbers, where a program is traced around the pipeline too
+        return np.asarray(jax.random.key_data(noise.streams(seeds)[1]))
 
 
 def seeds_from(seed: int | Sequence[int], batch: int) -> list[int]:

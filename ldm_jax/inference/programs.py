@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,16 @@ def begin(parts: Parts, params: Params, job: Job) -> PyTree:
     return _each(one, job)
 
 
-def advance(parts: Parts, params: Params, job: Job, carry: PyTree, start: Array, stop: Array) -> PyTree:
+def advance(
+    parts: Parts,
+    params: Params,
+    job: Job,
+    carry: PyTree,
+    start: Array | int,
+    stop: Array | int,
+    *,
+    differentiable: bool = False,
+) -> PyTree:
     """Steps number start to stop - 1; of a Solver, whose steps are its own, the whole run."""
 
     def one(images, sampler, carry):
@@ -96,7 +105,7 @@ def advance(parts: Parts, params: Params, job: Job, carry: PyTree, start: Array,
             found = masked_denoiser(found, kept.known, kept.mask)
         elif kept is not None:
             sampler = MaskedSampler(sampler, kept.known, kept.mask, kept.noise)
-        return walk(sampler, found, carry, job.levels, keys, start, stop)
+        return walk(sampler, found, carry, job.levels, keys, start, stop, differentiable=differentiable)
 
     return _each(one, job, carry)
 
@@ -117,8 +126,12 @@ def _each(one: Callable[..., PyTree], job: Job, *carry: PyTree) -> PyTree:
 class Programs:
     """Jitted functions of one model on some devices, with the batch spread over them.
 
-    Each device runs the program of its own share, with nothing to say to the others, so that an image does not
-    depend on how many there are. Compiled programs are kept for as long as this object.
+    Each device runs the program of its own share, with nothing to say to the others. An image's bits depend on how
+    many images that share holds, since XLA sums matrix products of another number of rows in another order (a few
+    1e-6, at most 1/255 in a pixel here and there), and on nothing else: neither on the others in the batch, nor on
+    the place in it, nor on how many devices there are. With as many images at a time as devices, one for each, an
+    image is the same to the bit alone, in any batch and on any number of devices of a kind.
+    Compiled programs are kept for as long as this object.
     """
 
     parts: Parts
@@ -199,10 +212,18 @@ class Programs:
         )
 
 
-def pad(a: Array, size: int) -> np.ndarray:
-    """An array [B, ...] with its last row repeated to [size, ...]."""
-    a = np.asarray(a)
-    return a if len(a) == size else np.concatenate([a, np.repeat(a[-1:], size - len(a), axis=0)])
+def pad(a: Array | np.ndarray, size: int) -> Array | np.ndarray:
+    """An array [B, ...] with its last row repeated to [size, ...]; JAX's stay JAX's where none is missing."""
+    if len(a) == size:
+        return a
+    return np.concatenate([a, np.repeat(a[-1:], size - len(a), axis=0)])
+
+
+def joined(made: Sequence[PyTree], batch: int) -> PyTree:
+    """Trees of arrays [size, ...] one after the other as one of [B, ...]."""
+    if len(made) == 1:
+        return jax.tree.map(lambda a: a[:batch], made[0])
+    return jax.tree.map(lambda *each: np.concatenate(each)[:batch], *made)
 
 
 def _stacked(tree: PyTree) -> PyTree:

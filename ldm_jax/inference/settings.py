@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 TABLE = 1024  # steps that a compiled program has space for
 OWN = 'own'  # the guidance scale that suits the model
 STARTS = ('noise', 'total')
+RNG = {'jax': 'JAX', 'torch_cpu': 'CPU', 'torch_cuda': 'NV'}  # the web UI's names; the first one is ours
+LARGEST_SEED = 2**64 - 1
 
 Number = float | Sequence[float]  # one for all images, or one for each
 
@@ -92,6 +94,7 @@ class Sampling:
             may be a list with a value for each image.
         grid: the levels, likewise; the sampler's own, or 'trailing', by default.
         num_steps: that the grid is made for.
+        variation_seed, variation_strength: starting noise is turned so far towards this seed's, on the web UI's arc.
         start: what starting noise is scaled by: the first level's 'noise', sigma, as k-diffusion and the web UI do
             for its samplers, or its 'total', hypot(alpha, sigma), as diffusers and the original DDIM do.
 
@@ -109,6 +112,15 @@ class Sampling:
     guidance: Guidance = group(Guidance)
     noise_source: str = knob(
         'jax', str, "of the starting noise: 'jax', 'torch_cpu' (the web UI's CPU), 'torch_cuda' (its GPU and NV)",
+        png='RNG', png_words=RNG,
+    )  # fmt: skip
+    variation_seed: int | Sequence[int] | None = knob(
+        None, int, 'of variations: the next images have the next numbers of this one, and all have --seed',
+        png='Variation seed', within=f'[0, {LARGEST_SEED}]',
+    )  # fmt: skip
+    variation_strength: float | None = knob(
+        None, float, 'how far noise is turned from --seed to --variation_seed, 0 to 1',
+        png='Variation seed strength', within='[0, 1]', shared=True,
     )  # fmt: skip
     start: str = knob(
         'noise', str, "starting noise is scaled to the first level's 'noise' (A1111), or its 'total' (diffusers)",
@@ -126,6 +138,8 @@ class Sampling:
             raise ValueError(
                 'autoguidance_scale and perturbed_scale each push away from a worse prediction: give one of them.'
             )
+        if (self.variation_seed is None) != (self.variation_strength is None):
+            raise ValueError('A variation is towards a variation_seed by a variation_strength: give both.')
         self._check_names()
 
     def _check_names(self):

@@ -22,7 +22,7 @@ from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines import interpolation, text_to_image
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import last_levels, noised, starting_noise
+from ldm_jax.pipelines.start import last_levels, noised, normal_noise, starting_noise
 
 STRENGTH = 0.7
 LATENT = 'latent_'  # before a method of interpolation
@@ -81,9 +81,7 @@ def hires(
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     model_kinds.check(pipeline.parts, 'hires', 'text')
     second = sampling if second is None else second
-    name = WEB_UI.get(upscaler, upscaler)
-    if name not in UPSCALERS:
-        raise unknown('upscaler', upscaler, [*UPSCALERS, *WEB_UI])
+    name = upscaler_named(upscaler)
     size = pipeline.size(size)
     final_size = _final(pipeline, size, scale, final_size)
     levels = last_levels(second.plan(pipeline.parts.schedule)[1], strength)
@@ -113,9 +111,17 @@ def hires(
     method = name.removeprefix(LATENT)
     latents = _each(latents, side, functools.partial(interpolation.interpolated, method=method))
     # Each seed's first noise again, in the new shape, as the web UI has it.
-    x = noised(latents, pipeline.noise(seeds, final_size, second.noise_source), levels)
+    x = noised(latents, normal_noise(pipeline, second, seeds, final_size), levels)
     conds, guidance = prompt_conds(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)
     return pipeline.decode(pipeline.sample(second, x, levels, conds, seeds, guidance=guidance))
+
+
+def upscaler_named(upscaler: str) -> str:
+    """The name among UPSCALERS, from that or from the web UI's. Raises ValueError, with the known ones, for another."""
+    name = WEB_UI.get(upscaler, upscaler)
+    if name not in UPSCALERS:
+        raise unknown('upscaler', upscaler, [*UPSCALERS, *WEB_UI])
+    return name
 
 
 def _final(

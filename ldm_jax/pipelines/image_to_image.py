@@ -15,7 +15,7 @@ from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines.prompts import prompt_conds
-from ldm_jax.pipelines.start import each_image, last_levels, noised, posterior
+from ldm_jax.pipelines.start import each_image, last_levels, noised, normal_noise, posterior
 
 
 def image_to_image(
@@ -46,7 +46,7 @@ def image_to_image(
     levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
     latents = posterior(pipeline, images, seeds, sampling)
-    x = noised(latents, pipeline.noise(seeds, size, sampling.noise_source, draw=1), levels)
+    x = noised(latents, normal_noise(pipeline, sampling, seeds, size, draw=1), levels)
     told = (prompts, negative_prompts, size, sizes, negative_sizes)
     conds, guidance = prompt_conds(pipeline, sampling, *told)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))

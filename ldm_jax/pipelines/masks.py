@@ -15,6 +15,7 @@ from ldm_jax.build import unknown
 from ldm_jax.images import fit, resample, to_uint8
 
 CONTENTS = ('fill', 'original', 'latent_noise', 'latent_nothing')
+WEB_UI = {'latent noise': 'latent_noise', 'latent nothing': 'latent_nothing'}  # A1111's names for the same
 FILL_LAYERS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))  # radius of the blur, times laid over
 VISIBLE = 0.5 / 255  # what is less rounds to black in a file
 
@@ -110,7 +111,7 @@ def masked_image(content: str, image: np.ndarray, mask: np.ndarray) -> np.ndarra
 
     Raises ValueError for another content than CONTENTS, or a mask of another size.
     """
-    check_content(content)
+    content = content_named(content)
     check_same_size(image, mask)
     return fill(image, mask) if content == 'fill' else image
 
@@ -124,7 +125,7 @@ def masked_latents(content: str, latents: np.ndarray, mask: np.ndarray, noise: n
 
     Raises ValueError for another content than CONTENTS.
     """
-    check_content(content)
+    content = content_named(content)
     if content == 'latent_noise':
         return latents * (1 - mask) + noise * mask
     return latents * (1 - mask) if content == 'latent_nothing' else latents
@@ -162,10 +163,12 @@ def nearest_mask(mask: np.ndarray, factor: int) -> np.ndarray:
     return (mask[::factor, ::factor] >= 0.5).astype(np.float32)
 
 
-def check_content(content: str) -> None:
-    """Raises ValueError, with those that there are, for another content than CONTENTS."""
-    if content not in CONTENTS:
-        raise unknown('masked content', content, list(CONTENTS))
+def content_named(content: str) -> str:
+    """The name among CONTENTS, from that or from the web UI's. Raises ValueError, with the known ones, for another."""
+    name = WEB_UI.get(content, content)
+    if name not in CONTENTS:
+        raise unknown('masked content', content, [*CONTENTS, *WEB_UI])
+    return name
 
 
 def check_same_size(image: np.ndarray, mask: np.ndarray) -> None:

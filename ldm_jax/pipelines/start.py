@@ -7,17 +7,35 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from ldm_jax.diffusion import noise_sources
 from ldm_jax.diffusion.process import add_noise
-from ldm_jax.inference.pipeline import Pipeline
+from ldm_jax.diffusion.variation import varied
+from ldm_jax.inference.pipeline import Pipeline, seeds_from
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.types import NoiseLevel
+
+
+def normal_noise(
+    pipeline: Pipeline, sampling: Sampling, seeds: Sequence[int], size: tuple[int, int], draw: int = 0
+) -> np.ndarray:
+    """Standard normal latents of images of a size: the draw-th noise of each seed, or a variation of it."""
+    return variation(sampling, pipeline.noise(seeds, size, sampling.noise_source, draw))
+
+
+def variation(sampling: Sampling, noise: np.ndarray) -> np.ndarray:
+    """Noise [B, ...], turned towards the first noise of the variation seeds where the sampling has them."""
+    if sampling.variation_seed is None:
+        return noise
+    seeds = seeds_from(sampling.variation_seed, len(noise))
+    other = noise_sources.noise(sampling.noise_source, seeds, noise.shape[1:])
+    return varied(noise, other, sampling.variation_strength)
 
 
 def starting_noise(
     pipeline: Pipeline, sampling: Sampling, levels: NoiseLevel, seeds: Sequence[int], size: tuple[int, int]
 ) -> np.ndarray:
     """Latents of noise alone at the first level."""
-    return at_start(sampling, levels, pipeline.noise(seeds, size, sampling.noise_source))
+    return at_start(sampling, levels, normal_noise(pipeline, sampling, seeds, size))
 
 
 def at_start(sampling: Sampling, levels: NoiseLevel, noise: np.ndarray) -> np.ndarray:

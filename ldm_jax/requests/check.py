@@ -5,9 +5,9 @@ from __future__ import annotations
 import pathlib
 
 from ldm_jax import knobs, text_files
-from ldm_jax.build import unknown
 from ldm_jax.inference.sizes import Sizes, check_size
-from ldm_jax.pipelines.masks import CONTENTS
+from ldm_jax.pipelines.hires import upscaler_named
+from ldm_jax.pipelines.masks import content_named
 from ldm_jax.requests.request import Request
 from ldm_jax.text import prompt
 
@@ -21,8 +21,16 @@ def check(request: Request) -> None:
     _check_guidance(request)
     if request.size is not None:
         check_size(request.size, LEAST)
-    if request.mask_content is not None and request.mask_content not in CONTENTS:
-        raise unknown('masked content', request.mask_content, list(CONTENTS))
+    if request.mask_content is not None:
+        content_named(request.mask_content)
+    if request.hires_upscaler is not None:
+        upscaler_named(request.hires_upscaler)
+    if request.hires_scale is not None and request.hires_size is not None:
+        raise ValueError(
+            'hires_scale and hires_size both say how large the second pass is: give one of them.'
+        )
+    if request.hires_size is not None:
+        check_size(request.hires_size[::-1], LEAST)
     if request.mix_weights is not None and len(request.mix_weights) != 1 + len(request.mix or ()):
         raise ValueError(
             f'{len(request.mix_weights)} weights for a mix of {1 + len(request.mix or ())} images: give one '

@@ -23,12 +23,26 @@ from ldm_jax.inference import preview as previews
 from ldm_jax.inference.opening import open_described
 from ldm_jax.inference.watching import Step, watched
 from ldm_jax.progress import Meter
-from ldm_jax.requests import check, flags, gallery, png_settings, resolve, tasks
+from ldm_jax.requests import check, flags, gallery, png_settings, resolve, silent_prompts, tasks
 from ldm_jax.requests.options import ModelOptions, Output
 from ldm_jax.requests.plan import Plan
-from ldm_jax.requests.request import Request
+from ldm_jax.requests.request import MAX_PIXELS, Request
 
 
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings as one line each, without the place in the code, and each once."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        print(f'warning: {message}', file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('once', UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+@_plain_warnings()
 def request_of(args: argparse.Namespace) -> Request:
     """The request of flags: fields that are given, then those of an image's text, then defaults.
 
@@ -41,44 +55,66 @@ def request_of(args: argparse.Namespace) -> Request:
         given['prompt'] = check.read_prompts(args.prompts_file)
     defaults: Mapping[str, Any] = dict(num_images=4)
     if args.from_png is not None:
-        defaults = png_settings.read(png_settings.read_file(args.from_png))
+        defaults = png_settings.read(_settings_of(args))
     return knobs.make(Request, {**defaults, **given})
+
+
+@_plain_warnings()
+def options_of(args: argparse.Namespace) -> ModelOptions:
+    """The options of flags, then those of an image's text, then defaults. Raises as `request_of`."""
+    defaults = {}
+    if args.from_png is not None:
+        defaults = png_settings.read_options(_settings_of(args))
+    return flags.made(args, ModelOptions, defaults)
+
+
+def _settings_of(args: argparse.Namespace) -> dict[str, str]:
+    return png_settings.read_file(args.from_png, flags.given(args, Request).get('max_pixels', MAX_PIXELS))
 
 
 def run(request: Request, options: ModelOptions, output: Output) -> list[pathlib.Path]:
     """Samples, with a bar, and writes images into a folder: their paths."""
     with _plain_warnings():
-        folder = gallery.prepare(output.out)
         plan = resolve.resolve(request, options)
+        folder = gallery.prepare(output.out)
         start = time.monotonic()
         watch = _Watch(plan, folder / 'preview.png', output)
         with watched(watch):
             images = carry_out(plan, options.batch_size)
         watch.close()
-        return _written(plan, options.model, images, folder, output, time.monotonic() - start)
+        return _written(plan, options, images, folder, output, time.monotonic() - start)
 
 
 def carry_out(plan: Plan, batch_size: int | None = None) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1] of a plan, whose models are opened for it."""
     pipeline = open_described(plan.model, batch_size=batch_size)
+    silent_prompts.warn_of_words(plan.request, pipeline)
     refiner = plan.refiner and open_described(plan.refiner, batch_size=batch_size)
     return tasks.run(plan, pipeline, refiner)
 
 
 def _written(
-    plan: Plan, model: str, images: np.ndarray, folder: pathlib.Path, output: Output, seconds: float
+    plan: Plan,
+    options: ModelOptions,
+    images: np.ndarray,
+    folder: pathlib.Path,
+    output: Output,
+    seconds: float,
 ) -> list[pathlib.Path]:
     """Writes the images and says so: their paths, and that of the sheet behind them."""
     request, scale = plan.request, output.scale or (8 if images.shape[-2] <= 64 else 1)
     guidance = plan.sampling.guidance.scale
-    texts = [png_settings.write(request, i, images.shape[1:3], model, guidance) for i in range(len(images))]
+    texts = [
+        png_settings.write(request, i, plan.asked_size, options, guidance, images.shape[1:3])
+        for i in range(len(images))
+    ]
     names = [f'{seed}-{row}' for seed, row in zip(plan.seeds, plan.prompts, strict=True)]
     paths = gallery.save(folder, images, texts, names, scale)
     if len(images) > 1:
         rows = images.reshape(len(request.rows), request.num_images, *images.shape[1:])
         titles = [str(row) if request.labels is None else f'class {row}' for row in request.rows]
-        seeds = plan.seeds[: request.num_images]
-        paths.append(gallery.save_sheet(folder, rows, titles, seeds, texts[0], scale))
+        captions = _captions(plan)[: request.num_images]
+        paths.append(gallery.save_sheet(folder, rows, titles, captions, texts[0], scale))
     if output.json:
         made = [
             dict(path=str(path), seed=seed, parameters=text)
@@ -89,9 +125,16 @@ def _written(
         report['request'] = knobs.flat(request) | dict(guidance_scale=guidance)
         print(json.dumps(report, ensure_ascii=False, default=str))
     else:
-        print(f'{len(images)} images in {seconds:.1f} s, loading and compilation included')
+        count = '1 image' if len(images) == 1 else f'{len(images)} images'
+        print(f'{count} in {seconds:.1f} s, loading and compilation included')
         print(*paths, sep='\n')
     return paths
+
+
+def _captions(plan: Plan) -> list[str]:
+    if plan.request.variation_seeds is not None:
+        return [f'variation {seed}' for seed in plan.request.variation_seeds]
+    return [f'seed {seed}' for seed in plan.seeds]
 
 
 def listing() -> str:
@@ -108,19 +151,6 @@ def listing() -> str:
 def _spec(spec: Mapping[str, Any]) -> str:
     rest = ', '.join(f'{key}={value}' for key, value in spec.items() if key != 'name')
     return ' '.join(word for word in (spec.get('name', ''), rest and f'({rest})') if word)
-
-
-@contextlib.contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Warnings as one line each, without the place in the code, and each once."""
-
-    def show(message, category, filename, lineno, file=None, line=None):
-        print(f'warning: {message}', file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter('once', UserWarning)
-        warnings.showwarning = show
-        yield
 
 
 class _Watch:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ldm_jax.images import fit, to_float
 from ldm_jax.requests import infotext
-from ldm_jax.requests.image_files import MAX_PIXELS, PARAMETERS, named, read_image
+from ldm_jax.requests.image_files import PARAMETERS, named, read_image
+from ldm_jax.requests.request import MAX_PIXELS
 
 Source = str | os.PathLike[str] | bytes | np.ndarray
 LOSSY = ('JPEG', 'MPO')
@@ -207,7 +208,7 @@ def _at_own_size(image: Image.Image, name: str) -> Image.Image:
         return image
     if infotext.SHEET in settings:
         raise ValueError(f'{name} is a sheet of several images: give one of them.')
-    width, _, height = settings.get('Size', '').partition('x')
+    width, _, height = settings.get(infotext.MADE, settings.get('Size', '')).partition('x')
     if not (width.isdecimal() and height.isdecimal() and int(width)):
         return image
     factor = image.width // int(width)

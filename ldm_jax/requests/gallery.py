@@ -54,20 +54,20 @@ def save_sheet(
     folder: str | os.PathLike,
     rows: np.ndarray,
     prompts: Sequence[str],
-    seeds: Sequence[int],
+    captions: Sequence[str],
     text: str,
     scale: int = 1,
 ) -> pathlib.Path:
     """Writes rows of images [R, C, H, W, 3] in [-1, 1] with their labels as one PNG; its path.
 
     Args:
-        prompts: of each row; seeds: of each column.
+        prompts: of each row; captions: of each column, its seed.
         text: of the first image, as `infotext` writes it.
         scale: each pixel becomes scale x scale of them.
     """
     folder = prepare(folder)
     path = folder / f'{_next(folder):05}-sheet.png'
-    sheet = labelled_sheet(enlarged(to_uint8(rows), scale), prompts, [f'seed {seed}' for seed in seeds])
+    sheet = labelled_sheet(enlarged(to_uint8(rows), scale), prompts, captions)
     settings = infotext.read(text) | {infotext.SHEET: f'{rows.shape[0]}x{rows.shape[1]}'}
     save_png(path, sheet, {PARAMETERS: infotext.write(settings)})
     return path

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
-MAX_PIXELS = 2**25  # 8192 x 4096; as float32 in three channels they take 400 MB
+from ldm_jax.requests.request import MAX_PIXELS
+
 PARAMETERS = 'parameters'  # keyword of the text that the web UI keeps in its files
 USER_COMMENT = (0x8769, 0x9286)  # where it keeps it in JPEG and WebP, which have no such texts: in EXIF
 _PILLOW = threading.Lock()  # its limit of pixels and the filters of warnings belong to the whole process

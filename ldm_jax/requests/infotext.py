@@ -28,6 +28,7 @@ EXACT = {
 }  # settings, of prompts that the lines do not keep
 TEMPLATES = ('Template:', 'Negative Template:')
 OURS = 'ldm_jax'  # before the version of images that are our own
+MADE = 'Image size'  # of an image whose 'Size' is that of a first pass, or of the part that was worked on
 SHEET = 'Sheet'  # rows x columns, of a file that shows several images
 FEWEST = 3  # settings that make a last line one of settings rather than of the prompt, there as here
 

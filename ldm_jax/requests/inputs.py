@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,15 +45,21 @@ class Inputs:
 
 def read(request: Request) -> Inputs:
     """The inputs of a request. Raises FileNotFoundError or ValueError for what cannot be read."""
-    image = None if request.init_image is None else files.load_image(request.init_image)
-    if request.mask is not None and image is None:
+    if request.mask is not None and request.init_image is None:
         raise ValueError('A mask says which part of an image is made anew: give the image too (init_image).')
+    load = functools.partial(_load, most=request.max_pixels)
+    image = load(request.init_image, files.load_image)
+    mask = load(request.mask, files.load_mask, size=() if image is None else image.shape[:2])
     return Inputs(
         image,
-        None if request.mask is None else files.load_mask(request.mask, image.shape[:2]),
-        [files.load_image(each) for each in request.mix or ()],
-        None if request.depth is None else files.load_depth(request.depth),
-        None if request.label_map is None else files.load_labels(request.label_map),
+        1 - mask if request.invert_mask and mask is not None else mask,
+        [load(each, files.load_image) for each in request.mix or ()],
+        load(request.depth, files.load_depth),
+        load(request.label_map, files.load_labels),
         None if request.layout is None else files.load_layout(request.layout),
         request.resize,
     )
+
+
+def _load(source: Any, loader: Callable[..., np.ndarray], most: int, **options: Any) -> np.ndarray | None:
+    return None if source is None else loader(source, max_pixels=most, **options)

@@ -12,20 +12,31 @@ class ModelOptions:
     """A model, and how it is opened; see `inference.opening.describe`."""
 
     model: str = knob('emoji32', str, 'shipped (emoji32), a directory, a public checkpoint, or a hub id')
-    text_encoder: str | None = knob(None, str, 'a model whose text encoder and tokenizer are taken instead')
-    vae: str | None = knob(None, str, 'a model whose first stage is taken instead')
+    text_encoder: str | None = knob(
+        None, str, 'a model whose text encoder and tokenizer are taken instead', png='Text encoder'
+    )
+    vae: str | None = knob(None, str, 'a model whose first stage is taken instead', png='First stage')
     dtype: str = knob(
-        'float32', str, 'of the computation: float32 or bfloat16', among=('float32', 'bfloat16')
+        'float32', str, 'of the computation: float32 or bfloat16', png='Dtype', among=('float32', 'bfloat16')
     )
     batch_size: int | None = knob(None, int, 'images at a time; all by default', least=1)
     seamless: str | None = knob(
-        None, str, 'images that continue in themselves: x, y or xy', among=('x', 'y', 'xy')
+        None,
+        str,
+        'images that continue in themselves: x, y or xy',
+        png='Tiling',
+        png_words={'xy': 'True', 'x': 'x', 'y': 'y'},
+        among=('x', 'y', 'xy'),
     )
     window: int | None = knob(
-        None, int, 'large images: the U-Net sees so many pixels square at a time', least=1
+        None, int, 'large images: the U-Net sees so many pixels square at a time', png='Window', least=1
     )
     tile: int | None = knob(
-        None, int, 'large images: the first stage works on so many pixels square at a time', least=1
+        None,
+        int,
+        'large images: the first stage works on so many pixels square at a time',
+        png='Tile',
+        least=1,
     )
 
 

@@ -35,6 +35,18 @@ class Plan:
     sizes: tuple[Sizes | None, Sizes | None]
 
     @property
+    def asked_size(self) -> tuple[int, int]:
+        """(H, W) with which the same is asked for again; the image may be larger, as after a second pass."""
+        if self.size is not None:
+            return self.size
+        if self.task in ('upscale', 'super_resolution', 'outpaint'):
+            return self.inputs.image.shape[:2]
+        if self.inputs.labels is not None:
+            return self.inputs.labels.shape
+        side = self.model.parts.latent_size * self.model.parts.downscale
+        return side, side
+
+    @property
     def prompts(self) -> list[str]:
         """The prompt of each image."""
         return self.request.repeated(self.request.rows)

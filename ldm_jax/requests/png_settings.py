@@ -1,65 +1,77 @@
 """A request as the settings that A1111's web UI writes into images, and back.
 
-Names and values are the web UI's where it has them; what it has not has a name of ours. Names of samplers and grids
-stay as they were given, since `aliases.resolve` reads all tools' names.
+Names and values are the web UI's where it has them, those of `web_ui` in other forms too; what it has not has a name
+of ours. Each field of a request says its name in its description (`knobs.Knob.png`), so that a new field is written
+and read without a line here. Names of samplers and grids stay as they were given, since `aliases.resolve` reads all
+tools' names.
 """
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Mapping
+import re
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import ldm_jax
 from ldm_jax import knobs
 from ldm_jax.diffusion import aliases
-from ldm_jax.requests import image_files, infotext, other_programs
-from ldm_jax.requests.request import Request
-
-RNG = {'torch_cpu': 'CPU', 'torch_cuda': 'NV', 'jax': 'JAX'}  # the last one is ours
-DEFAULT_RNG = 'GPU'  # of the web UI, which then writes nothing
-
+from ldm_jax.requests import image_files, infotext, other_programs, web_ui
+from ldm_jax.requests.options import ModelOptions
+from ldm_jax.requests.request import MAX_PIXELS, Request
 
 FIELDS = {each.knob.png: each for each in knobs.settings(Request).values() if each.knob.png}
-ALWAYS = ('Steps', 'Sampler', 'Seed')
+OPTIONS = {each.knob.png: each for each in knobs.settings(ModelOptions).values() if each.knob.png}
+BROKEN_JSON = re.compile(r'\s*[{[]\s*["{[]')
+ALWAYS = ('Steps', 'Sampler', 'Seed', 'RNG')
+FIRST = ('Steps', 'Sampler', 'Schedule type', 'CFG scale', 'Seed', 'Size', 'Model')  # in the web UI's order
 
 
 def write(
-    request: Request, index: int, size: tuple[int, int], model: str, guidance_scale: float | None
+    request: Request,
+    index: int,
+    size: tuple[int, int],
+    options: ModelOptions = ModelOptions(),  # noqa: B008 (frozen)
+    guidance_scale: float | None = None,
+    made: tuple[int, int] | None = None,
 ) -> str:
     """The text of the index-th image.
 
     Args:
-        size: (H, W) of the image.
-        model: its name.
+        size: (H, W) that was asked for; with a second pass, of the first.
+        options: the model, and how it was opened.
         guidance_scale: that it was made with.
+        made: (H, W) of the image, where that is another size.
     """
+    values = {}
+    for fields, settings in ((FIELDS, request), (OPTIONS, options)):
+        given, every = knobs.changed(settings), knobs.flat(settings)
+        values |= {
+            name: _text(each, every[each.name])
+            for name, each in fields.items()
+            if name in ALWAYS or each.name in given
+        }
     row = request.repeated(request.rows)[index]
-    given, every = knobs.changed(request), knobs.flat(request)
-    values = {
-        name: knobs.write(each, every[each.name])
-        for name, each in FIELDS.items()
-        if name in ALWAYS or each.name in given
-    }
+    values |= {'Prompt': row} if request.labels is None else {'Prompt': '', 'Class': row}
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
-    values |= {'Size': f'{size[1]}x{size[0]}', 'Model': model, 'RNG': RNG[request.sampling.noise_source]}
-    if request.labels is not None:
-        values['Class'] = row
-    prompt = row if request.labels is None else ''
+    if request.sampling.variation_seed is not None:
+        values['Variation seed'] = request.variation_seeds[index]
+    values |= {'Size': f'{size[1]}x{size[0]}', 'Model': options.model}
+    if made is not None and tuple(made) != tuple(size):
+        values[infotext.MADE] = f'{made[1]}x{made[0]}'
     values |= {'Version': f'{infotext.OURS} {ldm_jax.__version__}'}
-    ordered = {'Prompt': prompt, 'Negative prompt': request.negative_prompt} | values
-    return infotext.write(ordered)
+    return infotext.write({name: values[name] for name in FIRST if name in values} | values)
 
 
-def read_file(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
+def read_file(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) -> dict[str, str]:
     """The settings in an image file, ours, the web UI's or of `other_programs`, in the web UI's names.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not an image, damaged, without settings, or with those of a program that cannot be read.
     """
-    name, texts = image_files.named(source), image_files.texts(source)
+    name, texts = image_files.named(source), image_files.texts(source, max_pixels)
     try:
         found = other_programs.read(texts)
     except ValueError as error:
@@ -70,43 +82,66 @@ def read_file(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
         raise ValueError(
             f'{name} has no text {image_files.PARAMETERS!r} to say what it was made from; it has {sorted(texts)}.'
         )
-    return infotext.read(texts[image_files.PARAMETERS])
+    settings = infotext.read(texts[image_files.PARAMETERS])
+    if 'Steps' not in settings and BROKEN_JSON.match(settings['Prompt']):
+        raise ValueError(
+            f'{name}: its text {image_files.PARAMETERS!r} begins as JSON and is none; it is damaged.'
+        )
+    return settings
 
 
 def read(settings: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of a request from settings as `infotext.read` gives them; what is not known is left out.
+    """Fields of a request by flat name, from settings as `infotext.read` gives them.
 
-    Raises ValueError for a value that cannot be read, or a sampler that there is not.
+    Warns of settings that have no meaning here, naming each, and of a sheet, whose settings are its first image's.
+
+    Raises ValueError for a value that cannot be read, or an unknown sampler.
     """
-    found: dict[str, Any] = {
-        'prompt': (settings.get(infotext.PROMPT, ''),),
-        'negative_prompt': settings.get(infotext.NEGATIVE, ''),
-    }
-    for name, each in FIELDS.items():
-        if name in settings:
-            found[each.name] = _value(name, settings[name], functools.partial(knobs.read, each))
+    settings = web_ui.translated(settings, _ours(settings))
+    settings.pop(infotext.MADE, None)
+    if sheet := settings.pop(infotext.SHEET, None):
+        warnings.warn(f'A sheet of {sheet} images has the settings of its first one.', stacklevel=2)
+    found: dict[str, Any] = {}
     if 'Size' in settings:
-        width, _, height = settings['Size'].partition('x')
-        found |= {'width': _value('Size', width, int), 'height': _value('Size', height, int)}
-    if 'Class' in settings:
-        found['labels'] = (_value('Class', settings['Class'], int),)
-    found['noise_source'] = _noise_source(settings.get('RNG', DEFAULT_RNG))
-    if 'hires_scale' in found and not settings.get('Version', '').startswith(infotext.OURS):
-        found.setdefault('hires_steps', found.get('num_steps'))  # the web UI's default
+        found['width'], found['height'] = web_ui.size('Size', settings.pop('Size'))
+    left_out = [f'{name}: {text}' for name, text in settings.items() if name not in FIELDS | OPTIONS]
+    if left_out:
+        warnings.warn(
+            f'Settings of the image without a meaning here are left out: {", ".join(left_out)}.', stacklevel=2
+        )
+    found |= _values(FIELDS, settings)
     if 'sampler' in found:
         aliases.resolve(found['sampler'], found.get('grid'))
     return found
 
 
-def _noise_source(rng: str) -> str:
-    known = {text: name for name, text in RNG.items()} | {DEFAULT_RNG: 'torch_cuda'}
-    if rng not in known:
-        raise ValueError(f'RNG {rng!r} of an image is none of {sorted(known)}.')
-    return known[rng]
+def read_options(settings: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of ModelOptions by name, likewise. Raises ValueError for a value that cannot be read."""
+    return _values(OPTIONS, web_ui.translated(settings, _ours(settings)))
 
 
-def _value(name: str, text: str, convert: Callable[[str], Any]) -> Any:
+def _ours(settings: Mapping[str, str]) -> bool:
+    return settings.get('Version', '').startswith(infotext.OURS)
+
+
+def _values(fields: Mapping[str, knobs.Setting], settings: Mapping[str, str]) -> dict[str, Any]:
+    return {each.name: _value(each, settings[name]) for name, each in fields.items() if name in settings}
+
+
+def _text(setting: knobs.Setting, value: Any) -> str:
+    words = setting.knob.png_words
+    return words[value] if words and value in words else knobs.write(setting, value)
+
+
+def _value(setting: knobs.Setting, text: str) -> Any:
+    name, words = setting.knob.png, {word: value for value, word in setting.knob.png_words.items()}
+    if words:
+        if (
+            text not in words and text not in setting.knob.png_words and '.' not in text
+        ):  # a dotted name is ours
+            raise ValueError(f'{name} of an image is {text!r}, which is none of {list(words)}.')
+        return words.get(text, text)
     try:
-        return convert(text)
+        return knobs.read(setting, text)
     except ValueError as error:
         raise ValueError(f'{name} of an image is {text!r}: {error}') from None

@@ -9,15 +9,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import LARGEST_SEED, Sampling
 from ldm_jax.knobs import group, knob
 
 Pair = tuple[int, int]
 Image = Any  # the path of a file, its bytes, or an array; see `files`
 
 SIZE = dict(kind=int, many=2, mark='x', form='WIDTHxHEIGHT')
+MAX_PIXELS = 2**25  # 8192 x 4096; as float32 in three channels they take 400 MB
 POINT = dict(kind=int, many=2, mark=',', form='LEFT,TOP')
-LARGEST_SEED = 2**64 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Request:
 
     prompts: tuple[str, ...] | None = knob(
         None, str, "what to show; one or several, each of parts with weights: 'a cat :1.2 AND a dog :0.8'",
-        name='prompt', many='+',
+        name='prompt', many='+', png='Prompt',
     )  # fmt: skip
-    negative_prompt: str = knob('', str, 'what not to show')
+    negative_prompt: str = knob('', str, 'what not to show', png='Negative prompt')
     num_images: int = knob(1, int, 'for each prompt; 4 by default, 1 with --from_png', least=1)
     seed: int = knob(
         0, int, 'of the first image of a prompt, the next ones having the next numbers; -1 draws one',
@@ -76,6 +76,12 @@ class Request:
     mask_content: str | None = knob(
         None, str, 'what the masked part begins with: original, fill, latent_noise, latent_nothing',
         png='Masked content',
+        png_words={'fill': 'fill', 'original': 'original', 'latent_noise': 'latent noise',
+                   'latent_nothing': 'latent nothing'},
+    )  # fmt: skip
+    invert_mask: bool = knob(
+        False, bool, 'what is black in the mask is made anew', png='Mask mode',
+        png_words={False: 'Inpaint masked', True: 'Inpaint not masked'},
     )  # fmt: skip
     mask_padding: int | None = knob(
         None,
@@ -85,10 +91,14 @@ class Request:
         least=0,
     )
     resize: str = knob(
-        'crop', str, 'of images to another size: crop, just (stretch) or fill', among='ldm_jax.images.RESIZES'
+        'crop',
+        str,
+        'of images to another size: crop, just (stretch) or fill',
+        png='Resize mode',
+        among='ldm_jax.images.RESIZES',
     )
     outpaint: tuple[int, int, int, int] | None = knob(
-        None, int, 'pixels to add to the left, top, right and bottom', many=4, least=0
+        None, int, 'pixels to add to the left, top, right and bottom', many=4, png='Outpaint', least=0
     )
     depth: Image = knob(None, str, 'a depth map, nearer things brighter', image=True)
     noise_level: int | None = knob(
@@ -98,10 +108,18 @@ class Request:
         None, str, 'more images, to be mixed with --init_image before they are varied', many='+', image=True
     )
     mix_weights: tuple[float, ...] | None = knob(
-        None, float, 'of --init_image and of each of --mix; equal by default', many='+', least=0
+        None,
+        float,
+        'of --init_image and of each of --mix; equal by default',
+        many='+',
+        png='Mix weights',
+        least=0,
     )
     hires_scale: float | None = knob(
         None, float, 'a second pass, so many times larger', png='Hires upscale', least=1
+    )
+    hires_size: Pair | None = knob(
+        None, help='a second pass at this size, in place of --hires_scale', png='Hires resize', **SIZE
     )
     hires_upscaler: str | None = knob(
         None, str, "'latent_bilinear', 'lanczos', ..., or the web UI's name", png='Hires upscaler'
@@ -115,11 +133,14 @@ class Request:
         None, float, 'share of the time after which the refiner takes over; 0.8 by default',
         png='Refiner switch at', within='(0, 1)',
     )  # fmt: skip
-    labels: tuple[int, ...] | None = knob(None, int, 'classes, for a model of classes', many='+', least=0)
+    labels: tuple[int, ...] | None = knob(
+        None, int, 'classes, for a model of classes', many='+', png='Class', least=0
+    )
     label_map: Image = knob(None, str, 'an image whose values are classes', image=True)
     layout: Any = knob(
         None, str, 'a JSON file [[class, left, top, right, bottom], ...], or such rows', image=True
     )
+    max_pixels: int = knob(MAX_PIXELS, int, 'that an image file may have, width x height', least=1)
     clip_skip: int = knob(1, int, "2 takes the text encoder's last layer but one", png='Clip skip', least=1)
 
     @property
@@ -136,8 +157,17 @@ class Request:
 
     @property
     def seeds(self) -> list[int]:
-        """One for each image, row by row."""
-        return [self.seed + i for i in range(self.num_images)] * len(self.rows)
+        """One for each image, row by row; variations have the same one."""
+        varied = self.sampling.variation_seed is not None
+        return [self.seed + (0 if varied else i) for i in range(self.num_images)] * len(self.rows)
+
+    @property
+    def variation_seeds(self) -> list[int] | None:
+        """One for each image, row by row, where they are variations."""
+        first = self.sampling.variation_seed
+        if first is None:
+            return None
+        return [first + i for i in range(self.num_images)] * len(self.rows)
 
     def repeated(self, rows: Sequence[Any]) -> list[Any]:
         """One of the rows for each image."""

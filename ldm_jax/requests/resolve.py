@@ -10,12 +10,11 @@ from ldm_jax import knobs
 from ldm_jax.inference.opening import Described, describe
 from ldm_jax.inference.settings import OWN
 from ldm_jax.pipelines.edit import check as check_edit
-from ldm_jax.requests import check, inputs, tasks
+from ldm_jax.requests import check, inputs, silent_prompts, tasks
 from ldm_jax.requests.inputs import Inputs
 from ldm_jax.requests.options import ModelOptions
 from ldm_jax.requests.plan import Plan
 from ldm_jax.requests.request import Request
-from ldm_jax.text import unread
 
 PROMPTED = ('text', 'inpaint', 'edit', 'depth')  # kinds of models that make little without a prompt
 STARTING = ('image_to_image', 'inpaint', 'depth_to_image', 'edit', 'inpaint_without_text')
@@ -37,18 +36,21 @@ def resolve(request: Request, options: ModelOptions = ModelOptions()) -> Plan:  
     refiner = None if request.refiner is None else describe(request.refiner, **run)
     sampling = _sampling(request, model)
     _check_model(request, model, task, sampling)
-    _check_prompts(request, model, task)
+    if model.kind in PROMPTED:
+        silent_prompts.warn_of_marks(request)
     size = _size(request, model, given, task, roomy=bool(options.window or options.tile))
     return Plan(request, given, task, model, refiner, sampling, size, check.sizes(request))
 
 
 def _sampling(request, model: Described):
     """The settings of the run, with the guidance scale that suits the model where the request leaves it open."""
-    guidance = request.sampling.guidance
+    sampling, guidance = request.sampling, request.sampling.guidance
+    if request.variation_seeds is not None:
+        sampling = knobs.replace(sampling, variation_seed=request.variation_seeds)
     if guidance.scale != OWN:
-        return request.sampling
+        return sampling
     scale = model.own_scale if guidance.autoguidance_scale is None else None
-    return knobs.replace(request.sampling, guidance_scale=scale)
+    return knobs.replace(sampling, guidance_scale=scale)
 
 
 def _check_model(request: Request, model: Described, task: str, sampling) -> None:
@@ -59,23 +61,6 @@ def _check_model(request: Request, model: Described, task: str, sampling) -> Non
     sizes = [field for field in tasks.SIZES if getattr(request, field) is not None]
     if sizes and not model.parts.num_sizes:
         raise ValueError(f'{sizes}: this model is not conditioned on sizes. SDXL and its refiner are.')
-
-
-def _check_prompts(request: Request, model: Described, task: str) -> None:
-    """Warns of prompts, or parts of them, that have no effect."""
-    if model.kind not in PROMPTED:
-        return
-    prompts = list(dict.fromkeys([*(request.prompts or ()), request.negative_prompt]))
-    if any(not prompt.strip() for prompt in request.prompts or ()):
-        warnings.warn(
-            'The prompt is empty: the images show whatever the model makes of no text.', stacklevel=2
-        )
-    for prompt in prompts:
-        if found := unread.marks(prompt):
-            shown = ', '.join(map(repr, found))
-            warnings.warn(
-                f'Read as plain text, without the meaning of other programs: {shown}.', stacklevel=2
-            )
 
 
 def _size(

@@ -117,6 +117,8 @@ def _text_to_image(plan, pipeline, **common):
 
 def _hires(plan, pipeline, **common):
     options = _options(plan, scale='hires_scale', upscaler='hires_upscaler', strength='strength')
+    if plan.request.hires_size is not None:
+        options['final_size'] = plan.request.hires_size[::-1]
     if plan.request.hires_steps is not None:  # of which the pass would leave some out
         steps = math.ceil(plan.request.hires_steps / (plan.request.strength or HIRES_STRENGTH))
         options['second'] = dataclasses.replace(plan.sampling, num_steps=steps)
@@ -211,16 +213,20 @@ def _each(plan: Plan, array: np.ndarray) -> np.ndarray:
     return np.stack([array] * len(plan.seeds))
 
 
+HIRES = ('hires_upscaler', 'hires_steps', 'strength', *SIZES)
+MASK = ('strength', 'mask_blur', 'mask_content', 'mask_padding', 'invert_mask')
+
 TASKS = {
     'text_to_image': Task(_text_to_image, ('text',), (), SIZES),
-    'hires': Task(_hires, ('text',), ('hires_scale',), ('hires_upscaler', 'hires_steps', 'strength', *SIZES)),
+    'hires': Task(_hires, ('text',), ('hires_scale',), HIRES),
+    'hires_to_size': Task(_hires, ('text',), ('hires_size',), HIRES),
     'refine': Task(_refine, ('text',), ('refiner',), ('refiner_start', *SIZES)),
     'image_to_image': Task(_image_to_image, ('text',), ('init_image',), ('strength', *SIZES)),
     'inpaint': Task(
         _inpaint,
         ('text', 'inpaint'),
         ('init_image', 'mask'),
-        ('strength', 'mask_blur', 'mask_content', 'mask_padding'),
+        MASK,
     ),
     'outpaint': Task(
         _outpaint,
@@ -235,7 +241,7 @@ TASKS = {
     'class_to_image': Task(_class_to_image, ('class',), ('labels',)),
     'unconditional': Task(_unconditional, ('unconditional',)),
     'super_resolution': Task(_super_resolution, ('super_resolution',), ('init_image',)),
-    'inpaint_without_text': Task(_inpaint_without_text, ('hole',), ('init_image', 'mask')),
+    'inpaint_without_text': Task(_inpaint_without_text, ('hole',), ('init_image', 'mask'), ('invert_mask',)),
     'semantic_to_image': Task(_semantic_to_image, ('semantic',), ('label_map',)),
     'layout_to_image': Task(_layout_to_image, ('layout',), ('layout',)),
 }

@@ -6,6 +6,7 @@ table of log_snr is made once. k-diffusion's models interpolate log sigma = -log
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Hashable
 from typing import Protocol
@@ -32,6 +33,23 @@ def time(schedule: Discrete, log_snr: Array) -> Array:
     """The time at which log(alpha^2 / sigma^2) has this value: the inverse of `level`."""
     times, table = _table(schedule)
     return jnp.interp(log_snr, table[::-1], times[::-1])  # interp wants rising abscissae
+
+
+def level_to_noise(schedule: Discrete, t: Array) -> NoiseLevel:
+    """`level` of a schedule whose last alpha is 0 and not in its table, which ends at N - 2."""
+    found = level(schedule, t)
+    # log_snr is infinite at N - 1: alpha falls to 0 on a straight line.
+    left = jnp.clip(len(schedule.alphas_cumprod()) - found.t, 0, 1)
+    alpha = left * found.alpha
+    sigma = jnp.where(left < 1, jnp.sqrt(1 - alpha**2), found.sigma)
+    return dataclasses.replace(found, alpha=alpha, sigma=sigma)
+
+
+def time_to_noise(schedule: Discrete, log_snr: Array) -> Array:
+    """The inverse of `level_to_noise`; log_snr may be -inf."""
+    before = float(np.sqrt(schedule.alphas_cumprod()[-1]))
+    left = jnp.minimum(jnp.sqrt(jax.nn.sigmoid(jnp.asarray(log_snr, float))) / before, 1)
+    return time(schedule, log_snr) + (1 - left)
 
 
 def check_betas(beta_start: float, beta_end: float, num_train_steps: int) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.schedules import discrete, scaled_linear
@@ -45,24 +43,13 @@ class Schedule:
 
     def level(self, t: Array) -> NoiseLevel:
         """The noise level at times t (any shape); times beyond either end are clamped to it."""
-        found = discrete.level(self, t)
-        if self.last_alpha_cumprod:
-            return found
-        # The table ends at N - 2, for log_snr is infinite at N - 1: alpha falls to 0 on a straight line.
-        left = jnp.clip(self.num_train_steps - 1 - found.t, 0, 1)
-        alpha = left * found.alpha
-        return dataclasses.replace(
-            found, alpha=alpha, sigma=jnp.where(left < 1, jnp.sqrt(1 - alpha**2), found.sigma)
-        )
+        return discrete.level(self, t) if self.last_alpha_cumprod else discrete.level_to_noise(self, t)
 
     def time(self, log_snr: Array) -> Array:
         """The time at which log(alpha^2 / sigma^2) has this value, -inf included: the inverse of `level`."""
-        found = discrete.time(self, log_snr)
         if self.last_alpha_cumprod:
-            return found
-        before = float(np.sqrt(self.alphas_cumprod()[-1]))
-        left = jnp.minimum(jnp.sqrt(jax.nn.sigmoid(jnp.asarray(log_snr, float))) / before, 1)
-        return found + (1 - left)
+            return discrete.time(self, log_snr)
+        return discrete.time_to_noise(self, log_snr)
 
     def alphas_cumprod(self) -> np.ndarray:
         """[N], or [N - 1] when the last one is 0."""

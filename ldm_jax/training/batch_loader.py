@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     corrupt: int  # examples of this process's rows that could not be read and were replaced
 
 
-class Feed:
+class BatchLoader:
     """The batches of a run from one step on. A context manager: leaving it ends the reading.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from ldm_jax.build import build, parts
+from ldm_jax.build import build, components, parts
 from ldm_jax.data import pipeline
 from ldm_jax.training import ema, job, optimizer
 from ldm_jax.training.loop import Run
@@ -18,7 +18,6 @@ from ldm_jax.training.parallel import distributed
 from ldm_jax.types import PyTree
 
 SHARED = ('tokenizer', 'tokenizer_2', 'scaling_factor')  # settings that a trained part brings with it
-FAMILIES = {'schedule': 'schedules', 'tokenizer': 'text', 'tokenizer_2': 'text'}
 
 
 def stage(
@@ -54,8 +53,7 @@ def stage(
         settings['scaling_factor'] = source.manifest['settings']['scaling_factor']
     settings |= {key: config[key] for key in ('schedule', *SHARED) if config.get(key) is not None}
     settings['models'] = models | trained
-    fields = parts(settings)
-    fields |= {key: build(family, settings[key]) for key, family in FAMILIES.items() if key in settings}
+    fields = parts(settings) | components(settings)
     spec = dict(config['stage'])
     if first_stage:
         fields = {part: fields[part] for part in settings['models']} | {'pretrained': frozen | initial}

@@ -17,7 +17,7 @@ from ldm_jax.data import pipeline
 from ldm_jax.diffusion import prng
 from ldm_jax.images import contact_sheet
 from ldm_jax.progress import Meter
-from ldm_jax.training.batch_loader import Batch, Feed
+from ldm_jax.training.batch_loader import Batch, BatchLoader
 from ldm_jax.training.job import Job
 from ldm_jax.training.monitoring import metric_buffer, profiler, throughput, writers
 from ldm_jax.training.parallel import backend as parallel
@@ -99,7 +99,7 @@ class _Session:
         self._key = prng.key(run.seed)
         self._profiler = profiler.Profiler(root, run.profile)
         self._writer: writers.Writer = writers.Nothing()
-        self._feed: Feed | None = None
+        self._loader: BatchLoader | None = None
         self._programs: dict[Any, _Program] = {}
 
     def begin(self, config: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
@@ -124,7 +124,7 @@ class _Session:
         self._say(
             f'{size:,} numbers in the state, {len(self._examples):,} examples, {self._spread.devices} devices'
         )
-        self._window = metric_buffer.Window(
+        self._metrics = metric_buffer.MetricBuffer(
             self._spread.metrics,
             extra['window'],
             stop=run.nonfinite == 'stop',
@@ -135,9 +135,9 @@ class _Session:
         shown = self.step if self.step >= run.num_steps else self._logged
         if distributed.first():
             self._writer = writers.build(run.writers, self._root, shown, config)
-        self._feed = Feed(self._examples, run, self._spread, self._preemption, self.step)
+        self._loader = BatchLoader(self._examples, run, self._spread, self._preemption, self.step)
         if self.step:
-            self._feed.check(extra['data'])
+            self._loader.check(extra['data'])
             if changed:
                 self._writer.changed(self.step, changed)
         if self._draws:
@@ -153,20 +153,20 @@ class _Session:
                 self._finish_save()
                 raise
         self._finish_save()
-        if self._feed.report().names:
-            print(self._feed.report(), flush=True)  # each process has its own
+        if self._loader.report().names:
+            print(self._loader.report(), flush=True)  # each process has its own
 
     def close(self) -> None:
-        if self._feed is not None:
-            self._feed.close()
+        if self._loader is not None:
+            self._loader.close()
         self._profiler.close()
         self._writer.close()
 
     def _train(self) -> None:
-        run, feed = self._run, self._feed
+        run, loader = self._run, self._loader
         if self.step >= run.num_steps:
             return
-        batch = feed.take()
+        batch = loader.take()
         program = self._program(batch)
         clock = throughput.Clock(run.batch_size, self._spread.devices)
         meter = Meter(run.num_steps, 'training', done=self.step)
@@ -176,8 +176,8 @@ class _Session:
             self.state, metrics = program.step(self.state, batch.devices, self._key)
             self._profiler.after(self.step, metrics)
             self.step += 1
-            feed.used(batch)
-            self._window.add(self.step, batch.host, metrics, batch.corrupt)
+            loader.used(batch)
+            self._metrics.add(self.step, batch.host, metrics, batch.corrupt)
             clock.step(waited, program.flops)
             meter.advance()
             last = self.step == run.num_steps
@@ -194,7 +194,7 @@ class _Session:
                 break
             self._preemption.check(self.step)
             started = time.monotonic()
-            batch = feed.take()
+            batch = loader.take()
             waited = time.monotonic() - started
             program = self._program(batch)
         meter.close()
@@ -217,12 +217,12 @@ class _Session:
         The line at the end of a run may be between two regular ones. A run that is extended later goes on from
         the steps since the last regular line, as if it had never ended.
         """
-        values = self._window.values()
-        record = self._window.close() | clock.close()
+        values = self._metrics.values()
+        record = self._metrics.close() | clock.close()
         if regular:
             self._logged = self.step
         else:
-            self._window.put_back(values)
+            self._metrics.put_back(values)
         self._writer.scalars(self.step, record)
         numbers = {name: value for name, value in record.items() if not isinstance(value, list)}
         text = ' '.join(f'{name} {value:.6g}' for name, value in numbers.items())
@@ -265,7 +265,7 @@ class _Session:
 
     @functools.cached_property
     def _shown(self) -> PyTree:
-        return self._feed.shown()
+        return self._loader.shown()
 
     @functools.cached_property
     def _images(self) -> Any:
@@ -273,7 +273,7 @@ class _Session:
 
     def _save(self) -> None:
         self._acknowledge(self._checkpoints.wait())
-        extra = {'logged': self._logged, 'window': self._window.values(), 'data': self._feed.summary()}
+        extra = {'logged': self._logged, 'window': self._metrics.values(), 'data': self._loader.summary()}
         self._checkpoints.save(self.step, self._spread.whole(self._job.split(self.state)[0]), extra)
 
     def _finish_save(self) -> None:

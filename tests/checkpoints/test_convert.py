@@ -14,7 +14,7 @@ from ldm_jax.checkpoints.apply_layout import export_params
 from ldm_jax.checkpoints.convert import convert, lines
 from ldm_jax.checkpoints.files import reader
 from ldm_jax.checkpoints.files import safetensors as writer
-from ldm_jax.checkpoints.layouts import diffusers_folder, single_file
+from ldm_jax.checkpoints.layouts import diffusers_folder, marks, single_file
 from ldm_jax.checkpoints.lazy_arrays import Arrays
 from ldm_jax.checkpoints.open_checkpoint import Choice
 from tests.checkpoints import folders, single_files
@@ -69,7 +69,7 @@ def test_a_single_file_comes_back_bit_for_bit(name, tmp_path):
     ignored = {key for keys in report['ignored'].values() for key in keys}
     assert_same(
         tensors_of(tmp_path / 'back.safetensors'),
-        {key: array for key, array in tensors.items() if key not in ignored},
+        {key: array for key, array in tensors.items() if key not in ignored} | marks.tensors(settings),
     )
     counted = {part: entry['parameters'] for part, entry in report['parts'].items()}
     assert sum(counted.values()) == sum(tensors[key].size for key in tensors.keys() - ignored)

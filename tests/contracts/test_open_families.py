@@ -7,7 +7,6 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,7 +20,7 @@ from ldm_jax.diffusion import (
     timestep_sampling,
     weighting,
 )
-from ldm_jax.inference.guidance import Guide
+from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.schedules.scaled_linear import Schedule
 from ldm_jax.training import ema, lr_schedules, optimizer
 from ldm_jax.training.monitoring import writers
@@ -56,7 +55,7 @@ def rule(spec):
     name = spec.pop('name')
     if spec:
         return build.function('rule of guidance', guidance.RULES, dict(name=name, **spec))
-    return Guide(scale=jnp.ones(1), rule=name)
+    return Sampling(guidance=Guidance(rule=name))
 
 
 FAMILIES = {

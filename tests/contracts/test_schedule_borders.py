@@ -8,7 +8,7 @@ import pytest
 
 from ldm_jax import build
 from ldm_jax.checkpoints import noise_schedules
-from ldm_jax.checkpoints.detection import metadata
+from ldm_jax.checkpoints.detection import file_schedules, metadata
 from ldm_jax.checkpoints.diffusers import schedulers
 from ldm_jax.checkpoints.layouts import marks
 from tests.checkpoints import folders
@@ -118,8 +118,7 @@ def test_through_the_tables_and_flags_of_a_single_file(spec):
                 marks.tensors(settings)
             continue
         held = marks.tensors(settings)
-        default = noise_schedules.PUBLISHED[1:3]
-        found = metadata.schedule(held, held.__getitem__, None, default)
+        found = file_schedules.schedule(held, held.__getitem__, None, (0.00085, 0.012))
         same_levels(spec, found, atol=2e-5 if spec.get('last_alpha_cumprod') is None else 1e-4)
         if parameterization != 'eps':
             assert metadata.prediction(held, {}, None) == 'v'

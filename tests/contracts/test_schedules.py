@@ -13,6 +13,7 @@ SPECS = [dict(name=name) for name in build.names('schedules')] + [
     dict(name='edm', sigma_min=0.02, sigma_max=14.0, rho=3.0),
     dict(name='zero_terminal', last_alpha_cumprod=4.8973451890853435e-08),
     dict(name='zero_terminal', base=dict(name='squared_cosine', num_train_steps=50)),
+    dict(name='trained_betas', betas=[*np.linspace(0.001, 0.3, 40).tolist(), 1.0]),
 ]
 every_schedule = pytest.mark.parametrize('spec', SPECS, ids=str)
 

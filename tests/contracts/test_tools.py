@@ -9,9 +9,10 @@ import pathlib
 import runpy
 import sys
 
+import jax
 import pytest
 
-from ldm_jax import compile_cache
+from ldm_jax import command_line, compile_cache
 from ldm_jax.checkpoints import store
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -153,6 +154,13 @@ WRONG = {
         ((*SAMPLE, '--vae', '{tmp}/none'), '{tmp}/none', 1),
         ((*SAMPLE, '--refiner', '{tmp}/none'), '{tmp}/none', 1),
         ((*SAMPLE, '--window', '3'), '3 x 3', 1),
+        ((*SAMPLE, '--target_size', '64x64'), 'SDXL and its refiner are', 1),
+        ((*SAMPLE, '--weak_model', 'emoji32'), 'by an autoguidance_scale: give both', 1),
+        ((*SAMPLE, '--weak_model', '{tmp}/none', '--autoguidance_scale', '2'), '{tmp}/none', 1),
+        ((*SAMPLE, '--apg_eta', '1'), "of the guidance_rule 'projected'", 1),
+        ((*SAMPLE, '--percentile', '2'), 'percentile must be in (0, 1]; got 2.0', 1),
+        ((*SAMPLE, '--sampler', 'ddim_inverse'), "No sampler 'ddim_inverse'", 1),
+        (('--prompt', 'x AND ', '--out', '{tmp}'), "A part of the prompt 'x AND ' is empty", 1),
         ((*SAMPLE, '--from_png', '{text}'), 'words.txt is not an image', 1),
         (('--prompts_file', '{tmp}/none', '--out', '{tmp}'), '{tmp}/none', 1),
         (('--out', '{tmp}'), 'text_to_image needs a prompt: give --prompt', 1),
@@ -213,3 +221,27 @@ def test_a_wrong_use_is_one_line(use, tmp_path, tool, arguments, words, code):
 
 def test_every_tool_has_rows():
     assert {path.stem for path in (ROOT / 'tools').glob('*.py')} == WRONG.keys()
+
+
+REMEDIES = {
+    'train': ('run.batch_size', 'run.accumulate', 'remat', 'fsdp'),
+    'aot': ('--batch',),
+    'encode_dataset': ('--batch_size',),
+    'sample': ('--batch_size', '--tile', '--window'),
+}
+
+
+@pytest.mark.parametrize('tool', WRONG)
+def test_memory_that_runs_out_is_one_line_that_names_the_remedy(use, monkeypatch, tool):
+    run = command_line.run
+
+    def fail(args):
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 68719476736 bytes.')
+
+    monkeypatch.setattr(command_line, 'run', lambda main, parse, *memory: run(fail, lambda: None, *memory))
+    code, text = use(tool)
+    assert code == 1
+    assert text.startswith('error: out of memory (')
+    assert text.count('\n') == 1
+    for words in REMEDIES.get(tool, ('smaller',)):
+        assert words in text

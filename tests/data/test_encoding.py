@@ -44,7 +44,7 @@ class Images:
 
 
 def double(batch):
-    """What a model would make of a batch; its shape must not change, or it would be compiled anew."""
+    """Stands in for a model; the batch's shape must not change, or it would be compiled anew."""
     assert len(batch['image']) == 4
     return {
         'moments': (batch['image'][..., :2] * 2).astype(np.float16),
@@ -53,7 +53,7 @@ def double(batch):
 
 
 def run(out, job=None, function=double, **settings):
-    job = job or encoding.Job(Images(), batch_size=4, shard_size=5)
+    job = job or encoding.Encoding(Images(), batch_size=4, shard_size=5)
     settings = dict(max_corrupt=1) | settings
     return encoding.encode(
         job, function, str(out), {'model': 'x'}, null=lambda: {'context': np.ones(3)}, **settings
@@ -125,13 +125,13 @@ def test_processes_share_the_shards(tmp_path):
 
 
 def test_views_are_showings_of_their_own(tmp_path):
-    run(tmp_path, encoding.Job(Images(), batch_size=4, shard_size=100, views=3))
+    run(tmp_path, encoding.Encoding(Images(), batch_size=4, shard_size=100, views=3))
     source = latents.Source(str(tmp_path))
     draws = {(source.name(i), float(source[i]['pooled'])) for i in range(len(source))}
     assert len(source) == 66
     assert len(draws) > 60  # in bfloat16 some are equal
     again = tmp_path / 'again'
-    run(again, encoding.Job(Images(), batch_size=4, shard_size=100, views=3))
+    run(again, encoding.Encoding(Images(), batch_size=4, shard_size=100, views=3))
     assert (
         contents(again)['00000-of-00001.array_record']
         == (tmp_path / '00000-of-00001.array_record').read_bytes()
@@ -141,15 +141,15 @@ def test_views_are_showings_of_their_own(tmp_path):
 def test_other_settings_are_refused(tmp_path):
     run(tmp_path)
     with pytest.raises(ValueError, match=r"'shard_size': \(5, 6\)"):
-        run(tmp_path, encoding.Job(Images(), batch_size=4, shard_size=6))
+        run(tmp_path, encoding.Encoding(Images(), batch_size=4, shard_size=6))
     with pytest.raises(ValueError, match='batch_size.*0'):
-        encoding.Job(Images(), batch_size=0)
+        encoding.Encoding(Images(), batch_size=0)
     with pytest.raises(ValueError, match='process_index.*2'):
         run(tmp_path, process_index=2, process_count=2)
 
 
 def test_too_many_corrupt_ones_stop_it_and_a_shard_may_have_none(tmp_path):
-    broken = encoding.Job(Images(broken=tuple(range(13))), batch_size=4, shard_size=4)
+    broken = encoding.Encoding(Images(broken=tuple(range(13))), batch_size=4, shard_size=4)
     with pytest.raises(TooManyCorrupt, match='allowed'):
         run(tmp_path / 'a', broken, max_corrupt=0.1)
     run(tmp_path / 'b', broken)

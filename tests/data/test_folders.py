@@ -1,4 +1,4 @@
-"""Files beneath a folder: hidden is what starts with a dot, links are followed, what is left out is named."""
+"""Files beneath a folder: hidden is what starts with a dot, links are followed, files that are left out are named."""
 
 import pytest
 

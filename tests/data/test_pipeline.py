@@ -1,4 +1,4 @@
-"""Batches are a pure function of seed and number; what cannot be read is replaced and told."""
+"""Batches are a pure function of seed and number; corrupt examples are replaced and named."""
 
 import dataclasses
 import itertools

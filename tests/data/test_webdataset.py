@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from ldm_jax.data import index, webdataset
+from ldm_jax.data import index, tar_shards, webdataset
 from ldm_jax.data.corrupt import Corrupt
 from tests.data.images import BROKEN, assert_shows, image
 
@@ -87,8 +87,8 @@ def test_mistakes_are_named_at_once(shards, tmp_path):
 
 
 def test_a_shard_is_indexed_once_until_it_changes(shards, monkeypatch):
-    passes, indexed = [], webdataset._index
-    monkeypatch.setattr(webdataset, '_index', lambda shard: passes.append(shard) or indexed(shard))
+    passes, find = [], tar_shards.find
+    monkeypatch.setattr(tar_shards, 'find', lambda shard: passes.append(shard) or find(shard))
     for _ in range(3):
         webdataset.Source(shards)
     assert len(passes) == 2

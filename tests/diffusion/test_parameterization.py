@@ -23,7 +23,7 @@ def noisy():
         yield x0, eps, level, add_noise(x0, eps, level)
 
 
-EVERY = ['eps', 'v', 'x0', 'flow', 'edm', dict(name='edm', sigma_data=1.3)]
+EVERY = ['eps', 'v', 'x0', 'flow', 'edm', 'edm_v', dict(name='edm', sigma_data=1.3)]
 
 
 @pytest.mark.parametrize('name', EVERY, ids=str)

@@ -1,7 +1,5 @@
 """What one compiled program serves: any numbers, any device count, any company in the batch."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -70,20 +68,29 @@ def test_two_hundred_varied_calls_compile_nothing_after_the_first_of_a_sampler(p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('sampler', ['euler_ancestral', 'dpm_fast'])
-def test_an_image_is_the_same_alone_in_company_and_on_eight_devices(params, sampler):
-    sampling = dataclasses.replace(SAMPLING, sampler=sampler)
-    prompts = ['a red cat', 'a dog', '', 'three trees']
-    together = text_to_image(pairs.ours(SETTINGS, params), prompts, seed=5, sampling=sampling)
-    assert np.abs(together[0] - together[1]).max() > 0.01
-    alone = text_to_image(pairs.ours(SETTINGS, params), prompts[2:3], seed=7, sampling=sampling)
-    np.testing.assert_allclose(alone[0], together[2], atol=1e-5)
-    spread = text_to_image(pairs.ours(SETTINGS, params, devices=8), prompts, seed=5, sampling=sampling)
-    np.testing.assert_allclose(spread, together, atol=1e-5)
-    few = text_to_image(
-        pairs.ours(SETTINGS, params, batch_size=3), prompts, seed=[5, 6, 7, 8], sampling=sampling
-    )
-    np.testing.assert_allclose(few, together, atol=1e-5)
+def test_an_image_is_the_same_to_the_bit_where_as_many_are_made_at_a_time_on_a_device(params):
+    """Whatever is beside it and wherever it stands; test_devices.py has how many devices there are."""
+    prompts, seeds = ['a red cat', 'a dog', '', 'three trees'], [5, 6, 7, 8]
+
+    def make(which, devices, batch_size):
+        pipeline = pairs.ours(SETTINGS, params, devices=devices, batch_size=batch_size)
+        return text_to_image(
+            pipeline, [prompts[i] for i in which], seed=[seeds[i] for i in which], sampling=SAMPLING
+        )
+
+    everyone = [0, 1, 2, 3]
+    one = make(everyone, 1, 1)
+    assert np.abs(one[0] - one[1]).max() > 0.01
+    np.testing.assert_array_equal(make([2], 1, None)[0], one[2])
+    np.testing.assert_array_equal(make([3, 1], 1, 1), one[[3, 1]])
+    two = make(everyone, 1, 2)
+    np.testing.assert_array_equal(make([3, 0], 1, 2), two[[3, 0]])
+    spread = make(everyone, 4, 4)
+    np.testing.assert_array_equal(make([1, 2], 4, 4), spread[[1, 2]])  # two of four devices have a copy
+
+    # Another number at a time is another program, whose sums are in another order.
+    np.testing.assert_allclose(two, one, atol=1e-5)
+    np.testing.assert_allclose(spread, one, atol=1e-5)
 
 
 @pytest.mark.slow

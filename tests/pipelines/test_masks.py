@@ -153,7 +153,9 @@ class TestContents:
     def test_fill_with_nothing_known_is_black(self):
         np.testing.assert_array_equal(masks.fill(self.image, np.ones((24, 40, 1), np.float32)), -1)
 
-    @pytest.mark.parametrize('content', ['original', 'latent_noise', 'latent_nothing'])
+    @pytest.mark.parametrize(
+        'content', ['original', 'latent_noise', 'latent_nothing', 'latent noise', 'latent nothing']
+    )
     def test_the_other_contents_leave_the_image(self, content):
         np.testing.assert_array_equal(masks.masked_image(content, self.image, self.mask), self.image)
 
@@ -168,6 +170,8 @@ class TestContents:
             'latent_nothing': np.where(mask, 0, latents),
         }.items():
             np.testing.assert_array_equal(masks.masked_latents(content, latents, mask, noise), expected)
+            web_ui = content.replace('_', ' ')  # the web UI's names mean the same
+            np.testing.assert_array_equal(masks.masked_latents(web_ui, latents, mask, noise), expected)
 
     def test_latent_mask(self):
         found = masks.latent_mask(box((64, 48), 16, 8, 40, 32), (8, 6))
@@ -176,7 +180,7 @@ class TestContents:
         np.testing.assert_array_equal(faint, 0)
 
     def test_errors(self):
-        message = r"No masked content 'noise'; have \['fill', 'original', 'latent_noise', 'latent_nothing'\]"
+        message = r"No masked content 'noise'; have \['fill', 'original', 'latent_noise', 'latent_nothing', "
         with pytest.raises(ValueError, match=message):
             masks.masked_image('noise', self.image, self.mask)
         with pytest.raises(ValueError, match=message):

@@ -16,7 +16,9 @@ def test_files_are_numbered_on_from_those_that_are_there(tmp_path):
     assert [path.name for path in first] == ['00001-1_a_red_cat.png', '00002-2.png']
     second = gallery.save(tmp_path / 'a' / 'b', IMAGES[:1], [TEXT], ['x' * 99])
     assert second[0].name == f'00003-{"x" * 60}.png'
-    sheet = gallery.save_sheet(tmp_path / 'a' / 'b', IMAGES[None], ['a red cat'], [1, 2], TEXT, scale=3)
+    sheet = gallery.save_sheet(
+        tmp_path / 'a' / 'b', IMAGES[None], ['a red cat'], ['seed 1', 'seed 2'], TEXT, scale=3
+    )
     assert sheet.name == '00004-sheet.png'
     assert png_settings.read_file(first[0])['Seed'] == '1'
     with Image.open(first[0]) as image:
@@ -24,7 +26,7 @@ def test_files_are_numbered_on_from_those_that_are_there(tmp_path):
 
 
 def test_a_sheet_shows_the_enlarged_images_and_says_what_it_is(tmp_path):
-    path = gallery.save_sheet(tmp_path, IMAGES[None], ['a red cat'], [1, 2], TEXT, scale=40)
+    path = gallery.save_sheet(tmp_path, IMAGES[None], ['a red cat'], ['seed 1', 'seed 2'], TEXT, scale=40)
     with Image.open(path) as image:
         found = np.asarray(image)
     for i in range(2):

@@ -187,16 +187,6 @@ def test_an_image_far_from_the_size_of_the_model_is_fitted_to_it_with_a_word():
         assert fitted((4, 4), asked) == (16, 16)
 
 
-def test_prompts_without_effect_are_warned_of():
-    model = ModelOptions(Loaded(folders.TINY[TEXT], {}, {}, ''))
-    with pytest.warns(UserWarning, match='The prompt is empty'):
-        resolve(Request((' ',)), model)
-    with pytest.warns(UserWarning, match=r"Read as plain text, .*'\(red:1.3\)', 'BREAK'"):
-        resolve(Request(('a (red:1.3) cat BREAK b',)), model)
-    with pytest.warns(UserWarning, match=r"Read as plain text, .*'<lora:x:1>'"):
-        resolve(Request(('a',), '<lora:x:1>'), model)
-
-
 def test_seed_minus_one_is_drawn_and_known_afterwards():
     model = ModelOptions(Loaded(folders.TINY[TEXT], {}, {}, ''))
     plans = [resolve(Request(('a',), seed=-1, num_images=2), model) for _ in range(2)]
@@ -204,7 +194,7 @@ def test_seed_minus_one_is_drawn_and_known_afterwards():
     for plan in plans:
         assert plan.seeds == [plan.request.seed, plan.request.seed + 1]
         assert 0 <= plan.request.seed < 2**32
-        assert f'Seed: {plan.request.seed + 1}, ' in png_settings.write(plan.request, 1, (16, 16), 'x', 2.0)
+        assert f'Seed: {plan.request.seed + 1}, ' in png_settings.write(plan.request, 1, (16, 16))
 
 
 def test_a_model_without_text_encoder_or_first_stage_says_how_to_add_them():
@@ -221,11 +211,11 @@ def test_a_model_without_text_encoder_or_first_stage_says_how_to_add_them():
     assert found.parts == described(TEXT).parts
     assert found.kind == 'text'
     other = Loaded(folders.TINY['StableDiffusionXLPipeline'], {}, {}, '')
-    with pytest.raises(ValueError, match='writes texts 36 wide, and its U-Net reads 16'):
+    with pytest.raises(ValueError, match='writes texts 36 wide, and the denoising network reads 16'):
         describe(whole, text_encoder=other)
     with pytest.raises(ValueError, match='has no text_encoder to take'):
         describe(whole, text_encoder=Loaded(folders.TINY['LDMPipeline'], {}, {}, ''))
-    with pytest.raises(ValueError, match='latents of 3 channels, and its U-Net makes 4'):
+    with pytest.raises(ValueError, match='latents of 3 channels, and the denoising network makes 4'):
         describe(whole, vae=Loaded(folders.TINY['LDMPipeline'], {}, {}, ''))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.training import batch_loader
-from ldm_jax.training.batch_loader import Feed
+from ldm_jax.training.batch_loader import BatchLoader
 from ldm_jax.training.parallel import backend as parallel
 from ldm_jax.training.preemption import Preemption
 from ldm_jax.training.run import Run
@@ -28,7 +28,7 @@ class HalfOf:
 
 
 def feeds(step, spread=SINGLE, run=RUN):
-    return Feed(SOURCE, run, spread, Preemption(), step)
+    return BatchLoader(SOURCE, run, spread, Preemption(), step)
 
 
 def test_it_goes_on_at_a_step():

@@ -11,7 +11,7 @@ from ldm_jax.training import loop
 from ldm_jax.training.job import Job
 from ldm_jax.training.monitoring import metric_buffer, writers
 from ldm_jax.training.preemption import Preempted, Preemption
-from ldm_jax.training.saving import checkpoints
+from ldm_jax.training.saving import checkpoints, stored_steps
 from tests.training.runs import JOB, SOURCE, assert_same, init, metrics, plain, run, step
 
 
@@ -246,7 +246,7 @@ def test_what_init_makes_again_is_not_stored(tmp_path, kind):
     with pytest.raises(Crash):
         run(tmp_path, job=job, preemption=CrashingAt(6), **spread)
     assert not any(
-        'frozen' in name for name in checkpoints.read_record(tmp_path / 'checkpoints' / '4')['arrays']
+        'frozen' in name for name in stored_steps.read_record(tmp_path / 'checkpoints' / '4')['arrays']
     )
     assert_same(run(tmp_path, job=job, **spread), run(tmp_path / 'whole', job=job, **spread))
     assert {line['frozen'] for line in metrics(tmp_path)} == {10.0}

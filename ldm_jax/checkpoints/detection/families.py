@@ -253,8 +253,9 @@ OTHERS = (
     ('a transformer of Stable Diffusion 3', _any(r'(^|\.)joint_blocks\.\d')),
     ('a transformer of the Flux family', _any(r'(^|\.)(double|single)_(blocks|stream)')),
     (
-        'textual inversion: embeddings of new words',
-        _any(r'^(string_to_(param|token)|emb_params$|clip_[lg]$|<)'),
+        'an embedding of new words (textual inversion), not a model: it goes into the prompts of the model that it '
+        'was made for, which is to be given here; embeddings themselves are not read yet',
+        _any(r'^(string_to_(param|token)|emb_params$|clip_[lg]$|<|\*$)'),
     ),
     ('a hypernetwork', _any(r'^(320|640|768|1024|1280)\.\d\.linear\.')),
     (

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax import build
-from ldm_jax.checkpoints.detection import infer_shapes
+from ldm_jax.checkpoints.detection import file_schedules, infer_shapes
 from ldm_jax.checkpoints.detection import metadata as file_metadata
+from ldm_jax.checkpoints.detection import sidecar as yaml
 from ldm_jax.checkpoints.detection.families import (
     BY_WIDTH,
     FAMILIES,
@@ -47,7 +48,7 @@ def identify(
     *,
     metadata: Mapping[str, str] | None = None,
     scalars: Mapping[str, Any] | None = None,
-    read: file_metadata.Read | None = None,
+    read: file_schedules.Read | None = None,
     sidecar: Mapping[str, Any] | None = None,
     prediction: str | None = None,
     model: Mapping[str, Any] | None = None,
@@ -81,20 +82,20 @@ def identify(
     places = single_file.places(specs)
     if not places:
         raise ValueError(f'{name} has no key that is known; it begins with {sorted(specs)[:5]}. {EXPECTED}')
-    said = prediction or file_metadata.prediction(specs, metadata or {}, sidecar)
-    if model is not None:
-        return _named(model, specs, places, read, sidecar, said, name)
     try:
+        said = prediction or file_metadata.prediction(specs, metadata or {}, sidecar)
+        if model is not None:
+            return _named(model, specs, places, read, sidecar, said, metadata or {})
         parts = {part: _whole(part, place, specs) for part, place in places.items()}
         if 'unet' not in parts:
             return _plain(_alone(parts, specs))
-        file_metadata.refuse_unsupported(specs)
         facts = Facts(specs, places, parts)
         family = next(family for family in FAMILIES if family.known_by(facts))
         settings = dict(models=_models(facts, family)) | _texts(parts, family)
-        settings['schedule'] = file_metadata.schedule(specs, read, sidecar, family.betas)
-        settings['parameterization'] = (
-            said or family.parameterization or file_metadata.prediction_by_step(scalars or {})
+        settings['schedule'] = file_schedules.schedule(specs, read, sidecar, family.betas, metadata)
+        settings['parameterization'] = _parameterization(
+            said or family.parameterization or file_metadata.prediction_by_step(scalars or {}),
+            settings['schedule'],
         )
         settings['scaling_factor'] = file_metadata.scaling_factor(specs, read, sidecar, family.scaling_factor)
         settings |= _sizes(parts, family, settings['parameterization'], sidecar)
@@ -214,7 +215,7 @@ def _sizes(
         downscale = 2 ** (len(stage.get('channel_mult') or stage['num_blocks']) - 1)
     image_size = family.v_image_size if parameterization == 'v' and family.v_image_size else family.image_size
     # Keys do not tell landscapes of 256 pixels from those of 512; the YAML does. Those of SD 2 are not kept up.
-    latent_size = file_metadata.sidecar_params(sidecar).get('image_size') if family.sidecar_size else None
+    latent_size = yaml.params(sidecar).get('image_size') if family.sidecar_size else None
     if latent_size:
         return dict(latent_size=latent_size, image_size=latent_size * downscale)
     return dict(latent_size=image_size // downscale, image_size=image_size)
@@ -259,27 +260,40 @@ def _named(
     model: Mapping[str, Any],
     specs: Mapping[str, Any],
     places: Mapping[str, Place],
-    read: file_metadata.Read | None,
+    read: file_schedules.Read | None,
     sidecar: Mapping[str, Any] | None,
     said: str | None,
-    name: str,
+    metadata: Mapping[str, str],
 ) -> Settings:
     """The settings of a config, for the parts that the file holds."""
     unknown = sorted(places.keys() - model['models'].keys())
     if unknown:
         raise ValueError(
-            f'{name} holds {sorted(places)}; the named config has {sorted(model["models"])}, not {unknown}.'
+            f'The file holds {sorted(places)}; the named config has {sorted(model["models"])}, not {unknown}.'
         )
     settings = {key: value for key, value in model.items() if key != 'loss'}
     settings['models'] = {part: spec for part, spec in model['models'].items() if part in places}
     if 'unet' in places:
-        settings['parameterization'] = said or model['parameterization']
+        if model.get('schedule') is not None:
+            settings['schedule'] = file_schedules.flagged(model['schedule'], specs, read, metadata)
+        settings['parameterization'] = _parameterization(
+            said or model['parameterization'], settings.get('schedule', {})
+        )
         settings['scaling_factor'] = file_metadata.scaling_factor(
             specs, read, sidecar, model['scaling_factor']
         )
         if settings['scaling_factor'] is None:
-            raise ValueError(f'{name}: {NO_SCALE}')
+            raise ValueError(NO_SCALE)
     return _plain(settings)
+
+
+def _parameterization(said: Any, schedule: Mapping[str, Any]) -> Any:
+    """What is said, in the form that goes with a schedule: files say 'v' for EDM's form of it too."""
+    if schedule.get('name') != 'edm' or said not in ('eps', 'v'):
+        return said
+    if said == 'eps':
+        raise ValueError("With EDM's noise a file predicts v; leave the prediction 'eps' out.")
+    return 'edm_v'
 
 
 def _short(spec: Mapping[str, Any]) -> dict[str, Any]:

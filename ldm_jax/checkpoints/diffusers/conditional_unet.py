@@ -43,8 +43,6 @@ def read(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
     channels, mult = multipliers(fields)
     blocks, levels = mirrored(fields, BLOCKS), len(mult)
     layers = fields.levels('transformer_layers_per_block', levels)
-    if any(not isinstance(depth, int) for depth in layers):
-        raise fields.error('transformer_layers_per_block', layers, 'each level must have one number')
     reverse = fields('reverse_transformer_layers_per_block')
     if reverse is not None and list(reverse) != layers[::-1]:
         raise fields.error(
@@ -57,7 +55,7 @@ def read(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
         raise fields.error('cross_attention_dim', config['cross_attention_dim'], 'all levels must share one')
     unets.check_common(fields, channels)
     fields.only('mid_block_type', 'UNetMidBlock2DCrossAttn')
-    cross_only = fields('only_cross_attention')
+    cross_only = config.get('only_cross_attention')
     if fields.only('mid_block_only_cross_attention', None, False) is None and cross_only is True:
         raise fields.error(
             'only_cross_attention', True, 'that of the middle block must be false; give a list for the levels'
@@ -98,7 +96,7 @@ def read(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
         **_heads(fields, [channels * m for m in mult], depth),
     )
     fields.finish(unets.INERT)
-    return found
+    return fields.built('models', found, unets.BUILT_OF)
 
 
 def write(
@@ -169,10 +167,10 @@ def _same(fields: Fields, key: str, levels: int) -> int:
 
 def _heads(fields: Fields, features: list[int], depth: list[int]) -> dict[str, int]:
     """num_heads or head_width of attentions whose numbers of heads are in attention_head_dim."""
-    value = fields('attention_head_dim')
+    heads = fields.levels('attention_head_dim', len(features))
+    value = fields.config.get('attention_head_dim', DEFAULTS['attention_head_dim'])
     if isinstance(value, int):
         return dict(num_heads=value)
-    heads = fields.levels('attention_head_dim', len(features))
     # The middle block has the heads of the last level.
     attended = [level for level in range(len(features)) if depth[level]] + [len(features) - 1]
     widths = {features[level] / heads[level] for level in attended}

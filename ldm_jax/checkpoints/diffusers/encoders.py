@@ -104,6 +104,8 @@ def read_text(
     """
     fields = Fields(config, where, TEXT_DEFAULTS)
     vocab_size, end_id = fields('vocab_size'), fields('eos_token_id')
+    if end_id != 2 and end_id >= vocab_size:
+        raise fields.error('eos_token_id', end_id, f'it must be below vocab_size, {vocab_size}')
     found = spec(
         'clip_text',
         **_tower(fields, projected),
@@ -244,12 +246,15 @@ def _tower(fields: Fields, projected: bool) -> dict[str, Any]:
     width, inner = fields('hidden_size'), fields('intermediate_size')
     if inner != 4 * width:
         raise fields.error('intermediate_size', inner, f'it must be 4 hidden_size, {4 * width}')
+    heads = fields('num_attention_heads')
+    if width % heads:
+        raise fields.error('num_attention_heads', heads, f'hidden_size {width} must be a multiple of it')
     fields.only('layer_norm_eps', 1e-5)
     projection = fields('projection_dim')  # which files without a projection state all the same
     return dict(
         width=width,
         num_layers=fields('num_hidden_layers'),
-        num_heads=fields('num_attention_heads'),
+        num_heads=heads,
         activation=fields.only('hidden_act', 'quick_gelu', 'gelu'),
         projection_width=projection if projected else None,
     )

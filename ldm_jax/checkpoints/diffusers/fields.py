@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
+import math
+import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ldm_jax import build
+
 VERSION = '0.42.1'  # of diffusers, whose format is written
+
+MAX_SIZE, MAX_DEPTH = 2**24, 256  # of widths and the like, and of layers: beyond those of any network
+
+# What keys hold, by an example, whose default is null.
+WHERE_NULL = {
+    'attn_norm_num_groups': 1,
+    'num_class_embeds': 1,
+    'projection_class_embeddings_input_dim': 1,
+    'reverse_transformer_layers_per_block': [1],
+}
 
 Spec = dict[str, Any]
 
@@ -26,9 +41,8 @@ class Fields:
         self.used: set[str] = set()
 
     def __call__(self, key: str) -> Any:
-        """The value of a key, or its default; KeyError for one that has none."""
-        self.used.add(key)
-        return self.config.get(key, self.defaults[key])
+        """The value of a key, or its default. Raises ValueError for a value of another kind than the default's."""
+        return self._checked(key, self.config.get(key, self.defaults[key]), self.defaults[key])
 
     def only(self, key: str, *supported: Any) -> Any:
         """The value of a key that must be one of these; the first is the class's default.
@@ -37,7 +51,7 @@ class Fields:
         """
         self.used.add(key)
         value = self.config.get(key, supported[0])
-        if value not in supported:
+        if not any(_same(value, one) for one in supported):
             shown = ' or '.join(map(repr, supported))
             raise self.error(key, value, f'only {shown} is supported')
         return value
@@ -47,15 +61,39 @@ class Fields:
 
         Raises ValueError for a list of another length.
         """
-        value = self(key)
-        values = list(value) if isinstance(value, list | tuple) else [value] * count
-        if len(values) != count:
+        default = self.defaults[key]
+        one = default[0] if isinstance(default, list) else default
+        value = self.config.get(key, default)
+        if not isinstance(value, list | tuple):
+            return [self._checked(key, value, one)] * count
+        if len(value) != count:
             raise self.error(key, value, f'there must be one entry for each of the {count} levels')
-        return values
+        return list(self._checked(key, value, [one]))
+
+    def built(self, family: str, spec: Spec, keys: str) -> Spec:
+        """The spec, once it can be built. Raises ValueError naming the keys that it was made of."""
+        try:
+            build.build(family, spec)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise ValueError(f'{self.where}: {keys} make no {family}/{spec["name"]}: {error}') from error
+        return spec
 
     def error(self, key: str, value: Any, expected: str) -> ValueError:
         """The error of a value that cannot be expressed."""
-        return ValueError(f'{self.where}: {key} is {value!r}; {expected}.')
+        shown = repr(value)
+        shown = shown if len(shown) <= 120 else shown[:120] + '...'
+        return ValueError(f'{self.where}: {key} is {shown}; {expected}.')
+
+    def _checked(self, key: str, value: Any, default: Any) -> Any:
+        self.used.add(key)
+        most = MAX_DEPTH if 'layers' in key or 'blocks' in key else MAX_SIZE
+        if default is None and value is None:
+            return None
+        example = WHERE_NULL[key] if default is None else default
+        if not _fits(value, example, most):
+            or_null = 'null or ' if default is None else ''
+            raise self.error(key, value, f'it must be {or_null}{_words(example, most)}')
+        return value
 
     def finish(self, inert: Collection[str] = ()) -> None:
         """Checks that all else is inert: keys in `inert`, notes ('_name_or_path'), null and false.
@@ -66,6 +104,44 @@ class Fields:
             if key in self.used or key in inert or key.startswith('_') or value is None or value is False:
                 continue
             raise self.error(key, value, 'this key is not known, so what it asks for cannot be kept')
+
+
+def _fits(value: Any, example: Any, most: int) -> bool:
+    """Whether a value is of the kind of an example: a boolean, a count, a number, a text, or a list of one of these."""
+    if isinstance(example, bool):
+        return isinstance(value, bool)
+    if isinstance(example, list):
+        return (
+            isinstance(value, list | tuple) and bool(value) and all(_fits(v, example[0], most) for v in value)
+        )
+    if isinstance(example, int):
+        return type(value) is int and 0 < value <= most
+    if isinstance(example, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, str)
+
+
+def _words(example: Any, most: int) -> str:
+    if isinstance(example, list):
+        return f'a list, each entry {_words(example[0], most)}'
+    kinds = {bool: 'true or false', int: f'an integer from 1 to {most}', float: 'a number', str: 'a text'}
+    return kinds[type(example)]
+
+
+def _same(value: Any, supported: Any) -> bool:
+    """Equal, where true is not 1."""
+    return isinstance(value, bool) == isinstance(supported, bool) and value == supported
+
+
+def load_json(path: pathlib.Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError, naming the file, for anything else."""
+    try:
+        found = json.loads(path.read_text('utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} is no JSON file: {error}.') from error
+    if not isinstance(found, dict):
+        raise ValueError(f'{path} holds {str(found)[:40]!r}; it must be an object.')
+    return found
 
 
 def spec(name: str, **values: Any) -> Spec:

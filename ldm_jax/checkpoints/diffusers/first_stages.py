@@ -162,6 +162,11 @@ def write(
 
 def _autoencoder(fields: Fields) -> dict[str, Any]:
     channels, mult = multipliers(fields)
+    groups = fields('norm_num_groups')
+    if channels % groups:
+        raise fields.error(
+            'norm_num_groups', groups, f'block_out_channels {channels} must be a multiple of it'
+        )
     fields.only('act_fn', 'silu', 'swish')
     fields.only('out_channels', 3, fields('in_channels'))
     blocks = mirrored(fields, BLOCKS)
@@ -174,5 +179,5 @@ def _autoencoder(fields: Fields) -> dict[str, Any]:
         num_res_blocks=fields('layers_per_block'),
         attention_levels=[level for level, kind in enumerate(blocks) if kind.startswith('Attn')],
         mid_attention=fields('mid_block_add_attention'),
-        num_groups=fields('norm_num_groups'),
+        num_groups=groups,
     )

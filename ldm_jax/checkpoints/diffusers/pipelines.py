@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax import build
+from ldm_jax.checkpoints.default_tokenizers import TOKENIZED
 from ldm_jax.checkpoints.diffusers.fields import header, unsupported
 from ldm_jax.models import bert, clip_text, unet, vq
 
@@ -42,7 +43,6 @@ PARTS = {
     'image_encoder': 'image_encoder',
     NORMALIZER: NORMALIZER,
 }
-TOKENIZED = {'tokenizer': 'text_encoder', 'tokenizer_2': 'text_encoder_2'}
 # Components of a folder that are no part of ours, and why they are left.
 LEFT = {
     'scheduler': 'settings, no weights',

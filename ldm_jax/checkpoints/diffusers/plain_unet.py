@@ -54,7 +54,12 @@ def read(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
         'ResnetDownsampleBlock2D': 'resnet',
     }
     resamples = {how[kind] for kind in blocks[:-1]}
-    fields.only('upsample_type', fields('downsample_type'))
+    if fields('upsample_type') != fields('downsample_type'):
+        raise fields.error(
+            'upsample_type',
+            fields('upsample_type'),
+            f'it must be downsample_type, {fields("downsample_type")!r}',
+        )
     if not resamples <= {'conv', 'resnet'} or len(resamples) > 1 or blocks[-1].startswith('Resnet'):
         raise fields.error(
             'down_block_types',
@@ -67,7 +72,8 @@ def read(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
     attn_groups = fields('attn_norm_num_groups')
     if attended and attn_groups != groups and (scale_shift or attn_groups is not None):
         raise fields.error('attn_norm_num_groups', attn_groups, f'it must be norm_num_groups, {groups}')
-    width = fields('attention_head_dim')
+    single = config.get('attention_head_dim', 0) is None
+    width = fields.only('attention_head_dim', None) if single else fields('attention_head_dim')
     found = spec(
         'unet',
         in_channels=fields('in_channels'),
@@ -84,7 +90,7 @@ def read(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
         **(dict(num_heads=1) if width is None else dict(head_width=width)),
     )
     fields.finish(unets.INERT)
-    return found
+    return fields.built('models', found, unets.BUILT_OF)
 
 
 def write(model: unet.Model, sample_size: int | None) -> dict[str, Any]:

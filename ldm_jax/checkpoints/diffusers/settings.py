@@ -10,13 +10,13 @@ A folder of one model has its config.json at the top, and its tokenizer or sched
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax import atomic, build
+from ldm_jax.checkpoints import default_tokenizers
 from ldm_jax.checkpoints.diffusers import (
     conditional_unet,
     encoders,
@@ -27,7 +27,7 @@ from ldm_jax.checkpoints.diffusers import (
     tokenizers,
     writing,
 )
-from ldm_jax.checkpoints.diffusers.fields import Spec
+from ldm_jax.checkpoints.diffusers.fields import Fields, Spec, load_json
 from ldm_jax.models import bert
 
 READERS = {
@@ -80,7 +80,7 @@ def read_settings(folder: str | os.PathLike[str], prediction: str | None = None)
     settings: dict[str, Any] = dict(models=models)
     settings |= _tokenizers(folder, models, places)
     settings |= _schedule(folder, models, prediction)
-    settings |= _sizes(models, {part: configs[name] for part, name in places.items()}, pipeline)
+    settings |= _sizes(folder, models, places, configs, pipeline)
     return settings
 
 
@@ -103,6 +103,7 @@ def write_settings(settings: Mapping[str, Any], folder: str | os.PathLike[str]) 
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f'No folder {str(folder)!r}; make it first.')
+    settings = default_tokenizers.completed(settings)
     kind = pipelines.kind_of(settings)
     files = writing.files(settings, kind)
     for name, text in files.items():
@@ -130,9 +131,11 @@ def network(
 
     Raises ValueError for a class or a setting that ldm_jax does not have, naming it.
     """
-    class_name = class_name or config.get('_class_name') or config.get('architectures', [None])[0]
+    class_name = class_name or _class_of(config, where)
     if class_name not in READERS:
-        raise build.unknown(f'network class of {where}', str(class_name), sorted(READERS))
+        raise build.unknown(
+            f'network class (_class_name, architectures) of {where}', str(class_name), sorted(READERS)
+        )
     part, read = READERS[class_name]
     if read is encoders.read_text:
         return part, read(config, where, projected=class_name == encoders.PROJECTED_TEXT, xl=xl)
@@ -145,18 +148,7 @@ def _configs(folder: pathlib.Path) -> tuple[str, dict[str, tuple[str, dict[str, 
     """The pipeline's class ('' without), and subfolder -> (class, config.json) of its networks."""
     index = folder / 'model_index.json'
     if index.is_file():
-        components = _load(index)
-        pipeline, classes = components.get('_class_name', ''), {}
-        for name, value in components.items():
-            if name.startswith('_') or not isinstance(value, list) or value[:1] == [None]:
-                continue  # a note, a setting, or a component that is not there
-            if name in pipelines.PARTS:
-                classes[name] = value[1]
-            elif name not in pipelines.LEFT:
-                raise ValueError(
-                    f'{index}: the pipeline {pipeline} has {name!r} ({value[1]}), which is not supported; have '
-                    f'{sorted(pipelines.PARTS)}.'
-                )
+        pipeline, classes = _components(load_json(index), str(index))
     elif (folder / 'config.json').is_file():
         pipeline, classes = '', {'': None}
     else:
@@ -168,25 +160,70 @@ def _configs(folder: pathlib.Path) -> tuple[str, dict[str, tuple[str, dict[str, 
         )
     found = {}
     for name, class_name in classes.items():
-        config = _load(folder / name / 'config.json')
+        config = load_json(folder / name / 'config.json')
         # The class that wrote the weights, which is not always the one that the pipeline asks for.
-        found[name] = config.get('_class_name') or config.get('architectures', [class_name])[0], config
+        found[name] = _class_of(config, str(folder / name / 'config.json'), class_name), config
     return pipeline, found
+
+
+def _components(found: Mapping[str, Any], where: str) -> tuple[str, dict[str, str]]:
+    """The pipeline's class ('' without) and component -> class, of a model_index.json."""
+    pipeline = found.get('_class_name', '')
+    if not isinstance(pipeline, str):
+        raise ValueError(f'{where}: _class_name is {pipeline!r}; it must be a text.')
+    classes = {}
+    for name, value in found.items():
+        known = name in pipelines.PARTS or name in pipelines.LEFT
+        if (
+            name.startswith('_')
+            or (not known and not isinstance(value, list))
+            or value in (None, [None, None])
+        ):
+            continue  # a note, a setting, or a component that is not there
+        if not isinstance(value, list) or len(value) != 2 or not all(isinstance(word, str) for word in value):
+            raise ValueError(
+                f'{where}: {name} is {str(value)[:80]!r}; it must be [library, class] or [null, null].'
+            )
+        if name in pipelines.PARTS:
+            classes[name] = value[1]
+        elif not known:
+            raise ValueError(
+                f'{where}: the pipeline {pipeline} has {name!r} ({value[1]}), which is not supported; have '
+                f'{sorted(pipelines.PARTS)}.'
+            )
+    return pipeline, classes
+
+
+def _class_of(config: Mapping[str, Any], where: str, default: str | None = None) -> str | None:
+    """The class that a config.json names, in diffusers' way or transformers'."""
+    name = config.get('_class_name')
+    if name is None:
+        names = config.get('architectures')
+        if names is None:
+            return default
+        if not isinstance(names, list) or not names or not isinstance(names[0], str):
+            raise ValueError(f'{where}: architectures is {str(names)[:80]!r}; it must be a list of names.')
+        name = names[0]
+    if not isinstance(name, str):
+        raise ValueError(f'{where}: _class_name is {str(name)[:80]!r}; it must be a text.')
+    return name
 
 
 def _tokenizers(
     folder: pathlib.Path, models: Mapping[str, Spec], places: Mapping[str, str]
 ) -> dict[str, Spec]:
     found = {}
-    for ours, part in pipelines.TOKENIZED.items():
+    for ours, part in default_tokenizers.TOKENIZED.items():
         if part not in models:
             continue
         place = folder / pipelines.tokenizer_folder(places[part])
-        if not any((place / name).is_file() for name in ('tokenizer_config.json', 'vocab.json', 'vocab.txt')):
-            continue
         model = build.build('models', models[part])
-        read = tokenizers.read_bert if isinstance(model, bert.Model) else tokenizers.read_clip
-        spec = read(place, model.context_length)
+        if not any((place / name).is_file() for name in ('tokenizer_config.json', 'vocab.json', 'vocab.txt')):
+            spec = default_tokenizers.of_encoder(model)
+        elif isinstance(model, bert.Model):
+            spec = tokenizers.read_bert(place, model.context_length)
+        else:
+            spec = tokenizers.read_clip(place, model.context_length)
         if spec is not None:
             found[ours] = spec
     return found
@@ -197,7 +234,7 @@ def _schedule(folder: pathlib.Path, models: Mapping[str, Spec], prediction: str 
         return {}
     for path in (folder / 'scheduler' / 'scheduler_config.json', folder / 'scheduler_config.json'):
         if path.is_file():
-            schedule, said = schedulers.read(_load(path), str(path))
+            schedule, said = schedulers.read(load_json(path), str(path))
             return dict(schedule=schedule, parameterization=prediction or said)
     if prediction is None and build.build('models', models['unet']).context_width == 1024:
         raise ValueError(
@@ -208,24 +245,31 @@ def _schedule(folder: pathlib.Path, models: Mapping[str, Spec], prediction: str 
 
 
 def _sizes(
-    models: Mapping[str, Spec], configs: Mapping[str, tuple[str, Mapping[str, Any]]], pipeline: str
+    folder: pathlib.Path,
+    models: Mapping[str, Spec],
+    places: Mapping[str, str],
+    files: Mapping[str, tuple[str, Mapping[str, Any]]],
+    pipeline: str,
 ) -> dict[str, Any]:
     """scaling_factor, latent_size, image_size and context_length, as far as the folder tells."""
     found: dict[str, Any] = {}
+    configs = {part: files[name] for part, name in places.items()}
     if 'first_stage' in models:
         class_name, config = configs['first_stage']
         if 'unet' in models or 'scaling_factor' in config:
             default = (
                 pipelines.UPSCALE_FACTOR if pipeline == pipelines.UPSCALE else first_stages.SCALES[class_name]
             )
-            found['scaling_factor'] = config.get('scaling_factor', default)
+            found['scaling_factor'] = _scale(
+                config, default, str(folder / places['first_stage'] / 'config.json')
+            )
         if pipeline == pipelines.SUPER_RESOLUTION:
             found['scaling_factor'] = 1.0  # the pipeline reads no factor
-        if 'unet' not in models and isinstance(config.get('sample_size'), int):
+        if 'unet' not in models and _is_size(config.get('sample_size')):
             found['image_size'] = config['sample_size']
     if 'unet' in models:
         size = configs['unet'][1].get('sample_size')
-        if isinstance(size, int):
+        if _is_size(size):
             found['latent_size'] = size
             if 'first_stage' in models:
                 found['image_size'] = size * build.build('models', models['first_stage']).downscale
@@ -236,8 +280,15 @@ def _sizes(
     return found
 
 
-def _load(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text('utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{path} is no JSON file: {error}.') from error
+def _scale(config: Mapping[str, Any], default: float, where: str) -> float:
+    """The scaling_factor of a first stage's config.json."""
+    fields = Fields(config, where, dict(scaling_factor=default))
+    value = fields('scaling_factor')
+    if value <= 0:
+        raise fields.error('scaling_factor', value, 'it must be above 0')
+    return value
+
+
+def _is_size(value: Any) -> bool:
+    """Whether a sample_size, which changes no network, is one; some files have two sides, or none."""
+    return type(value) is int and value > 0

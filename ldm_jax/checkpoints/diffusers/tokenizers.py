@@ -10,10 +10,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ldm_jax.checkpoints.diffusers.fields import Spec, unsupported
+from ldm_jax.checkpoints import default_tokenizers
+from ldm_jax.checkpoints.diffusers.fields import Spec, load_json, unsupported
 from ldm_jax.text import bert, clip
-
-BERT_VOCAB_SIZE = 30522  # of bert-base-uncased
 
 
 def read_clip(folder: pathlib.Path, context_length: int) -> Spec:
@@ -25,23 +24,25 @@ def read_clip(folder: pathlib.Path, context_length: int) -> Spec:
 
     Raises ValueError for a padding token that is not in the vocabulary.
     """
-    config, special = _json(folder / 'tokenizer_config.json'), _json(folder / 'special_tokens_map.json')
-    pad = config.get('pad_token', clip.END)
+    config, special = (_json(folder / name) for name in ('tokenizer_config.json', 'special_tokens_map.json'))
     # Stable Diffusion 2 has another token in each file. As in transformers, the map has the last word,
     # except beside a table of added tokens, with which versions since 4.34 write the whole truth into one.
-    if 'added_tokens_decoder' not in config:
-        pad = special.get('pad_token', pad)
+    mapped = 'added_tokens_decoder' not in config and 'pad_token' in special
+    said, where = (special, 'special_tokens_map.json') if mapped else (config, 'tokenizer_config.json')
+    pad = said.get('pad_token', clip.END)
     pad = pad.get('content') if isinstance(pad, Mapping) else pad
     vocab, _ = clip.vocabulary()
-    if pad not in vocab:
-        raise ValueError(f"{folder}: pad_token is {pad!r}, which is not in CLIP's vocabulary.")
+    if not isinstance(pad, str) or pad not in vocab:
+        raise ValueError(
+            f"{folder / where}: pad_token is {str(pad)[:80]!r}, which is not in CLIP's vocabulary."
+        )
     return dict(name='clip', context_length=context_length, pad_id=vocab[pad])
 
 
 def read_bert(folder: pathlib.Path, context_length: int) -> Spec | None:
     """The spec of latent diffusion's tokenizer; None where the vocabulary is not that of bert-base-uncased."""
     words = folder / 'vocab.txt'
-    if words.is_file() and len(words.read_text('utf-8').splitlines()) != BERT_VOCAB_SIZE:
+    if words.is_file() and len(words.read_text('utf-8').splitlines()) != default_tokenizers.BERT_VOCAB_SIZE:
         return None
     return dict(name='bert', context_length=context_length)
 
@@ -109,4 +110,4 @@ def text(config: Mapping[str, Any]) -> str:
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(path.read_text('utf-8')) if path.is_file() else {}
+    return load_json(path) if path.is_file() else {}

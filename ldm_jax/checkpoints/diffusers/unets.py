@@ -20,6 +20,9 @@ INERT = (
     'use_linear_projection',  # told by the number of axes of proj_in.weight
 )
 
+# The keys whose values must fit each other.
+BUILT_OF = 'block_out_channels, norm_num_groups, attention_head_dim and the numbers of layers'
+
 
 def check_common(fields: Fields, channels: int) -> None:
     """Checks what must be as it is in latent diffusion, in both classes."""

@@ -15,7 +15,7 @@ import os
 import pathlib
 import stat
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -180,6 +180,19 @@ class TensorFile(collections.abc.Mapping[str, np.ndarray]):
         self.paths: tuple[pathlib.Path, ...] = tuple(file.path for file in self._files)
         self._root = self.paths[0].parent if root is None else root
         self.specs: Mapping[str, TensorSpec] = {key: place.spec for key, place in self._places.items()}
+
+    def without(self, keys: Collection[str]) -> TensorFile:
+        """The mapping without some of its keys; it closes with this one."""
+        return TensorFile(
+            self._files,
+            {key: place for key, place in self._places.items() if key not in keys},
+            kind=self.kind,
+            metadata=self.metadata,
+            scalars=self.scalars,
+            refused=self.refused,
+            wrapper=self.wrapper,
+            root=self._root,
+        )
 
     def __getitem__(self, key: str) -> np.ndarray:
         place = self._places[key]

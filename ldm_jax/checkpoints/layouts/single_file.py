@@ -113,6 +113,13 @@ IGNORE = {
     'first_stage_model.model_ema.*': "moving averages of the first stage's own training",
     'first_stage_model.loss.*': autoencoder.IGNORE['loss.*'],
     'vae.loss.*': autoencoder.IGNORE['loss.*'],
+    'embedding_manager.*': 'new words of a textual inversion (embedding_manager), which go into prompts',
+    'safety_checker.*': 'a classifier of what to hide, which takes no part in making images',
+    **{
+        f'{prefix}{old}.*': 'the text encoder once more, in old names'
+        for prefix in ('cond_stage_model.transformer.', 'conditioner.embedders.0.transformer.')
+        for old in ('embeddings', 'encoder', 'final_layer_norm')
+    },
     'depth_model.*': 'the network that measures depth (MiDaS), which works on its own',
     'low_scale_model.*': "a table of the small image's noise schedule",
     'noise_augmentor.*': "a table of the image embedding's noise schedule",

@@ -147,31 +147,28 @@ class Emoji64(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         folder = self._packages or str(dl_manager.download_dir)
-        words = _words(WORDS.fetch(folder))
+        known = words(WORDS.fetch(folder))
         archives = {style: package.fetch(folder) for style, package in PACKAGES.items()}
         styles = {style: drawings(style, archives) for style in PACKAGES}
-        return {split: self._generate_examples(split, words, styles) for split in SPLITS.values()}
+        return {split: self._generate_examples(split, known, styles) for split in SPLITS.values()}
 
     def _generate_examples(
-        self, split: str, words: Mapping[str, Mapping[str, Any]], styles: Mapping[str, Draw]
+        self, split: str, known: Mapping[str, Mapping[str, Any]], styles: Mapping[str, Draw]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         for row in rows():
             if row.split == split:
-                known = words[row.hexcode]
-                yield (
-                    f'{row.style}/{row.hexcode}',
-                    {
-                        'image': _png(styles[row.style](row.hexcode, known['caption'])),
-                        'style': row.style,
-                        'hexcode': row.hexcode,
-                        'licence': LICENCES[row.style],
-                        'twin_in_training': row.twin_in_training,
-                        **known,
-                    },
-                )
+                texts = known[row.hexcode]
+                example = {
+                    'image': _png(styles[row.style](row.hexcode, texts['caption'])),
+                    'style': row.style,
+                    'hexcode': row.hexcode,
+                    'licence': LICENCES[row.style],
+                    'twin_in_training': row.twin_in_training,
+                }
+                yield f'{row.style}/{row.hexcode}', example | texts
 
 
-def _words(archive: Archive) -> dict[str, dict[str, Any]]:
+def words(archive: Archive) -> dict[str, dict[str, Any]]:
     """hexcode -> caption, group, subgroup, keywords and emoji."""
     messages = json.loads(archive.read('en/messages.json'))
     keys = {kind: {one['order']: one['key'] for one in messages[kind]} for kind in ('groups', 'subgroups')}
@@ -188,7 +185,7 @@ def _words(archive: Archive) -> dict[str, dict[str, Any]]:
 
 
 def drawings(style: str, archives: Mapping[str, Archive]) -> Draw:
-    """How an emoji of a style is drawn.
+    """Makes the function that draws a style's emoji.
 
     The two kinds of icon sets, those that list the characters of their icons and those that do not, share their icons'
     names: the lists of the others say what an icon is called where a set's own says nothing.
@@ -254,7 +251,7 @@ def _scaled(data: bytes) -> np.ndarray:
 
 
 def _png(pixels: np.ndarray) -> io.BytesIO:
-    """As tensorflow-datasets takes an image without TensorFlow."""
+    """Encodes pixels in the form that tensorflow-datasets takes without TensorFlow."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, 'PNG', optimize=True)
     file.seek(0)

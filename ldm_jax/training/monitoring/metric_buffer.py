@@ -24,11 +24,11 @@ SUMMED = (NONFINITE, CORRUPT)
 Values = dict[str, Any]  # name -> float, or list of floats
 
 
-class NonFinite(ArithmeticError):
+class NonFinite(ValueError):
     """The loss or a gradient of a step was not finite, and the run's policy is to stop."""
 
 
-class Window:
+class MetricBuffer:
     """Takes the metrics of each step and averages them when asked.
 
     Args:

@@ -94,7 +94,7 @@ class Sharded:
         return jax.tree.map(lambda array: placement.shard(array, self.batch, batch_size), batch)
 
     def traced(self, step, *args):
-        def sharded(state, batch, key):
+        def train_step(state, batch, key):
             if self.devices == 1:
                 return step(state, batch, key)
             # Attention asks the mesh over how many devices its scores are spread.
@@ -107,7 +107,7 @@ class Sharded:
             state = jax.lax.with_sharding_constraint(state, self._shardings(state))
             return state, jax.lax.with_sharding_constraint(metrics, self.replicated)
 
-        traced = jax.jit(sharded, donate_argnums=0).trace(*args)
+        traced = jax.jit(train_step, donate_argnums=0).trace(*args)
         return traced.lower(), traced.jaxpr
 
     def metrics(self, metrics):

@@ -16,23 +16,22 @@ import functools
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from ldm_jax import trees
 from ldm_jax.checkpoints import checksums
 from ldm_jax.checkpoints.checksums import Damaged
-from ldm_jax.types import Array, PyTree
+from ldm_jax.training.saving import state_leaves, stored_steps
+from ldm_jax.types import PyTree
 
-DELETED, DAMAGED = 'deleted', 'damaged'
+DAMAGED = 'damaged'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Checkpoints:
         self.folder = pathlib.Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
-            for path in unfinished(self.folder):
+            for path in stored_steps.unfinished(self.folder):
                 shutil.rmtree(path, ignore_errors=True)
         managers = checkpoint_managers
         policies = [managers.LatestN(keep)]
@@ -67,7 +66,7 @@ class Checkpoints:
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=managers.AnyPreservationPolicy(policies),
-                todelete_subdir=DELETED,
+                todelete_subdir=stored_steps.DELETED,
                 enable_should_save_is_saving_in_progress_check=False,
             ),
         )
@@ -95,15 +94,15 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         if jax.process_index() == 0:
-            shutil.rmtree(self.folder / DELETED, ignore_errors=True)
-        leaves = _plain(state)
+            shutil.rmtree(self.folder / stored_steps.DELETED, ignore_errors=True)
+        leaves = state_leaves.plain(state)
         sums = checksums.folded(leaves)
         record = {
             'arrays': {
                 name: {'shape': list(leaf.shape), 'dtype': str(leaf.dtype), 'checksum': sums[name]}
                 for name, leaf in leaves.items()
             },
-            'keys': _keys(state),
+            'keys': state_leaves.prng_keys(state),
             'extra': dict(extra or {}),
         }
         # A copy: it is written while the caller goes on and changes his.
@@ -159,16 +158,16 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, like: PyTree) -> Restored:
-        record = read_record(self.folder / str(step))
-        wanted = _plain(like)
-        _check_leaves(self.folder / str(step), record['arrays'], wanted)
+        record = stored_steps.read_record(self.folder / str(step))
+        wanted = state_leaves.plain(like)
+        state_leaves.check(self.folder / str(step), record['arrays'], wanted)
         targets = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding(leaf))
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=state_leaves.sharding_of(leaf))
             for name, leaf in wanted.items()
         }
-        leaves = _leaves(functools.partial(self._restore, step), targets)
-        _verify(step, leaves, record['arrays'])
-        return Restored(step, _typed(leaves, like, record['keys']), record['extra'])
+        leaves = stored_steps.restored(functools.partial(self._restore, step), targets)
+        stored_steps.verify(step, leaves, record['arrays'])
+        return Restored(step, state_leaves.typed(leaves, like, record['keys']), record['extra'])
 
     def _restore(self, step: int, tree: PyTree) -> PyTree:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(tree))
@@ -187,136 +186,6 @@ class Checkpoints:
             if jax.process_count() > 1:
                 multihost_utils.sync_global_devices('damaged checkpoints set aside')
             self._manager.reload()
-
-
-def unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Folders that a killed run left half written or half removed."""
-    return [
-        path for path in folder.iterdir() if path.name == DELETED or ocp.path.step.is_path_temporary(path)
-    ]
-
-
-def inspect(folder: pathlib.Path) -> dict[int, str | None]:
-    """Every listed step and what is wrong with it, None if it is what was written; changes nothing."""
-    found: dict[int, str | None] = {}
-    for step in listed(folder):
-        try:
-            read_some(pathlib.Path(folder) / str(step))
-            found[step] = None
-        except Damaged as error:
-            found[step] = str(error)
-    return found
-
-
-def listed(folder: pathlib.Path) -> list[int]:
-    """The steps of a folder that no process needs to have open, in order."""
-    return sorted(int(path.name) for path in pathlib.Path(folder).glob('*') if path.name.isdecimal())
-
-
-def read_some(directory: pathlib.Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Array]:
-    """The leaves of one step whose paths are wanted, verified, on the first device. Raises Damaged."""
-    entries = {name: entry for name, entry in read_record(directory)['arrays'].items() if wanted(name)}
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    targets = {
-        name: jax.ShapeDtypeStruct(tuple(entry['shape']), np.dtype(entry['dtype']), sharding=here)
-        for name, entry in entries.items()
-    }
-
-    def restore(tree):
-        options = ocp.checkpoint_utils.construct_restore_args(tree)
-        restore = ocp.args.PyTreeRestore(tree, options, partial_restore=True)
-        with ocp.PyTreeCheckpointer() as reader:
-            return reader.restore((directory / 'state').absolute(), restore)
-
-    leaves = _leaves(restore, targets)
-    _verify(directory.name, leaves, entries)
-    return leaves
-
-
-def read_record(directory: pathlib.Path) -> dict[str, Any]:
-    """What was stored with the state of one step. Raises Damaged."""
-    path = directory / 'record' / 'metadata'
-    try:
-        return checksums.unsealed(checksums.read_json(path), path)
-    except FileNotFoundError as error:
-        raise Damaged(f'{path} cannot be read: it is not there') from error
-
-
-def _plain(state: PyTree) -> dict[str, Any]:
-    """Leaves by path, PRNG keys as the integers they are."""
-    leaves = {}
-    for name, leaf in trees.named(state).items():
-        if _is_key(leaf):
-            if isinstance(leaf, jax.ShapeDtypeStruct):
-                data = jax.eval_shape(jax.random.key_data, leaf)
-                leaf = data.update(sharding=leaf.sharding)
-            else:
-                leaf = jax.random.key_data(leaf)
-        leaves[name] = leaf
-    return leaves
-
-
-def _typed(leaves: Mapping[str, Array], like: PyTree, keys: Mapping[str, str]) -> PyTree:
-    """The inverse of _plain."""
-    found = [
-        jax.random.wrap_key_data(leaves[name], impl=keys[name]) if name in keys else leaves[name]
-        for name in trees.named(like)
-    ]
-    return jax.tree.unflatten(jax.tree.structure(like), found)
-
-
-def _keys(state: PyTree) -> dict[str, str]:
-    """The kind of each leaf that is a PRNG key."""
-    return {
-        name: str(jax.random.key_impl(leaf)) for name, leaf in trees.named(state).items() if _is_key(leaf)
-    }
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _sharding(leaf: Any) -> jax.sharding.Sharding:
-    sharding = getattr(leaf, 'sharding', None)
-    return sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-
-def _leaves(
-    restore: Callable[[PyTree], PyTree], targets: Mapping[str, jax.ShapeDtypeStruct]
-) -> dict[str, Array]:
-    """What Orbax makes of targets by path."""
-    try:
-        return trees.named(restore(traverse_util.unflatten_dict(dict(targets), sep='/')))
-    except (
-        ValueError,
-        OSError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:  # each seen from damaged files
-        raise Damaged(f'its state cannot be read: {str(error).partition(chr(10))[0][:300]}') from error
-
-
-def _verify(step: int | str, leaves: Mapping[str, Array], entries: Mapping[str, Any]) -> None:
-    wrong = [name for name, value in checksums.folded(leaves).items() if value != entries[name]['checksum']]
-    if wrong:
-        raise Damaged(f'{len(wrong)} arrays of step {step} are not what was written, such as {wrong[0]}')
-
-
-def _check_leaves(directory: pathlib.Path, entries: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    ours = {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in wanted.items()}
-    theirs = {name: (entry['shape'], entry['dtype']) for name, entry in entries.items()}
-    differing = {
-        name: (theirs.get(name, 'absent'), ours.get(name, 'absent'))
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name)
-    }
-    if differing:
-        some = dict(list(differing.items())[:5])
-        raise ValueError(
-            f'{directory} is a state with other arrays than this run has; {len(differing)} differ, such as (stored, '
-            f'wanted): {some}. Resume with the config and the version that wrote it, or choose another workdir.'
-        )
 
 
 def _any_process(flag: bool) -> bool:

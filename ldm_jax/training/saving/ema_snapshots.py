@@ -14,7 +14,7 @@ from typing import Any
 from flax import traverse_util
 
 from ldm_jax.training import ema
-from ldm_jax.training.saving import checkpoints, resume_check
+from ldm_jax.training.saving import resume_check, stored_steps
 from ldm_jax.types import PyTree
 
 
@@ -27,9 +27,9 @@ class Snapshot:
     profile: ema.Profile
 
     def read(self) -> PyTree:
-        """The averaged parameters of what the run trains. Raises checkpoints.Damaged."""
+        """The averaged parameters of what the run trains. Raises checksums.Damaged."""
         prefix = f'ema/{self.name}/'
-        leaves = checkpoints.read_some(self.folder, lambda name: name.startswith(prefix))
+        leaves = stored_steps.read_some(self.folder, lambda name: name.startswith(prefix))
         return traverse_util.unflatten_dict(
             {name.removeprefix(prefix): leaf for name, leaf in leaves.items()}, sep='/'
         )
@@ -49,7 +49,7 @@ def of_run(workdir: pathlib.Path) -> list[Snapshot]:
             f'{workdir} keeps no average of a power function; its run.ema is {averages}. Train with two, such as '
             "ema=dict(power_05=dict(name='power', sigma_rel=0.05), power_10=dict(name='power', sigma_rel=0.1))."
         )
-    folders = [workdir / 'checkpoints' / str(step) for step in checkpoints.listed(workdir / 'checkpoints')]
+    folders = [workdir / 'checkpoints' / str(step) for step in stored_steps.listed(workdir / 'checkpoints')]
     updates = {folder: _updates(folder) for folder in folders}
     if not any(updates.values()):
         raise FileNotFoundError(f'{workdir / "checkpoints"} holds no checkpoint of a trained step.')
@@ -82,5 +82,5 @@ def _width(spec: str | Mapping[str, Any]) -> float:
 
 def _updates(folder: pathlib.Path) -> int:
     """How many updates a checkpoint's averages have seen: its steps less those that were skipped."""
-    counts = checkpoints.read_some(folder, lambda name: name in ('step', 'skipped'))
+    counts = stored_steps.read_some(folder, lambda name: name in ('step', 'skipped'))
     return int(counts['step'] - counts['skipped'])

@@ -16,7 +16,8 @@ import optax
 from flax import struct
 
 from ldm_jax.training import step
-from ldm_jax.training.stages.first_stage import Adversary, Stage
+from ldm_jax.training.stages.first_stage import Stage
+from ldm_jax.training.stages.first_stage_losses import Adversary
 from ldm_jax.training.state import TrainState, join
 from ldm_jax.types import Array, PyTree
 

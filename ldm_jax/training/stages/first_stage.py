@@ -30,42 +30,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from ldm_jax import trees
 from ldm_jax.build import unknown
 from ldm_jax.data import pipeline
 from ldm_jax.images import to_float
 from ldm_jax.models import quantizer, vae
+from ldm_jax.training.stages import first_stage_losses as losses
 from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, PyTree
 
-EPSILON, MOST = 1e-4, 1e4  # of the adaptive weight
+WEIGHTS = ('perceptual_weight', 'kl_weight', 'codebook_weight', 'disc_weight', 'disc_start')
 DECODER = ('decoder', 'post_quant_conv')
 LAST = ('decoder', 'conv_out', 'kernel')
-
-PIXEL = {'l1': jnp.abs, 'l2': jnp.square}
-# loss of the discriminator's (real, fake) logits, elementwise
-ADVERSARIAL = {
-    'hinge': lambda real, fake: (nn.relu(1 - real), nn.relu(1 + fake)),
-    'vanilla': lambda real, fake: (nn.softplus(-real), nn.softplus(fake)),
-}
-
-
-@struct.dataclass
-class Draws:
-    """All the randomness of one pass."""
-
-    eps: Array | None  # [B, h, w, Z] noise of the posterior's sample; None for VQ, which has none
-
-
-@struct.dataclass
-class Adversary:
-    """The discriminator as the generator's loss meets it: fixed."""
-
-    params: PyTree
-    active: Array  # bool: whether disc_start is reached
-    axis_name: str | None = struct.field(pytree_node=False, default=None)  # of pmap, when under it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +80,19 @@ class Stage(Trained):
     disc_start: int = 0
 
     def __post_init__(self):
-        for field, have in (('pixel_loss', PIXEL), ('disc_loss', ADVERSARIAL), ('train', ('all', 'decoder'))):
+        for field, have in (
+            ('pixel_loss', losses.PIXEL),
+            ('disc_loss', losses.ADVERSARIAL),
+            ('train', ('all', 'decoder')),
+        ):
             if getattr(self, field) not in have:
                 raise unknown(field, getattr(self, field), sorted(have))
+        for field in WEIGHTS:
+            if getattr(self, field) < 0:
+                raise ValueError(f'stage.{field} must be at least 0; got {getattr(self, field)}.')
+        side = self.first_stage.downscale
+        if self.image_size < 1 or self.image_size % side:
+            raise ValueError(f'stage.image_size must be a multiple of {side} pixels; got {self.image_size}.')
         if self.perceptual_weight and (self.perceptual is None or 'perceptual' not in self.pretrained):
             raise ValueError(
                 f'perceptual_weight is {self.perceptual_weight} and there is no perceptual network. Convert one with '
@@ -158,15 +145,16 @@ class Stage(Trained):
         """Examples as the loss wants them: dict(image=float32 [S, S, 3] in [-1, 1])."""
         return pipeline.Mapped(source, lambda example: {'image': to_float(example['image'])})
 
-    def draw(self, key: Array, batch: PyTree) -> Draws:
+    def draw(self, key: Array, batch: PyTree) -> Array | None:
+        """Noise [B, h, w, Z] of the posterior's sample; None for VQ, which has none."""
         if self._has_codebook:
-            return Draws(eps=None)
+            return None
         b, h, w, _ = batch['image'].shape
         f = self.first_stage.downscale
-        return Draws(eps=jax.random.normal(key, (b, h // f, w // f, self.first_stage.z_channels)))
+        return jax.random.normal(key, (b, h // f, w // f, self.first_stage.z_channels))
 
     def loss(
-        self, params: PyTree, batch: PyTree, draws: Draws, adversary: Adversary | None = None
+        self, params: PyTree, batch: PyTree, draws: Array | None, adversary: losses.Adversary | None = None
     ) -> tuple[Array, dict[str, Array]]:
         """The generator's loss and metrics, means over the batch; 'kl' is in nats an image.
 
@@ -194,17 +182,17 @@ class Stage(Trained):
 
             def last(d_fake):  # the parts of backward that this does not need are never computed under jit
                 tree = backward((d_fake, jnp.zeros_like(regularizer)))[0]
-                return _mean(tree[LAST[0]][LAST[1]][LAST[2]], axis_name)
+                return losses.mean(tree[LAST[0]][LAST[1]][LAST[2]], axis_name)
 
             g, d_g = self._generator_term(fake, adversary)
-            weight = self.disc_weight * adaptive_weight(last(d_fake), last(d_g)) * adversary.active
+            weight = self.disc_weight * losses.adaptive_weight(last(d_fake), last(d_g)) * adversary.active
             value, d_fake = value + weight * g, d_fake + weight * d_g
             metrics |= {'g_loss': g, 'disc_weight': weight}
         gradient = {'first_stage': backward((d_fake, jnp.ones_like(regularizer)))[0]}
         if 'logvar' in trained:
             gradient['logvar'] = d_logvar
             metrics['logvar'] = logvar
-        return _with_gradient(value, gradient, trained), metrics
+        return losses.with_gradient(value, gradient, trained), metrics
 
     def discriminator_loss(
         self, params: PyTree, batch_stats: PyTree, real: Array, fake: Array, axis_name: str | None = None
@@ -224,17 +212,17 @@ class Stage(Trained):
 
         real, state = logits(real, batch_stats)
         fake, state = logits(fake, state['batch_stats'])
-        losses = ADVERSARIAL[self.disc_loss](real, fake)
+        terms = losses.ADVERSARIAL[self.disc_loss](real, fake)
         metrics = {'logits_real': jnp.mean(real), 'logits_fake': jnp.mean(fake)}
-        return 0.5 * sum(map(jnp.mean, losses)), (state['batch_stats'], metrics)
+        return 0.5 * sum(map(jnp.mean, terms)), (state['batch_stats'], metrics)
 
-    def reconstruct(self, params: PyTree, batch: PyTree, draws: Draws) -> Array:
+    def reconstruct(self, params: PyTree, batch: PyTree, draws: Array | None) -> Array:
         """Reconstructions [B, H, W, C], as the loss sees them."""
         return self._forward({**self.frozen, **params}, batch['image'], draws, None)[0]
 
     def image(self, params: PyTree, batch: PyTree, draws: PyTree) -> Array:
         """Rows of images [2, B, S, S, 3]: inputs over their reconstructions, a KL stage's from the posterior's mean."""
-        return jnp.stack([batch['image'], self.reconstruct(params, batch, Draws(eps=None))])
+        return jnp.stack([batch['image'], self.reconstruct(params, batch, None)])
 
     def export(self, params: PyTree, batches: Iterable[PyTree]) -> tuple[dict[str, Any], dict[str, PyTree]]:
         """(settings, parameters by part); scaling_factor is one over the standard deviation of the batches' latents.
@@ -244,7 +232,11 @@ class Stage(Trained):
         whole = _whole({**self.frozen, **params})
         if self.train == 'decoder':
             return {}, {'first_stage': whole}
-        encode = jax.jit(lambda x: self.first_stage.apply({'params': whole}, x, method='latents'))
+
+        @jax.jit
+        def encode(x):
+            return self.first_stage.apply({'params': whole}, x, method='latents')
+
         latents = np.concatenate([np.asarray(encode(batch['image'])) for batch in batches])
         return {'scaling_factor': float(1 / latents.std())}, {'first_stage': whole}
 
@@ -253,12 +245,12 @@ class Stage(Trained):
         return hasattr(self.first_stage, 'num_codes')
 
     def _forward(
-        self, params: PyTree, image: Array, draws: Draws, axis_name: str | None
+        self, params: PyTree, image: Array, draws: Array | None, axis_name: str | None
     ) -> tuple[Array, Array, dict[str, Array]]:
         """(reconstruction, regularizer, metrics)."""
         variables = {'params': _whole(params)}
         if not self._has_codebook:
-            fake, moments = self.first_stage.apply(variables, image, draws.eps)
+            fake, moments = self.first_stage.apply(variables, image, draws)
             kl = jnp.mean(vae.kl_divergence(moments))
             return fake, self.kl_weight * kl, {'kl': kl}
         fake, codebook, indices = self.first_stage.apply(variables, image)
@@ -274,7 +266,7 @@ class Stage(Trained):
         self, fake: Array, logvar: Array, image: Array, perceptual: PyTree
     ) -> tuple[Array, dict[str, Array]]:
         """The terms with r, and metrics."""
-        difference = PIXEL[self.pixel_loss](image - fake)
+        difference = losses.PIXEL[self.pixel_loss](image - fake)
         error, metrics = jnp.mean(difference), {self.pixel_loss: jnp.mean(difference)}
         if self.perceptual_weight:
             lpips = jnp.mean(self.perceptual.apply({'params': perceptual}, image, fake))
@@ -285,7 +277,7 @@ class Stage(Trained):
             return error, metrics
         return image[0].size * (error / jnp.exp(logvar) + logvar), metrics
 
-    def _generator_term(self, fake: Array, adversary: Adversary) -> tuple[Array, Array]:
+    def _generator_term(self, fake: Array, adversary: losses.Adversary) -> tuple[Array, Array]:
         """g and its gradient with respect to the reconstruction; zeros while the adversary is not active."""
 
         def g(fake):
@@ -300,23 +292,6 @@ class Stage(Trained):
         return jax.lax.cond(adversary.active, found, lambda _: zeros, fake)
 
 
-def adaptive_weight(d_nll: Array, d_g: Array) -> Array:
-    """min(|d_nll| / (|d_g| + 1e-4), 1e4) of two gradients with respect to one kernel. Ref: Esser et al., eq. 7."""
-    ratio = jnp.linalg.norm(d_nll.ravel()) / (jnp.linalg.norm(d_g.ravel()) + EPSILON)
-    return jnp.clip(ratio, 0.0, MOST)
-
-
 def _whole(params: PyTree) -> PyTree:
     """The first stage's parameters, trained and not."""
     return {**params.get('encoder', {}), **params['first_stage']}
-
-
-def _mean(x: Array, axis_name: str | None) -> Array:
-    return x if axis_name is None else jax.lax.pmean(x, axis_name)
-
-
-def _with_gradient(value: Array, gradient: PyTree, x: PyTree) -> Array:
-    """The value, whose derivative with respect to x is the gradient that is given."""
-    value, gradient = jax.lax.stop_gradient((value, gradient))
-    zeros = jax.tree.map(lambda g, a: jnp.sum(g * (a - jax.lax.stop_gradient(a))), gradient, x)
-    return value + sum(jax.tree.leaves(zeros))

@@ -39,7 +39,7 @@ PARTS = (
 
 
 @struct.dataclass
-class Draws:
+class Randomness:
     """All the randomness of one step."""
 
     posterior: Array  # [B, h, w, Z] noise of the first stage's sample
@@ -162,13 +162,13 @@ class Stage(Trained):
             wanted += [*(key for keys in kind.batch for key in keys), *kind.optional]
         return {key: row[key] for key in dict.fromkeys(wanted) if key in row}
 
-    def draw(self, key: Array, batch: PyTree, memory: PyTree | None = None) -> Draws:
+    def draw(self, key: Array, batch: PyTree, memory: PyTree | None = None) -> Randomness:
         """The draws of a batch; memory is a fresh one by default."""
         posterior, noise, drop, own = jax.random.split(key, 4)
         shape = latent_examples.latent_shape(batch, self.first_stage)
         memory = self.memory() if memory is None else memory
         each = {name: i for i, name in enumerate(self._kinds)}
-        return Draws(
+        return Randomness(
             posterior=jax.random.normal(posterior, shape),
             noise=self._objective.draw(noise, shape, memory),
             drop={
@@ -180,7 +180,7 @@ class Stage(Trained):
             keys={name: jax.random.split(jax.random.fold_in(own, i), shape[0]) for name, i in each.items()},
         )
 
-    def loss(self, params: PyTree, batch: PyTree, draws: Draws) -> tuple[Array, metrics.Metrics]:
+    def loss(self, params: PyTree, batch: PyTree, draws: Randomness) -> tuple[Array, metrics.Metrics]:
         """The objective's loss; 'loss_t' is the error of the network's output, unweighted, by tenths of time."""
         networks = self._networks(params)
         x0 = latent_examples.clean(networks, batch, draws.posterior)
@@ -190,7 +190,7 @@ class Stage(Trained):
         found = {'loss_t': metrics.by_bin(errors, share), 'observed': (draws.noise.t, losses)}
         return jnp.mean(draws.noise.weight * losses), found
 
-    def image(self, params: PyTree, batch: PyTree, draws: Draws) -> Array:
+    def image(self, params: PyTree, batch: PyTree, draws: Randomness) -> Array:
         """Rows of images [6, B, S, S, 3]: originals over what the network makes of them at rising noise."""
         networks = self._networks(params)
         x0 = latent_examples.clean(networks, batch, None)
@@ -292,7 +292,7 @@ class Stage(Trained):
     def _network(self, params: PyTree) -> Network:
         return denoising.bound(self.unet, params['unet'])
 
-    def _cond(self, networks: Networks, batch: PyTree, draws: Draws) -> Cond:
+    def _cond(self, networks: Networks, batch: PyTree, draws: Randomness) -> Cond:
         return combine.merge(
             kind.train(networks, batch, draws.drop[name], draws.keys[name])
             for name, kind in self._kinds.items()

@@ -39,7 +39,7 @@ def warn(
             log.warning(
                 '%d words of the captions are unknown to the frozen %s and cannot be learned: %s. Their vectors are '
                 'zero, so a prompt says nothing by them. To teach them, train a text encoder on these captions (stage '
-                'contrastive), or train this one too: name %s under models and the model as initial.',
+                'contrastive), or train this one too: name %s under models and the model as warm_start.',
                 len(words),
                 part,
                 quoted,

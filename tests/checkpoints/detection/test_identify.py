@@ -130,18 +130,45 @@ def test_marks_in_the_file_go_before_the_family():
     assert identify(listings()['x4_upscaler'], scalars={'global_step': 875_000})['parameterization'] == 'v'
 
 
-@pytest.mark.parametrize('key', ['ztsnr', 'edm_vpred.sigma_max', 'edm_mean'])
-def test_training_that_settings_cannot_express_is_an_error(key):
-    specs = with_keys('sdxl', v_pred=(), **{key: ()})
-    with pytest.raises(ValueError, match=f"'{key}' says that it was trained with .*--model"):
-        identify(specs)
-    assert identify(specs, model=configs.load('sdxl'))['parameterization'] == 'v'
+def test_training_that_settings_cannot_express_is_an_error():
+    specs = with_keys('sdxl', v_pred=(), edm_mean=())
+    for model in (None, configs.load('sdxl')):
+        with pytest.raises(ValueError, match="'edm_mean' says that it was trained with .*no schedule here"):
+            identify(specs, model=model)
+
+
+SCALED_LINEAR = dict(name='scaled_linear', beta_start=0.00085, beta_end=0.012, num_train_steps=1000)
+
+
+@pytest.mark.parametrize('named', [False, True])
+@pytest.mark.parametrize('by', ['flag', 'metadata'])
+def test_zero_terminal_snr_is_said_by_a_flag_or_by_metadata(named, by):
+    specs = with_keys('sdxl', v_pred=(), **({'ztsnr': ()} if by == 'flag' else {}))
+    metadata = {'ss_zero_terminal_snr': 'True'} if by == 'metadata' else {}
+    model = configs.load('sdxl') if named else None
+    found = identify(specs, model=model, metadata=metadata)
+    assert found['schedule'].pop('base') | SCALED_LINEAR == SCALED_LINEAR
+    assert found['schedule'] == dict(name='zero_terminal')
+    assert found['parameterization'] == 'v'
+    assert identify(with_keys('sdxl', v_pred=()), model=model)['schedule']['name'] == 'scaled_linear'
+
+
+@pytest.mark.parametrize('named', [False, True])
+def test_edm_with_the_sign_of_v_is_said_by_two_flags(named):
+    specs = with_keys('sdxl', **{'edm_vpred.sigma_max': (), 'edm_vpred.sigma_min': ()})
+    held = {'edm_vpred.sigma_max': np.float32(120), 'edm_vpred.sigma_min': np.float32(0.25)}
+    model = configs.load('sdxl') if named else None
+    found = identify(specs, read=held.__getitem__, model=model)
+    assert found['schedule'] == dict(name='edm', sigma_max=120.0, sigma_min=0.25)
+    assert found['parameterization'] == 'edm_v'
+    with pytest.raises(ValueError, match="predicts v; leave the prediction 'eps' out"):
+        identify(specs, read=held.__getitem__, model=model, prediction='eps')
 
 
 def test_words_that_are_neither_are_an_error():
     with pytest.raises(ValueError, match="parameterization of the YAML is 'x0'"):
         identify(listings()['sd15'], sidecar=compvis_yaml(parameterization='x0'))
-    with pytest.raises(ValueError, match="scaling_config of the YAML is 'EDMScaling'"):
+    with pytest.raises(ValueError, match="scaling_config.target of the YAML is 'EDMScaling'"):
         identify(listings()['sdxl'], sidecar=sgm_yaml('EDMScaling'))
 
 
@@ -164,13 +191,21 @@ def test_the_file_s_tables_are_the_schedule():
     assert short['schedule']['num_train_steps'] == 250
 
 
-@pytest.mark.parametrize('dtype', [np.float32, np.float16])
-def test_tables_of_another_kind_of_schedule_are_an_error(dtype):
-    linear = {'betas': np.linspace(0.00085, 0.012, 1000).astype(dtype)}
-    with pytest.raises(
-        ValueError, match=r'1000 numbers from 0\.00\d+ to 0\.01\d+, of no schedule .* square root'
+def test_tables_of_other_schedules_are_read_too():
+    linear = np.linspace(0.0002, 0.03, 1000)
+    root = np.linspace(0.0001, 0.03, 500) ** 0.5
+    for table, expected in (
+        (linear, dict(name='linear', beta_start=0.0002, beta_end=0.03, num_train_steps=1000)),
+        (root, dict(name='trained_betas', betas=root.astype(np.float32).tolist())),
     ):
-        identify(listings()['sd15'], read=linear.__getitem__)
+        read = {'betas': table.astype(np.float32)}.__getitem__
+        assert identify(listings()['sd15'], read=read)['schedule'] == expected
+
+
+@pytest.mark.parametrize('table', [np.linspace(0.3, 0.001, 1000, dtype=np.float16), np.linspace(-1, 2, 1000)])
+def test_tables_of_no_schedule_are_an_error(table):
+    with pytest.raises(ValueError, match=r'1000 numbers from \S+ to \S+, of no noise schedule .*--model'):
+        identify(listings()['sd15'], read={'betas': table}.__getitem__)
 
 
 def test_the_yaml_s_numbers_count_and_may_not_contradict_the_file():

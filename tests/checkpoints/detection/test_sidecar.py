@@ -3,7 +3,7 @@
 import pytest
 
 from ldm_jax.checkpoints import open_checkpoint
-from ldm_jax.checkpoints.detection import metadata
+from ldm_jax.checkpoints.detection import file_schedules, sidecar
 from tests.checkpoints.single_files import listings, reading
 from tests.checkpoints.test_convert import public_file
 
@@ -16,7 +16,7 @@ def read(tmp_path, text):
 
 
 def params(tmp_path, line):
-    return metadata.sidecar_params(read(tmp_path, GOOD + line + '\n'))
+    return sidecar.params(read(tmp_path, GOOD + line + '\n'))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_wrong_files_are_named(tmp_path, text, words):
 
 
 def test_one_of_something_else_says_nothing(tmp_path):
-    assert metadata.sidecar_params(read(tmp_path, 'title: my model\n')) == {}
+    assert sidecar.params(read(tmp_path, 'title: my model\n')) == {}
     assert open_checkpoint.sidecar(tmp_path / 'other.ckpt') is None
 
 
@@ -114,16 +114,16 @@ def test_one_of_something_else_says_nothing(tmp_path):
     ],
 )
 def test_its_schedule_is_taken_where_the_file_has_no_table(tmp_path, line, name):
-    sidecar = read(tmp_path, GOOD + 'linear_start: 0.001\n    linear_end: 0.02\n    ' + line + '\n')
-    found = metadata.schedule({}, None, sidecar, (0.00085, 0.012))
+    found = read(tmp_path, GOOD + 'linear_start: 0.001\n    linear_end: 0.02\n    ' + line + '\n')
+    found = file_schedules.schedule({}, None, found, (0.00085, 0.012))
     assert found['name'] == name
     assert found.get('beta_end', 0.02) == 0.02
 
 
 def test_a_table_of_another_schedule_than_it_says_is_an_error(tmp_path):
-    sidecar = read(tmp_path, GOOD + 'linear_start: 0.001\n    linear_end: 0.02\n')
+    found = read(tmp_path, GOOD + 'linear_start: 0.001\n    linear_end: 0.02\n')
     with pytest.raises(ValueError, match='betas.*YAML beside it says'):
-        metadata.schedule(listings()['sd15'], reading('sd15'), sidecar, (0.00085, 0.012))
+        file_schedules.schedule(listings()['sd15'], reading('sd15'), found, (0.00085, 0.012))
 
 
 def test_nothing_is_written_for_a_wrong_one(tmp_path):

@@ -30,13 +30,19 @@ def test_schedules_are_read_or_refused():
     assert schedule == dict(name='scaled_linear', beta_start=0.00085, beta_end=0.012, num_train_steps=1000)
     assert prediction == 'eps'  # silence means epsilon
     for changes, message in (
-        (dict(beta_schedule='squaredcos_cap_v2'), "'squaredcos_cap_v2'; only 'scaled_linear'"),
-        (dict(prediction_type='sample'), "'sample'; have"),
-        (dict(trained_betas=[0.1, 0.2]), 'trained_betas is'),
-        (dict(rescale_betas_zero_snr=True), 'rescale_betas_zero_snr is True'),
+        (dict(beta_schedule='sigmoid'), "beta_schedule is 'sigmoid'.*'squaredcos_cap_v2'"),
+        (dict(prediction_type='flow_prediction'), "'flow_prediction'; have"),
+        (dict(trained_betas=[0.1, 2.0]), 'trained_betas make no.*number 1 is 2.0'),
+        (dict(use_flow_sigmas=True), 'use_flow_sigmas is True'),
+        (dict(_class_name='FlowMatchEulerDiscreteScheduler'), '_class_name is .*flow matching'),
+        (dict(beta_start=0.5, beta_end=0.1), 'beta_start, beta_end.*0.5 and 0.1'),
+        (dict(num_train_timesteps=1), 'num_train_timesteps.*1'),
     ):
         with pytest.raises(ValueError, match=message):
             schedulers.read(SCHEDULER | changes)
     silent = {key: value for key, value in SCHEDULER.items() if key != 'beta_schedule'}
-    with pytest.raises(ValueError, match="'linear'; only"):
-        schedulers.read(silent)
+    assert schedulers.read(silent)[0]['name'] == 'linear'
+    rescaled, _ = schedulers.read(
+        SCHEDULER | dict(rescale_betas_zero_snr=True, prediction_type='v_prediction')
+    )
+    assert rescaled == dict(name='zero_terminal', base=schedule)

@@ -123,9 +123,7 @@ def test_fields_without_a_counterpart_are_named(kind, path, value, message, tmp_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    'key', ['schedule', 'parameterization', 'scaling_factor', 'latent_size', 'tokenizer']
-)
+@pytest.mark.parametrize('key', ['schedule', 'parameterization', 'scaling_factor', 'latent_size'])
 def test_settings_that_a_pipeline_needs_are_named(key, tmp_path):
     settings = dict(folders.TINY['StableDiffusionPipeline'])
     del settings[key]
@@ -133,11 +131,34 @@ def test_settings_that_a_pipeline_needs_are_named(key, tmp_path):
         diffusers_settings.write_settings(settings, tmp_path)
 
 
+@pytest.mark.parametrize('name', folders.TINY)
+def test_a_tokenizer_that_is_missing_follows_from_the_text_encoder(name, tmp_path):
+    settings = folders.TINY[name]
+    without = {key: value for key, value in settings.items() if not key.startswith('tokenizer')}
+    if 'LDMText' in name:  # whose vocabulary is not in the package
+        with pytest.raises(ValueError, match="without 'tokenizer' cannot be written"):
+            diffusers_settings.write_settings(without, tmp_path)
+        return
+    for place, given in (('whole', settings), ('without', without)):
+        (tmp_path / place).mkdir()
+        diffusers_settings.write_settings(given, tmp_path / place)
+    files = {
+        place: {str(p.relative_to(tmp_path / place)): p.read_text() for p in (tmp_path / place).rglob('*.*')}
+        for place in ('whole', 'without')
+    }
+    assert files['whole'] == files['without']
+    for path in sorted((tmp_path / 'without').glob('tokenizer*/*')):
+        path.unlink()
+    found = diffusers_settings.read_settings(tmp_path / 'without')
+    for key in ('tokenizer', 'tokenizer_2'):
+        assert found.get(key) == settings.get(key)
+
+
 def test_more_that_cannot_be_written(tmp_path):
     base = folders.TINY['StableDiffusionPipeline']
     for changed, message in (
-        (base | dict(schedule=dict(name='cosine')), 'schedule.name='),
-        (base | dict(parameterization='x0'), "parameterization='x0'"),
+        (base | dict(schedule=dict(name='flow')), "schedule=.*'flow'"),
+        (base | dict(parameterization='flow'), "parameterization='flow'"),
         (dict(models=dict(first_stage=dict(name='taesd', mid_norm=True))), 'first_stage.mid_norm=True'),
         (folders.TINY['LDMSuperResolutionPipeline'] | dict(scaling_factor=0.5), 'scaling_factor=0.5'),
         (folders.TINY['StableDiffusionUpscalePipeline'] | dict(scaling_factor=0.5), 'always takes 0.08333'),

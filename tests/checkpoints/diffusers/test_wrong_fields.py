@@ -4,10 +4,12 @@ Every field of every file of tiny folders is replaced by values of other types a
 """
 
 import copy
+import functools
 import json
 
 import pytest
 
+from ldm_jax import build
 from ldm_jax.checkpoints import open_checkpoint
 from ldm_jax.checkpoints.diffusers import settings as folder_settings
 from tests.checkpoints import folders
@@ -52,11 +54,22 @@ def json_files(folder):
 def built(folder):
     """The settings, with everything built that they describe and every shape computed."""
     settings = folder_settings.read_settings(folder)
-    open_checkpoint.check_built(settings, str(folder))
+    for key, value in settings.items():
+        for part, spec in value.items() if key == 'models' else ():
+            _check(json.dumps({'models': {part: spec}}), str(folder))
+        if key in build.COMPONENTS:
+            _check(json.dumps({'models': {}, key: value}), str(folder))
     return settings
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@functools.cache  # most values are refused, or change nothing
+def _check(settings, folder):
+    open_checkpoint.check_built(json.loads(settings), folder)
+
+
+@pytest.mark.parametrize(
+    'kind', [pytest.param(kind, marks=pytest.mark.slow if i else ()) for i, kind in enumerate(KINDS)]
+)
 def test_a_wrong_value_is_named_with_its_file_and_field(tmp_path, kind):
     folder_settings.write_settings(folders.TINY[kind], tmp_path)
     whole = built(tmp_path)
@@ -81,14 +94,12 @@ def test_a_wrong_value_is_named_with_its_file_and_field(tmp_path, kind):
     assert raised > 100
 
 
-@pytest.mark.parametrize('content', ['', '{', '[]', '3', 'null', '"text"', '{"a": NaN}', '[' * 10_000])
+@pytest.mark.parametrize('content', ['', '{', '[]', '3', 'null', '"text"', '[' * 10_000])
 def test_a_file_that_is_no_object(tmp_path, content):
     folder_settings.write_settings(folders.TINY['StableDiffusionPipeline'], tmp_path)
     for name in json_files(tmp_path):
         before = (tmp_path / name).read_text()
         (tmp_path / name).write_text(content)
-        if content == '{"a": NaN}' and 'config' not in name:
-            continue
         with pytest.raises(ValueError, match=name.rpartition('/')[2]):
             built(tmp_path)
         (tmp_path / name).write_text(before)
@@ -112,7 +123,7 @@ CASES = [
     ('unet/config.json', 'norm_num_groups', 7),
     ('unet/config.json', 'layers_per_block', 10**9),
     ('vae/config.json', 'block_out_channels', '16'),
-    ('tokenizer/tokenizer_config.json', 'pad_token', 3),
+    ('tokenizer/special_tokens_map.json', 'pad_token', 3),
     ('model_index.json', 'text_encoder', 5),
     ('model_index.json', 'unet', ['diffusers']),
     ('model_index.json', '_class_name', 7),

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ldm_jax.training.monitoring.metric_buffer import NonFinite, Window
+from ldm_jax.training.monitoring.metric_buffer import MetricBuffer, NonFinite
 
 
 def filled(*steps, **settings):
-    window = Window(lambda metrics: metrics, **settings)
+    window = MetricBuffer(lambda metrics: metrics, **settings)
     for n, metrics in enumerate(steps, 1):
         window.add(n, {'x': np.arange(3) + n}, {name: np.asarray(value) for name, value in metrics.items()})
     return window
@@ -32,7 +32,7 @@ def test_means_of_parts_are_weighted_by_their_counts():
 def test_the_steps_of_an_open_window_are_enough_to_go_on_from():
     steps = [dict(loss=0.1 * n, nonfinite=0) for n in range(6)]
     first = filled(*steps[:4])
-    second = Window(lambda metrics: metrics, first.values())
+    second = MetricBuffer(lambda metrics: metrics, first.values())
     for n, metrics in enumerate(steps[4:]):
         second.add(n, {}, metrics)
     assert second.close() == filled(*steps).close()
@@ -40,7 +40,7 @@ def test_the_steps_of_an_open_window_are_enough_to_go_on_from():
 
 def test_what_could_not_be_read_is_summed_over_steps_and_processes_once():
     # Another process has one each step.
-    window = Window(lambda metrics: metrics, together=lambda counts: counts + 1)
+    window = MetricBuffer(lambda metrics: metrics, together=lambda counts: counts + 1)
     for n, corrupt in enumerate((0, 3)):
         window.add(n, {}, {'loss': 1.0}, corrupt)
     assert [values['corrupt'] for values in window.values()] == [1.0, 4.0]

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ldm_jax.training.saving import checkpoints
+from ldm_jax.training.saving import checkpoints, stored_steps
 from ldm_jax.training.saving.checkpoints import Checkpoints, Damaged
 
 RNG = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def test_what_is_stored_with_it_is_that_of_the_save(tmp_path):
             saved.save(step, {'x': jnp.ones(3)}, extra)
             for _ in range(1000):
                 extra['window'].append(2.0)
-    assert set(checkpoints.inspect(tmp_path).values()) == {None}
+    assert set(stored_steps.inspect(tmp_path).values()) == {None}
 
 
 def test_nothing_there_is_none(tmp_path):
@@ -88,7 +88,7 @@ def test_what_was_announced_is_there(tmp_path):
         assert saved.wait() is None
         saved.save(1, state(1))
         assert saved.wait() == 1
-        assert checkpoints.inspect(tmp_path) == {1: None}
+        assert stored_steps.inspect(tmp_path) == {1: None}
         assert saved.written() is None
 
 
@@ -103,7 +103,7 @@ def test_buffers_may_be_overwritten_while_they_are_written(tmp_path):
                 tree = step(tree)
         saved.wait()
         assert_same(saved.restore(tree).state, {f'a{i}': jnp.full((100, 120), i + 180.0) for i in range(20)})
-    assert set(checkpoints.inspect(tmp_path).values()) == {None}
+    assert set(stored_steps.inspect(tmp_path).values()) == {None}
 
 
 @pytest.mark.slow
@@ -182,7 +182,7 @@ def test_what_a_kill_left_is_removed_at_the_next_start(tmp_path):
     written(tmp_path, [1, 2, 3])
     shutil.copytree(tmp_path / '3', tmp_path / '4.orbax-checkpoint-tmp-12')
     shutil.copytree(tmp_path / '3', tmp_path / 'deleted' / '0')
-    assert len(checkpoints.unfinished(tmp_path)) == 2
+    assert len(stored_steps.unfinished(tmp_path)) == 2
     with Checkpoints(tmp_path) as saved:
         assert saved.steps() == [2, 3]
         assert sorted(path.name for path in tmp_path.iterdir()) == ['2', '3']
@@ -211,8 +211,8 @@ def test_any_number_of_devices_reads_what_any_other_wrote(tmp_path):
                 found = saved.restore(like).state
             assert_same(found, state(1))
             assert found['params']['kernel'].sharding == like['params']['kernel'].sharding
-        record = checkpoints.read_record(folder / '1')
-        assert record['arrays'] == checkpoints.read_record(tmp_path / '8' / '1')['arrays']
+        record = stored_steps.read_record(folder / '1')
+        assert record['arrays'] == stored_steps.read_record(tmp_path / '8' / '1')['arrays']
 
 
 def test_a_record_that_was_tampered_with_is_damaged(tmp_path):
@@ -221,4 +221,4 @@ def test_a_record_that_was_tampered_with_is_damaged(tmp_path):
     record = json.loads(path.read_text())
     record['extra']['window'] = [2.0]
     path.write_text(json.dumps(record))
-    assert 'not what was written' in checkpoints.inspect(tmp_path)[1]
+    assert 'not what was written' in stored_steps.inspect(tmp_path)[1]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints import checksums, store
 from ldm_jax.training import ema, from_config, loop
-from ldm_jax.training.saving import checkpoints, ema_snapshots
+from ldm_jax.training.saving import ema_snapshots, stored_steps
 from tests.training import toy, toy_config
 
 ROOT = Path(__file__).parents[3]
@@ -90,9 +90,9 @@ def test_a_run_without_such_averages_says_how_to_have_them(tmp_path):
 
 def test_a_damaged_snapshot_is_named(workdir, tmp_path):
     snapshot = parted(workdir)[0][-1]
-    record = checkpoints.read_record(snapshot.folder)
+    record = stored_steps.read_record(snapshot.folder)
     assert {f'ema/{name}/kernel' for name in SPECS} <= record['arrays'].keys()
-    with pytest.raises(checkpoints.Damaged, match='cannot be read'):
+    with pytest.raises(checksums.Damaged, match='cannot be read'):
         ema_snapshots.Snapshot(tmp_path / '7', 'kept', snapshot.profile).read()
 
 

@@ -8,17 +8,19 @@ import pytest
 
 from ldm_jax import trees
 from ldm_jax.models import discriminator, lpips, vae
-from ldm_jax.training.stages import first_stage
+from ldm_jax.training.stages import first_stage, first_stage_losses
 from tests import oracles
 from tests.training import tiny_stages
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.uniform(-1, 1, (2, 4, 4, 3))
-NO_DRAWS = first_stage.Draws(eps=None)
+NO_DRAWS = None
 
 
 class Linear(nn.Module):
     """x_hat = x K, with latents that are a standard normal's and so cost nothing."""
+
+    downscale = 1
 
     class Decoder(nn.Module):
         @nn.compact
@@ -48,7 +50,7 @@ def linear_case(w, active=True, **fields):
     params = {'first_stage': {'decoder': {'conv_out': {'kernel': jnp.asarray(kernel)}}}}
     if stage.learn_logvar:
         params['logvar'] = jnp.asarray(0.3)
-    adversary = first_stage.Adversary({'w': jnp.asarray(w)}, jnp.asarray(active))
+    adversary = first_stage_losses.Adversary({'w': jnp.asarray(w)}, jnp.asarray(active))
 
     @jax.jit
     def run(params):

@@ -1,0 +1,41 @@
+"""The scripts of experiments/own_model."""
+
+import numpy as np
+import pytest
+
+from experiments.own_model import linear_bound, resume_file
+from tests.training import runs
+
+
+def test_a_run_goes_on_from_its_file_as_if_it_had_never_moved(tmp_path):
+    runs.run(tmp_path / 'whole', num_steps=20)
+    runs.run(tmp_path / 'first', num_steps=10)
+    file = tmp_path / 'run.tar'
+    assert resume_file.pack(tmp_path / 'first', file) == 10
+    assert resume_file.unpack(file, tmp_path / 'second') == 10
+    whole, second = (runs.run(tmp_path / name, num_steps=20) for name in ('whole', 'second'))
+    runs.assert_same(second, whole)
+    with pytest.raises(ValueError, match='is at step 20, and .* at 10'):
+        resume_file.unpack(file, tmp_path / 'second')
+
+
+def test_a_file_that_is_too_large_or_empty_is_not_written(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match='no checkpoint yet'):
+        resume_file.pack(tmp_path, tmp_path / 'x.tar')
+    runs.run(tmp_path / 'run', num_steps=5)
+    monkeypatch.setattr(resume_file, 'LIMIT', 1000)
+    with pytest.raises(ValueError, match='the file may take 40'):
+        resume_file.pack(tmp_path / 'run', tmp_path / 'x.tar')
+    assert list(tmp_path.glob('*.tar*')) == []
+
+
+def test_all_components_rebuild_an_image_and_few_only_its_means():
+    images = np.random.default_rng(0).uniform(0.2, 0.8, (40, 64, 64, 3)).astype(np.float32)
+    cut = linear_bound.patches(images, 4)
+    assert cut.shape == (40, 256, 48)
+    np.testing.assert_array_equal(cut[3, 17], images[3, 4:8, 4:8].reshape(-1))
+    mean, axes = linear_bound.components(cut)
+    assert linear_bound.psnr(cut, mean, axes) > 90
+    assert (
+        abs(linear_bound.psnr(cut, mean, axes[:, :1]) - 10 * np.log10(12 / 0.36)) < 0.3
+    )  # of a uniform variable

@@ -1,0 +1,88 @@
+"""tools/sample.py end to end on tiny models: what concerns it beside the tasks, which have a contract of their own."""
+
+import copy
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm_jax.checkpoints import store
+from ldm_jax.requests import png_settings
+from tests import tiny_models
+from tests.pipelines import pairs
+
+TEXT = tiny_models.SETTINGS['text']
+FEW = dict(prompt='apple', num_steps=2, sampler='ddim', num_images=1, scale=1)
+
+
+@pytest.fixture(scope='module')
+def text(tmp_path_factory):
+    return tiny_models.save(tmp_path_factory.mktemp('models'), 'text')
+
+
+def pixels(report, i=0):
+    with Image.open(report['images'][i]['path']) as image:
+        return np.asarray(image)
+
+
+def without(path, *names):
+    """The text model without some parts, and what belongs to them."""
+    settings, params = copy.deepcopy(TEXT), pairs.random_params(TEXT)
+    for name in names:
+        del settings['models'][name], params[name]
+    if 'text_encoder' in names:
+        del settings['tokenizer']
+    store.save_model(str(path), settings, params)
+    return str(path)
+
+
+def test_a_model_without_text_encoder_says_how_to_add_it_and_takes_it(text, tmp_path, sample):
+    bare = without(tmp_path / 'bare', 'text_encoder')
+    call = FEW | dict(out=tmp_path / 'out')
+    error = sample(fails=True, model=bare, **call)
+    assert 'no text encoder' in error
+    assert '--text_encoder MODEL' in error
+    expected = sample(model=text, **call)
+    found = sample(model=bare, text_encoder=text, **call)
+    np.testing.assert_array_equal(pixels(found), pixels(expected))
+
+
+def test_another_first_stage_is_taken(text, tmp_path, sample):
+    other = tiny_models.save(tmp_path, 'text', seed=1)
+    bare = without(tmp_path / 'bare', 'first_stage')
+    call = FEW | dict(out=tmp_path / 'out')
+    assert '--vae MODEL' in sample(fails=True, model=bare, **call)
+    expected = sample(model=text, **call)
+    np.testing.assert_array_equal(pixels(sample(model=bare, vae=text, **call)), pixels(expected))
+    assert (pixels(sample(model=text, vae=other, **call)) != pixels(expected)).any()
+
+
+def test_a_drawn_seed_is_written_and_makes_the_same_image_again(text, tmp_path, sample):
+    call = FEW | dict(model=text, out=tmp_path / 'out')
+    drawn = sample(seed=-1, **call)
+    seed = drawn['images'][0]['seed']
+    assert drawn['request']['seed'] == seed >= 0
+    assert png_settings.read_file(drawn['images'][0]['path'])['Seed'] == str(seed)
+    np.testing.assert_array_equal(pixels(sample(seed=seed, **call)), pixels(drawn))
+    assert sample(seed=-1, **call)['images'][0]['seed'] != seed
+
+
+def test_warnings_are_one_line_each(text, tmp_path, sample):
+    sample(**FEW | dict(prompt=''), model=text, out=tmp_path)
+    assert sample.warned == [
+        'warning: The prompt is empty: the images show whatever the model makes of no text.'
+    ]
+    Image.new('RGB', (200, 200)).save(tmp_path / 'large.png')
+    made = sample(**FEW, model=text, out=tmp_path, init_image=tmp_path / 'large.png')
+    (line,) = sample.warned
+    assert line.startswith('warning: The image is 200 x 200, far from the 16 x 16')
+    assert pixels(made).shape == (16, 16, 3)
+    sample(**FEW, model=text, out=tmp_path)
+    assert sample.warned == []
+
+
+def test_a_previewed_run_makes_the_same_image(text, tmp_path, sample):
+    call = FEW | dict(model=text, out=tmp_path)
+    expected = pixels(sample(**call))
+    np.testing.assert_allclose(pixels(sample(preview=1, **call)), expected.astype(int), atol=1)
+    assert (tmp_path / 'preview.png').is_file()
