@@ -144,10 +144,10 @@ def resolve(name: str, grid: str | None = None) -> tuple[Spec, Spec | None]:
 
 
 def _find(table: Mapping[str, Any], ours: list[str], name: str) -> Any:
-    """What a table has for a name: as it is written, else our own of that name, else in any case; or None."""
+    """What a table has for a name: as it is written, else our own or a dotted one, else in any case; or None."""
     if name in table:
         return table[name]
-    if name in ours:
+    if name in ours or re.fullmatch(r'\w+(\.\w+)+', name):
         return dict(name=name)
     plain = {_plain(key): value for key, value in reversed(list(table.items()))}  # the first of two stays
     return plain.get(_plain(name))

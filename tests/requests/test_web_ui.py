@@ -95,6 +95,12 @@ def test_one_warning_names_each():
     )
 
 
+def test_long_values_are_cut_in_the_warning():
+    _, (message,) = read(f'{BASE}, Hires prompt: {"x" * 500}')
+    assert f'Hires prompt: {"x" * 77}....' in message
+    assert len(message) < 200
+
+
 @pytest.mark.parametrize(
     ('settings', 'expected'),
     [
