@@ -13,6 +13,9 @@ import sys
 
 import pytest
 
+import configs
+from ldm_jax import command_line
+from ldm_jax.training import overrides
 from tests.test_dependencies import requirements
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -111,11 +114,10 @@ def test_commands_name_tools_flags_and_configs_that_exist(path):
             assert (ROOT / words[0]).is_file()
         extras = [extra for word in words if word.startswith('.[') for extra in word[2:-1].split(',')]
         assert {*extras} <= requirements().keys()
-        named = re.findall(r'configs/[a-z]\w*\.py(?::\w+)?', ' '.join(words))
-        for config in named:
-            file, _, variant = config.partition(':')
-            module = importlib.import_module(file.removesuffix('.py').replace('/', '.'))
-            assert module.get_config(variant) if variant else module.get_config()
+        _, changes = command_line.split(words)
+        for config in re.findall(r'configs/([a-z]\w*)\.py(:\w+)?', ' '.join(words)):
+            # Raises for an unknown config, variant or field, and for a value of another kind.
+            assert overrides.apply(configs.plain(configs.load(''.join(config))), changes)
 
 
 @pytest.mark.parametrize(
