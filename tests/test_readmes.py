@@ -176,7 +176,21 @@ def test_ci_runs_the_readmes_test_command():
     assert '.ci/run' in (ROOT / '.github' / 'workflows' / 'ci.yml').read_text()
 
 
-def test_readme_is_what_a_newcomer_reads_and_each_room_has_a_page():
+def test_readme_is_what_a_newcomer_reads():
     assert 700 <= len(README.read_text().split()) <= 1300
-    for room in ('ldm_jax', 'configs', 'tools', 'experiments', 'tests'):
-        assert (ROOT / room / 'README.md').is_file()
+
+
+@pytest.mark.parametrize(
+    ('room', 'pattern'), [('ldm_jax', '*/__init__.py'), ('tools', '*.py'), ('experiments', '*/*.md')]
+)
+def test_the_page_of_a_room_names_everything_in_it(room, pattern):
+    paths = [path.relative_to(ROOT / room).parts[0] for path in (ROOT / room).glob(pattern)]
+    text = (ROOT / room / 'README.md').read_text()
+    assert paths
+    assert not [name for name in paths if name not in text]
+
+
+def test_each_room_and_each_experiment_has_a_page():
+    rooms = [ROOT / room for room in ('ldm_jax', 'configs', 'tools', 'experiments', 'tests')]
+    rooms += {path.parent for path in (ROOT / 'experiments').glob('*/*.py')}
+    assert not [name(room) for room in rooms if not (room / 'README.md').is_file()]
