@@ -142,7 +142,7 @@ def function(kind: str, table: Mapping[str, Callable], spec: str | Mapping[str, 
 
 
 def unknown(kind: str, value: Any, have: Sequence[str]) -> ValueError:
-    """The error for an unknown name: the nearest known one where it is near, and all of them while a line holds them."""
+    """The error for an unknown name, with the nearest known one, and all of them while a line holds them."""
     near = difflib.get_close_matches(str(value), have, n=1)
     hint = f' Did you mean {near[0]!r}?' if near else ''
     listed = str(list(have))
