@@ -22,7 +22,7 @@ _EXPONENTIAL: Spec = dict(name='exponential')
 _DISCARD: Spec = dict(discard_next_to_last=1)
 _STABLE_DIFFUSION: Spec = dict(set_alpha_to_one=False, skip_prk_steps=True, clip_sample=False, steps_offset=1)
 
-# Name -> sampler, and what is known of its grid: all of it (A1111's 'Automatic'), or a field whatever its name.
+# Name -> sampler, and what it says of its grid: all of it (A1111's 'Automatic'), or a field whatever its name.
 SAMPLERS: dict[str, tuple[Spec, Spec]] = {
     # A1111, by label
     'DPM++ 2M': (dict(name='dpmpp_2m'), _KARRAS),
@@ -144,10 +144,10 @@ def resolve(name: str, grid: str | None = None) -> tuple[Spec, Spec | None]:
 
 
 def _find(table: Mapping[str, Any], ours: list[str], name: str) -> Any:
-    """What a table has for a name: as it is written, else our own of that name, else in any case; or None."""
+    """What a table has for a name: as it is written, else our own or a dotted one, else in any case; or None."""
     if name in table:
         return table[name]
-    if name in ours:
+    if name in ours or re.fullmatch(r'\w+(\.\w+)+', name):
         return dict(name=name)
     plain = {_plain(key): value for key, value in reversed(list(table.items()))}  # the first of two stays
     return plain.get(_plain(name))

@@ -24,14 +24,19 @@ VARIANTS = [
     dict(name='pndm', skip_prk_steps=True),
     dict(name='dpm_solver_singlestep', max_order=3),
     dict(name='dpm_solver_singlestep', max_order=3, variant='dpmsolver', solver_type='heun'),
+    dict(name='dpm_solver_multistep', max_order=1),
+    dict(name='dpm_solver_multistep', max_order=3, euler_at_final=True),
+    dict(name='dpm_solver_multistep', variant='dpmsolver', solver_type='heun'),
     dict(name='unipc', max_order=1),
+    dict(name='unipc', predict_x0=False),
+    dict(name='unipc', max_order=2, disable_corrector=tuple(range(400))),
     dict(name='unipc', max_order=2, variant='bh1', lower_order_final=False),
     dict(name='unipc', max_order=3, lower_order_final=False),
 ]
 # Those that are smooth functions of the step's number.
 GRIDS = ['time', 'karras', 'exponential', 'kl_optimal']
 EVEN = {'plms', 'pndm'}  # their weights are those of even steps in time: of second order on others
-# Of one-dimensional data, a mixture.
+# A mixture, the one-dimensional data.
 CENTERS, WEIGHTS, WIDTH = np.array([-1.0, 0.5, 1.2]), np.array([0.3, 0.5, 0.2]), 0.6
 
 
