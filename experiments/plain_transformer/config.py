@@ -13,11 +13,11 @@ VARIANTS = dict(
     transformer=dict(name='experiments.plain_transformer.model'),
     unet=dict(
         name='unet',
-        channels=48,
+        channels=24,
         channel_mult=(1, 2),
         depth=(1, 1),
-        head_width=24,
-        num_groups=16,
+        head_width=12,
+        num_groups=8,
         context_width=128,
     ),
 )
@@ -40,10 +40,10 @@ def get_config(arg: str = 'transformer') -> ConfigDict:
             data=dict(name='synthetic', image_size=32),
             optimizer=dict(name='adamw', lr=1e-3, warmup_steps=20, curve='cosine'),
             run=common.run(
-                num_steps=600,
-                batch_size=24,
-                log_every=50,
-                save_every=600,
+                num_steps=300,
+                batch_size=12,
+                log_every=25,
+                save_every=300,
                 ema=dict(main=dict(name='constant', decay=0.99)),
             ),
         )
