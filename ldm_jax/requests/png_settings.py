@@ -8,6 +8,7 @@ tools' names.
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from ldm_jax.requests.request import Request
 
 FIELDS = {each.knob.png: each for each in knobs.settings(Request).values() if each.knob.png}
 OPTIONS = {each.knob.png: each for each in knobs.settings(ModelOptions).values() if each.knob.png}
+WAY = 'Interpolation of'  # prompts, as JSON, or a number of seeds
 ALWAYS = ('Steps', 'Sampler', 'Seed', 'RNG')
 FIRST = ('Steps', 'Sampler', 'Schedule type', 'CFG scale', 'Seed', 'Size', 'Model')  # in the web UI's order
 
@@ -53,6 +55,10 @@ def write(
     row = request.repeated(request.rows)[index]
     values |= {'Prompt': row} if request.labels is None else {'Prompt': '', 'Class': row}
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
+    if request.interpolate is not None:
+        prompts, seeds = request.ways[index // request.per_row]
+        values['Interpolation share'] = request.shares[index % request.per_row]
+        values[WAY] = json.dumps(prompts, ensure_ascii=False) if len(prompts) > 1 else len(seeds)
     if request.sampling.variation_seed is not None:
         values['Variation seed'] = request.variation_seeds[index]
     values |= {'Size': f'{size[1]}x{size[0]}', 'Model': options.model}
@@ -95,6 +101,7 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
     if sheet := settings.pop(infotext.SHEET, None):
         warnings.warn(f'A sheet of {sheet} images has the settings of its first one.', stacklevel=2)
     found: dict[str, Any] = {}
+    way = settings.pop(WAY, None)
     if 'Size' in settings:
         found['width'], found['height'] = web_ui.size('Size', settings.pop('Size'))
     left_out = [f'{name}: {text}' for name, text in settings.items() if name not in FIELDS | OPTIONS]
@@ -103,6 +110,8 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
             f'Settings of the image without a meaning here are left out: {", ".join(left_out)}.', stacklevel=2
         )
     found |= _values(FIELDS, settings)
+    if way is not None:
+        found |= _way(way)
     if 'sampler' in found:
         aliases.resolve(found['sampler'], found.get('grid'))
     return found
@@ -111,6 +120,19 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
 def read_options(settings: Mapping[str, str]) -> dict[str, Any]:
     """Fields of ModelOptions by name, likewise. Raises ValueError for a value that cannot be read."""
     return _values(OPTIONS, web_ui.translated(settings, _ours(settings)))
+
+
+def _way(text: str) -> dict[str, Any]:
+    """The fields of an interpolation's way: its prompts, or how many seeds."""
+    try:
+        stops = json.loads(text)
+        if isinstance(stops, int):
+            return dict(num_images=stops)
+        return dict(prompt=tuple(map(str, stops)))
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(
+            f'{WAY} of an image is {text!r}, neither a number of seeds nor a list of prompts.'
+        ) from None
 
 
 def _ours(settings: Mapping[str, str]) -> bool:

@@ -1,6 +1,7 @@
 """tools/sample.py end to end on tiny models: what concerns it beside the tasks, which have a contract of their own."""
 
 import copy
+import pathlib
 
 import numpy as np
 import pytest
@@ -86,3 +87,23 @@ def test_a_previewed_run_makes_the_same_image(text, tmp_path, sample):
     expected = pixels(sample(**call))
     np.testing.assert_allclose(pixels(sample(preview=1, **call)), expected.astype(int), atol=1)
     assert (tmp_path / 'preview.png').is_file()
+
+
+def test_a_way_between_prompts_is_a_sheet_and_each_of_its_images_is_made_again_from_its_text(
+    text, tmp_path, sample
+):
+    call = FEW | dict(model=text, seed=3, interpolate=4)
+    for prompts, images in ((('a cat', 'a dog', 'a "red" apple'), 1), (('a cat',), 3)):
+        call |= dict(prompt=prompts, num_images=images)
+        made = sample(**call, out=tmp_path / 'out')
+        assert (made['task'], len(made['images'])) == ('interpolate', 4)
+        assert pathlib.Path(made['sheet']).is_file()
+        assert all((pixels(made, i) != pixels(made, i + 1)).any() for i in range(3))
+        for i in (0, 2, 3):
+            again = sample(from_png=made['images'][i]['path'], model=text, scale=1, out=tmp_path / 'again')
+            assert len(again['images']) == 1
+            assert sample.warned == []
+            np.testing.assert_allclose(pixels(again), pixels(made, i).astype(int), atol=1)
+            assert again['images'][0]['parameters'] == made['images'][i]['parameters']
+    ends = sample(**FEW | dict(prompt=('a cat',), seed=3), model=text, out=tmp_path / 'end')
+    np.testing.assert_allclose(pixels(ends), pixels(made, 0).astype(int), atol=1)
