@@ -12,28 +12,29 @@ import os
 import pathlib
 import platform
 import stat
-import statistics
 import sys
 import threading
 import time
 from typing import Any
 
+from ldm_jax import atomic
 from ldm_jax.cache import cache_folder
 
 VARIABLE = 'JAX_COMPILATION_CACHE_DIR'  # JAX's own: whoever sets it has chosen a folder
 WORTH = 0.5  # seconds: programs that compile faster are not kept
 LIMIT = 8 * 2**30  # bytes: the programs that were used longest ago are removed beyond
-PATIENCE = 1.5  # seconds until a compilation is told of
+PATIENCE = 1.5  # seconds until a compilation is mentioned
 EVERY = 15.0  # seconds between its lines
 TIMES = 'times.json'
 LOWERING, COMPILING = (
     f'/jax/core/compile/{name}_duration' for name in ('jaxpr_to_mlir_module', 'backend_compile')
 )
+HIT = '/jax/compilation_cache/cache_hits'
 RATIO = 45.0  # time of compiling over that of lowering, where nothing has been compiled yet
 
 
 def start(use: bool = True) -> None:
-    """Has JAX keep what it compiles, unless told otherwise, and tell of what takes long to compile.
+    """Has JAX keep the programs that it compiles, if `use`, and reports compilations that take long.
 
     Where the folder cannot be trusted or made, that is said on standard error, and programs are compiled anew.
     """
@@ -69,7 +70,7 @@ def private(folder: pathlib.Path) -> pathlib.Path:
     for path in (folder, *folder.resolve().parents):
         found = path.stat()
         shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        sticky = path != folder and found.st_mode & stat.S_ISVTX  # as /tmp: nobody renames what is another's
+        sticky = path != folder and found.st_mode & stat.S_ISVTX  # as /tmp: nobody renames another's folder
         if found.st_uid not in (os.getuid(), 0) or (shared and not sticky):
             raise PermissionError(
                 f'others can write {path}, and who writes compiled programs runs code; '
@@ -105,9 +106,9 @@ def _prune(folder: pathlib.Path) -> None:
 
 
 class _Teller:
-    """Says on standard error what has been compiling for a while, and about how long it takes the first time.
+    """Reports on standard error a program that has been compiling for a while, and about how long that takes.
 
-    JAX tells when lowering and compiling begin and end. A program that took long to lower takes long to compile; how
+    JAX reports when lowering and compiling begin and end. A program that took long to lower takes long to compile; how
     much longer is remembered from one start to the next.
     """
 
@@ -115,8 +116,9 @@ class _Teller:
 
     def __init__(self, folder: pathlib.Path | None):
         self._file = folder and folder / TIMES
-        self._ratios = _read(self._file)
+        self._known = _read(self._file)  # (seconds of lowering, seconds of compiling)
         self._lowered = 0.0
+        self._read = False  # from the cache, not compiled
         self._done: threading.Event | None = None
 
     @classmethod
@@ -129,13 +131,15 @@ class _Teller:
         cls._listening = cls(folder)
         jax.monitoring.register_scalar_listener(cls._listening.began)
         jax.monitoring.register_event_duration_secs_listener(cls._listening.ended)
+        jax.monitoring.register_event_listener(cls._listening.happened)
 
     def began(self, event: str, value: Any, **about: Any) -> None:
         if event != COMPILING:
             return
-        self._done = threading.Event()
+        self._done, self._read = threading.Event(), False
         name = str(about.get('fun_name') or 'a program').removeprefix('jit(').removesuffix(')')
-        expected = self._lowered * statistics.median(self._ratios or [RATIO])
+        lowering, compiling = map(sum, zip(*(self._known or [(1.0, RATIO)]), strict=True))
+        expected = self._lowered * compiling / lowering
         threading.Thread(target=_tell, args=(name, expected, self._done), daemon=True).start()
 
     def ended(self, event: str, seconds: float, **about: Any) -> None:
@@ -144,9 +148,13 @@ class _Teller:
         if event != COMPILING or self._done is None:
             return
         self._done.set()
-        if seconds > PATIENCE and self._lowered:  # what was compiled, not read
-            self._ratios = [*self._ratios, seconds / self._lowered][-20:]
-            _write(self._file, self._ratios)
+        if seconds > PATIENCE and self._lowered and not self._read:
+            self._known = [*self._known, (self._lowered, seconds)][-20:]
+            _write(self._file, self._known)
+
+    def happened(self, event: str, **about: Any) -> None:
+        if event == HIT:
+            self._read = True
 
 
 def _tell(name: str, expected: float, done: threading.Event) -> None:
@@ -158,16 +166,14 @@ def _tell(name: str, expected: float, done: threading.Event) -> None:
         patience = EVERY
 
 
-def _read(file: pathlib.Path | None) -> list[float]:
+def _read(file: pathlib.Path | None) -> list[tuple[float, float]]:
     try:
         found = json.loads(file.read_text()) if file else []
-        return [float(ratio) for ratio in found]
+        return [(float(lowering), float(compiling)) for lowering, compiling in found if lowering > 0]
     except (OSError, ValueError, TypeError):
         return []
 
 
-def _write(file: pathlib.Path | None, ratios: list[float]) -> None:
+def _write(file: pathlib.Path | None, known: list[tuple[float, float]]) -> None:
     if file is not None:
-        partial = file.with_name(f'{file.name}.{os.getpid()}')
-        partial.write_text(json.dumps(ratios))
-        partial.replace(file)
+        atomic.write(file, json.dumps(known))

@@ -71,7 +71,7 @@ def check(network: nn.Module, size: int | None = None) -> None:
     batch = 2
     x, t, cond = inputs_of(network, batch, size)
     try:
-        out = jax.eval_shape(lambda key: network.init_with_output(key, x, t, cond)[0], jax.random.key(0))
+        out, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x, t, cond)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(

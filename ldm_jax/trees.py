@@ -25,11 +25,11 @@ def init(model: nn.Module, key: Array, batch: int = 1, size: int | None = None) 
     # XLA takes minutes to compile the Threefry of a few hundred leaves for a CPU, seconds with its own generator.
     key = jax.random.wrap_key_data(jnp.resize(jax.random.key_data(key), 4), impl='rbg')
 
-    def make(key):
+    def fresh_parameters(key):
         inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), inputs_of(model, batch, size))
         return nn.meta.unbox(model.init(key, *inputs)['params'])
 
-    return jax.jit(make)(key)  # jit: the example forward pass is dead code, so it is never run
+    return jax.jit(fresh_parameters)(key)  # jit: the example forward pass is dead code, so it is never run
 
 
 def shapes(model: nn.Module, batch: int = 1, size: int | None = None) -> PyTree:

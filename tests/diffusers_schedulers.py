@@ -6,21 +6,24 @@ import contextlib
 import importlib
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.diffusion import parameterization
+from ldm_jax import build
+from ldm_jax.diffusion import grids, noise, parameterization, stochastic
 from ldm_jax.diffusion.denoiser import denoiser, on_schedule
 from ldm_jax.diffusion.sampling import padded, sample
-from ldm_jax.types import Cond
+from ldm_jax.types import Cond, NoiseLevel
+from tests import oracles
 from tests.oracles import keys
 
 X = np.random.default_rng(0).standard_normal((2, 4, 4, 3))
 BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule='scaled_linear')
+SCHEDULES = {'linear': 'linear', 'scaled_linear': 'scaled_linear', 'squaredcos_cap_v2': 'squared_cosine'}
 # Where x is held over alpha, so that its noise is sigma / alpha.
 EXPLODING = {
     'EulerDiscreteScheduler', 'EulerAncestralDiscreteScheduler', 'HeunDiscreteScheduler', 'LMSDiscreteScheduler',
@@ -77,11 +80,11 @@ def network(x, t):
     return tanh(x * (1 + t / 1000)) + x / 3
 
 
-def theirs(scheduler, x: np.ndarray, noise: Sequence[np.ndarray] = (), **settings) -> np.ndarray:
-    """Where a scheduler, its timesteps set, takes x; `noise` is what it draws, one after the other."""
+def theirs(scheduler, x: np.ndarray, drawn: Sequence[np.ndarray] = (), **settings) -> np.ndarray:
+    """Where a scheduler, its timesteps set, takes x; `drawn` is what it draws, one after the other."""
     import torch
 
-    draws = map(torch.from_numpy, noise)
+    draws = map(torch.from_numpy, drawn)
     module = sys.modules[type(scheduler).__module__]
     x = torch.from_numpy(x)
     with contextlib.ExitStack() as stack:
@@ -110,16 +113,53 @@ class Ours:
         return np.asarray(self._run(jnp.asarray(x), padded(levels, 101), len(levels.sigma) - 1))
 
 
-def noise_of_step(i: int) -> np.ndarray:
-    """What a sampler of ours draws in step i, where it draws once."""
-    from ldm_jax.diffusion import noise
-
-    return np.array(noise.normal(jax.vmap(jax.random.fold_in, (0, None))(keys(X), i), jnp.asarray(X)))
-
-
-def noises_of_step(i: int, num: int) -> list[np.ndarray]:
-    """The same of one that draws `num` times."""
-    from ldm_jax.diffusion import noise
-
+def noises_of_step(i: int, num: int = 1) -> list[np.ndarray]:
+    """What a sampler of ours draws in step i, where it draws `num` times."""
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys(X), i)
-    return [np.array(noise.normal(each, jnp.asarray(X))) for each in noise.split(step_keys, num)]
+    parts = [step_keys] if num == 1 else noise.split(step_keys, num)
+    return [np.array(noise.normal(part, jnp.asarray(X))) for part in parts]
+
+
+def noise_for(name: str, levels: NoiseLevel) -> list[np.ndarray]:
+    """What a class draws, one after the other, where ours draws from its own keys on these levels."""
+    count = len(levels.sigma) - 1
+    if name == 'TCDScheduler':
+        return [draw for i in range(1, count, 2) for draw in noises_of_step(i)]  # rows down and up by turns
+    if name != 'DPMSolverSDEScheduler':
+        return [draw for i in range(count) for draw in noises_of_step(i)]
+    draws = []
+    for i in range(count):
+        here, there = (jax.tree.map(lambda a, j=j: a[j], levels) for j in (i, i + 1))
+        early, late = noises_of_step(i, 2)
+        share = float(stochastic.shared(stochastic.gap(here, there), 0.5))
+        draws += [early, np.sqrt(share) * early + np.sqrt(1 - share) * late]
+    return draws
+
+
+def errors(
+    name: str, config: Mapping, spec: Mapping, grid: Mapping, counts: Sequence[int], **settings
+) -> dict[int, float]:
+    """How far our sampler on our grid ends from a class of a config, relative to the largest value, by steps.
+
+    settings: of the class's `step`.
+    """
+    kind, prediction = dict(name=SCHEDULES[config.get('beta_schedule', 'scaled_linear')]), 'eps'
+    if name.startswith('FlowMatch'):
+        kind, prediction = dict(name='flow', shift=config.get('shift', 1.0)), 'flow'
+    elif name.startswith('EDM'):
+        kind, prediction = dict(name='edm'), 'edm'
+    found = {}
+    with oracles.float64(), in_float64(name) as scheduler_class:
+        schedule, sampler = build.build('schedules', kind), build.build('samplers', spec)
+        ours, made = Ours(sampler, schedule, prediction), grids.named(grid)
+        for steps in counts:
+            scheduler = scheduler_class.from_config(dict(config))
+            scheduler.set_timesteps(steps)
+            table = getattr(sampler, 'table', lambda schedule, grid, steps: grid(schedule, steps))
+            levels = table(schedule, made, steps)
+            x = X / float(levels.alpha[0]) if name in EXPLODING else X
+            expected = theirs(scheduler, x, noise_for(name, levels), **settings)
+            exploding = name in EXPLODING or name.startswith('EDM')
+            end = float(levels.alpha[-1]) if exploding else 1.0
+            found[steps] = oracles.relative_error(ours(X, levels), end * expected)
+    return found

@@ -76,7 +76,7 @@ def test_what_has_long_been_unused_is_removed(tmp_path, monkeypatch):
 def test_what_compiles_for_long_is_told_with_an_estimate(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(compile_cache, 'PATIENCE', 0.0)
     teller = compile_cache._Teller(tmp_path)
-    teller._ratios = [10.0]
+    teller._known = [(1.0, 10.0)]
     teller.ended(compile_cache.LOWERING, 3.0)
     teller.began(compile_cache.COMPILING, 0.0, fun_name='jit(train_step)')
     for _ in range(100):
@@ -87,6 +87,10 @@ def test_what_compiles_for_long_is_told_with_an_estimate(tmp_path, capfd, monkey
         time.sleep(0.02)
     assert 'compiling train_step (the first time about 30 s)' in text
     teller.ended(compile_cache.COMPILING, 60.0)
-    assert compile_cache._Teller(tmp_path)._ratios == [10.0, 20.0]
+    assert compile_cache._Teller(tmp_path)._known == [(1.0, 10.0), (3.0, 60.0)]
+    teller.began(compile_cache.COMPILING, 0.0)
+    teller.happened(compile_cache.HIT)
+    teller.ended(compile_cache.COMPILING, 2.0)  # read, not compiled
+    assert compile_cache._Teller(tmp_path)._known == [(1.0, 10.0), (3.0, 60.0)]
     (tmp_path / compile_cache.TIMES).write_text('{"not": "this"')
-    assert compile_cache._Teller(tmp_path)._ratios == []
+    assert compile_cache._Teller(tmp_path)._known == []

@@ -21,26 +21,13 @@ MEMORY = 'a smaller --batch, or a smaller model, or more memory on this machine,
 def parse():
     parser = command_line.Parser(__doc__, overrides=True)
     add = parser.add_argument
-    add(
-        '--config',
-        required=True,
-        help='the training run: a file of configs/, or the name of one, with :VARIANT',
-    )
+    add('--config', required=True, help='the training run: a file or name of configs/, with :VARIANT')
     add('--topology', required=True, help='the slice: v5e-16, v5p-128, v6e-256, v5p:4x4x12, ...')
     add('--what', default='train', choices=['train', 'sample'], help='the training step, or the sampler')
-    add(
-        '--batch',
-        type=command_line.at_least(1),
-        help='images that a chip holds at once; all of run.batch_size',
-    )
+    add('--batch', type=command_line.at_least(1), help='images of a chip at once, for run.batch_size')
     add('--sampler', default='dpmpp_2m', help='with --what sample')
     add('--num_steps', type=command_line.at_least(1), default=25, help='with --what sample')
-    add(
-        '--effort',
-        default='O1',
-        choices=['O1', 'O2', 'O3'],
-        help='of the compiler; O1 takes half the time of O2',
-    )
+    add('--effort', default='O1', choices=['O1', 'O2', 'O3'], help='O1 compiles in half the time of O2')
     add('--hlo', help='a file to write the compiled program to, as text')
     add('--json', action='store_true', help='plain data instead of tables')
     return parser.parse_args()
@@ -52,10 +39,9 @@ def main(args):
     # The host's own devices are not asked for: libtpu would look for TPUs.
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
     from ldm_jax.aot import topology
-
-    slice_ = topology.named(args.topology)
     from ldm_jax.training import overrides
 
+    slice_ = topology.named(args.topology)
     config = overrides.apply(configs.plain(configs.load(args.config)), args.overrides)
     topology.check_compiler()
     import jax
@@ -78,10 +64,10 @@ def main(args):
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
-        sys.exit(
-            f'It does not fit on {slice_.name}: {str(error).splitlines()[0]}\nTake a smaller --batch, more of '
+        raise ValueError(
+            f'It does not fit on {slice_.name}: {str(error).splitlines()[0]} Take a smaller --batch, more of '
             'run.parallel.fsdp, models.unet.remat, or a larger slice.'
-        )
+        ) from error
     if args.hlo:
         with open(args.hlo, 'w') as file:
             file.write(compiled.as_text())

@@ -8,10 +8,6 @@ same --process_count (under SLURM: $SLURM_PROCID, $SLURM_NTASKS), and a folder t
     data=dict(name='latents', path='data/encoded')
 """
 
-import hashlib
-import json
-import pathlib
-
 from ldm_jax import command_line
 
 DTYPES = ['float16', 'bfloat16', 'float32']
@@ -37,73 +33,27 @@ def parse():
 
 
 def main(args):
-    import jax
-    import numpy as np
-
     import configs
-    from ldm_jax.build import build
-    from ldm_jax.checkpoints import loading, store
-    from ldm_jax.conditioning import encoder
-    from ldm_jax.data import encoding
-    from ldm_jax.images import to_float
-    from ldm_jax.training import overrides
+    from ldm_jax.training import encode_data, overrides
 
     config = overrides.apply(configs.plain(configs.load(args.config)), args.overrides)
     if 'data' not in config:
         raise ValueError(f"{args.config} has no 'data'; it has {sorted(config)}.")
-    source = build('data', config['data'])
-    job = encoding.Encoding(source, args.batch_size, args.shard_size, args.views, args.seed)
-    path = loading.resolve(args.model)
-    stored = store.open_model(path)
-    have = [part for part in stored.parts if part == 'first_stage' or part.startswith('text_encoder')]
-    parts = args.parts.split(',') if args.parts else have
-    model = encoder.from_settings(stored.settings, parts, args.compute_dtype)
-    params = loading.load(path, model.parts).params
-    # Each device of this process takes a part of the batch.
-    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ('data',))
-    shared, split = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in ((), ('data',)))
-    if args.batch_size % mesh.size:
-        raise ValueError(
-            f'--batch_size must be a multiple of the {mesh.size} devices; got {args.batch_size}.'
-        )
-    run = jax.jit(model, in_shardings=(shared, split, split))
-    params = jax.device_put(params, shared)
-
-    def encode(batch):
-        image = to_float(batch['image']) if 'first_stage' in model.modules else None
-        found = run(params, image, model.tokens(batch['text']) if model.tokenizers else {})
-        return {name: np.asarray(array.astype(args.dtype)) for name, array in found.items()}
-
-    def null():
-        found = run(params, None, model.tokens([''] * args.batch_size))
-        return {name: np.asarray(array[0].astype(args.dtype)) for name, array in found.items()}
-
-    settings = {
-        'model': args.model,
-        'parts': {part: checksum(path, part) for part in model.parts},
-        'settings': stored.settings,
-        'data': config['data'],
-        'dtype': args.dtype,
-        'compute_dtype': args.compute_dtype,
-    }
-    report = encoding.encode(
-        job,
-        encode,
+    line = encode_data.encode(
+        config['data'],
+        args.model,
         args.out,
-        settings,
-        null=null if model.tokenizers else None,
+        parts=args.parts.split(',') if args.parts else None,
+        dtypes=encode_data.Dtypes(args.dtype, args.compute_dtype),
+        batch_size=args.batch_size,
+        shard_size=args.shard_size,
+        views=args.views,
+        seed=args.seed,
         process_index=args.process_index,
         process_count=args.process_count,
         max_corrupt=args.max_corrupt,
     )
-    print(f'{report}; encoded data in {args.out}')
-
-
-def checksum(path, part):
-    """A digest of the checksums of a part's parameters."""
-    table = json.loads((pathlib.Path(path) / 'checksums.json').read_text())
-    entries = sorted((name, entry['crc32']) for name, entry in table.items() if name.startswith(f'{part}/'))
-    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+    print(line)
 
 
 if __name__ == '__main__':

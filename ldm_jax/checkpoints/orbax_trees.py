@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
+from ldm_jax import atomic
 from ldm_jax.checkpoints.checksums import Damaged
+
+
+@contextlib.contextmanager
+def writing(target: pathlib.Path, compress: bool) -> Iterator[Any]:
+    """`orbax`, whose errors of a full disk become OSErrors that name the target."""
+    with atomic.naming_full_disk(target):
+        try:
+            with orbax(compress) as ocp:
+                yield ocp
+        except ValueError as error:  # of tensorstore, which puts the system's error into its text
+            for code in atomic.FULL:
+                if os.strerror(code) in str(error):
+                    raise OSError(code, os.strerror(code), str(target)) from error
+            raise
 
 
 @contextlib.contextmanager
@@ -28,11 +46,20 @@ def orbax(compress: bool = True) -> Iterator[Any]:
         context.multiprocessing.barrier_sync_key_prefix = f'process_{here}'
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)  # it tells its thoughts at INFO, and errors again that it raises
+    hook = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_hook, hook)
     try:
         with context:
             yield ocp
+        sys.unraisablehook = hook  # after an error, threads of the write that failed still end one by one
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _hook(before: Callable[[Any], object], unraisable: Any) -> None:
+    """Drops what tensorstore's threads print of a write that failed already: that nobody waits for them."""
+    if str(unraisable.exc_value) != 'Event loop is closed':
+        before(unraisable)
 
 
 def restore(directory: os.PathLike[str], part: str, targets: Any) -> Any:

@@ -26,7 +26,7 @@ from ldm_jax.build import unknown
 from ldm_jax.checkpoints import checksums, claims, model_settings
 from ldm_jax.checkpoints.layouts.rules import unflatten
 from ldm_jax.checkpoints.lazy_arrays import Arrays, Cast, Leaves, Only, contiguous, part_of, windows
-from ldm_jax.checkpoints.orbax_trees import orbax
+from ldm_jax.checkpoints.orbax_trees import writing
 from ldm_jax.checkpoints.stored import CHECKSUMS, REPORT, SETTINGS, Shardings, Stored, array_entry
 from ldm_jax.types import PyTree
 
@@ -73,17 +73,19 @@ def write_model(
     record: dict[str, dict[str, Any]] = {SETTINGS: {'crc32': checksums.crc32(text.encode())}}
     with claims.claimed(target), atomic.atomic_folder(target) as partial:
         for part in dict.fromkeys(map(part_of, leaves.specs)):
-            record |= _write_part(partial / part, Only(leaves, (part,)), compress)
+            record |= _write_part(target, partial / part, Only(leaves, (part,)), compress)
         (partial / CHECKSUMS).write_text(_a_line_each(checksums.sealed(record)))
         if report is not None:
             (partial / REPORT).write_text(json.dumps(dict(report()), indent=2) + '\n')
         (partial / SETTINGS).write_text(text)
 
 
-def _write_part(folder: pathlib.Path, leaves: Leaves, compress: bool) -> dict[str, dict[str, Any]]:
-    """Writes the tree of one part; returns what CHECKSUMS says of its arrays."""
+def _write_part(
+    target: pathlib.Path, folder: pathlib.Path, leaves: Leaves, compress: bool
+) -> dict[str, dict[str, Any]]:
+    """Writes the tree of one part of a target; returns what CHECKSUMS says of its arrays."""
     record = {}
-    with atomic.naming_full_disk(folder.parent), orbax(compress) as ocp:
+    with writing(target, compress) as ocp:
         for paths in windows(leaves.specs):
             arrays = {name: contiguous(array) for name, array in leaves.read(paths).items()}
             record |= {name: array_entry(array) for name, array in arrays.items()}

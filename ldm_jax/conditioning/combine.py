@@ -14,6 +14,7 @@ from ldm_jax.conditioning.networks import Networks
 from ldm_jax.types import Array, Cond, PyTree
 
 PARTS = ('context', 'concat', 'vector', 'label')
+Conditions = Mapping[str, tuple[Cond | None, Cond]]  # name of a kind -> (unconditional, conditional)
 
 
 class Kind(Protocol):
@@ -50,15 +51,19 @@ class Kind(Protocol):
 def kinds(spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Kind]:
     """The kinds of conditioning of a spec: name -> dict(drop_rate=0.1, **fields), built.
 
-    A name is that of a module of this folder, or any name with a dotted path in the fields: dict(pose=dict(
+    A name is that of a module of this folder, or one of your own with a dotted path in the fields: dict(pose=dict(
     name='experiments.pose.conditioning')). Texts come first, the others by name, whatever the order of the spec: in
     SDXL's vector the text is before the sizes.
 
-    Raises ValueError for an unknown kind or field, and for a drop rate outside [0, 1).
+    Raises ValueError for an unknown kind or field, a kind under another name, and a drop rate outside [0, 1).
     """
-    names = sorted(spec, key=lambda name: (name != 'text', name))
-    found = {name: build('conditioning', {'name': name, **dict(spec[name].items())}) for name in names}
+    found = {
+        name: build('conditioning', {'name': name, **dict(spec[name].items())}) for name in ordered(spec)
+    }
     for name, kind in found.items():
+        module = module_name(kind)
+        if '.' not in module and module != name:
+            raise ValueError(f'conditioning.{name} is the kind {module!r}: write conditioning.{module}.')
         if not 0 <= kind.drop_rate < 1:
             raise ValueError(
                 f'conditioning.{name}.drop_rate must be at least 0 and below 1; got {kind.drop_rate}.'
@@ -70,15 +75,28 @@ def written(found: Mapping[str, Kind]) -> dict[str, dict[str, Any]]:
     """The spec of kinds of conditioning, with every field, as plain data: what a model's settings hold."""
     return {
         name: {
-            'name': _module_name(kind),
+            'name': module_name(kind),
             **{f.name: getattr(kind, f.name) for f in dataclasses.fields(kind)},
         }
         for name, kind in found.items()
     }
 
 
-def _module_name(kind: Kind) -> str:
+def module_name(kind: Kind) -> str:
+    """The module of a kind: of this folder, or its dotted path."""
     return type(kind).__module__.removeprefix('ldm_jax.conditioning.')
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Names of kinds in the order in which they are put together: text, then the others by name."""
+    return sorted(names, key=lambda name: (name != 'text', name))
+
+
+def joined(conditions: Conditions, without: Iterable[str] = ()) -> Cond:
+    """All kinds as one Cond, unconditional in those named by `without`."""
+    without = set(without)
+    found: list[Any] = [conditions[name][name not in without] for name in ordered(conditions)]
+    return merge(found)
 
 
 def merge(conds: Iterable[Cond]) -> Cond:
@@ -121,12 +139,10 @@ def check_network(found: Mapping[str, Kind], networks: Networks) -> None:
 
 
 def check_given(found: Mapping[str, Kind], given: Mapping[str, Mapping[str, Array]]) -> None:
-    """Raises ValueError unless what is given for sampling is what the kinds need."""
-    for name in given:
+    """Raises ValueError where kinds of conditioning are given that are not found, or not all that they need."""
+    for name, arrays in given.items():
         if name not in found:
             raise unknown('conditioning of this model', name, sorted(found))
-    for name, kind in found.items():
-        have = given.get(name, {})
-        if not any(have.keys() >= set(keys) for keys in kind.given):
-            wanted = ' or '.join(str(list(keys)) for keys in kind.given)
-            raise ValueError(f'Conditioning on {name!r} needs {wanted}; got {sorted(have)}.')
+        if not any(arrays.keys() >= set(keys) for keys in found[name].given):
+            wanted = ' or '.join(str(list(keys)) for keys in found[name].given)
+            raise ValueError(f'Conditioning on {name!r} needs {wanted}; got {sorted(arrays)}.')

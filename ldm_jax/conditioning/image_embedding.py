@@ -55,15 +55,16 @@ class Conditioning:
         return pair(self.drop_rate, vector=_vector(networks, embedding, eps, level))
 
 
-def embedded(networks: Networks, image: Array) -> Array:
-    """CLIP embeddings [B, D] of images [B, H, W, 3], uint8 or in [-1, 1]."""
-    side = networks.module('image_encoder').image_size
-    out = networks.apply('image_encoder', clip_vision.preprocess(to_float(image), side))
-    return out.projected.astype(jnp.float32)
+def embed(networks: Networks, images: Array) -> Array:
+    """CLIP embeddings [B, D] of the image encoder's input [B, S, S, 3] (clip_vision.preprocess)."""
+    return networks.apply('image_encoder', images).projected.astype(jnp.float32)
 
 
 def _embedding(networks: Networks, given: Mapping[str, Array]) -> Array:
-    return given['embedding'] if 'embedding' in given else embedded(networks, given['image'])
+    if 'embedding' in given:
+        return given['embedding']
+    side = networks.module('image_encoder').image_size
+    return embed(networks, clip_vision.preprocess(to_float(given['image']), side))
 
 
 def _vector(networks: Networks, embedding: Array, eps: Array, level: Array) -> Array:

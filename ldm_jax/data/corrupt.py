@@ -33,7 +33,7 @@ class TooManyCorrupt(ValueError):
 
 @dataclasses.dataclass
 class Report:
-    """What has been read so far, and what could not be.
+    """Counts of the examples read so far, and the names of the corrupt ones.
 
     Attributes:
         limit: the share of the examples that may be corrupt, 0 to 1; judged from the tenth corrupt one on.

@@ -54,7 +54,7 @@ class Source:
         return pipeline.captions(self.source, i)
 
     def name(self, i: int) -> str:
-        """What example i is called."""
+        """Name of example i."""
         return pipeline.name(self.source, i)
 
     @property

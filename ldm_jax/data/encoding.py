@@ -34,7 +34,7 @@ Encode = Callable[[pipeline.Batch], Mapping[str, np.ndarray]]  # a batch -> arra
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """What is encoded, and how it is cut into batches and shards.
+    """Examples to encode, cut into batches and shards.
 
     Attributes:
         source: the examples.
@@ -138,7 +138,7 @@ def encode(
 
 
 def shard_path(root: pathlib.Path, shard: int, count: int) -> pathlib.Path:
-    """Where the rows of a shard are."""
+    """Path of a shard's rows."""
     return root / f'{shard:05}-of-{count:05}.array_record'
 
 

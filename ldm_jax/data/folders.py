@@ -44,7 +44,7 @@ def walk(root: str | os.PathLike) -> Found:
 
 
 def visible(names: Iterable[str]) -> Found:
-    """Those of many paths that have no hidden part."""
+    """Divides paths into visible ones and those with a hidden part."""
     found = Found()
     for name in sorted(names):
         if any(part.startswith('.') for part in name.split('/')):
@@ -55,7 +55,7 @@ def visible(names: Iterable[str]) -> Found:
 
 
 def counted(left_out: Mapping[str, list[str]]) -> str:
-    """What was left out, in words: 'hidden: 2 (.a, .b); links to nothing: 1 (c)'."""
+    """Describes what was left out: 'hidden: 2 (.a, .b); links to nothing: 1 (c)'."""
     return '; '.join(
         f'{reason}: {len(names)} ({", ".join(names[:SHOWN])}{", ..." if len(names) > SHOWN else ""})'
         for reason, names in left_out.items()

@@ -89,7 +89,7 @@ class Table:
 
     @functools.cached_property
     def features(self) -> dict[str, Any]:
-        """What `datasets` has noted about the columns; empty for files of other origin."""
+        """Types of the columns as `datasets` notes them; empty for files of other origin."""
         noted = (self.schema.metadata or {}).get(b'huggingface')
         return json.loads(noted)['info']['features'] if noted else {}
 

@@ -65,7 +65,7 @@ def stamp(paths: Iterable[str]) -> str:
 
 
 def place(kind: str, key: str, suffix: str) -> pathlib.Path:
-    """Where `kept` has the file of a kind and a key."""
+    """Path at which `kept` has the file of a kind and a key."""
     return cache_folder() / kind / f'{key}{suffix}'
 
 

@@ -1,4 +1,4 @@
-"""What tools/encode_dataset.py wrote: latents and text embeddings, read back as examples."""
+"""Latents and text embeddings that tools/encode_dataset.py wrote, read back as examples."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Source:
         return self._row(i)['text']
 
     def name(self, i: int) -> str:
-        """What example i is called in the data that were encoded."""
+        """Name of example i in the data that were encoded."""
         return self._row(i)['key']
 
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:
-        """What was encoded, and with which model and settings."""
+        """Settings of the encoding: its data, model and shards."""
         path = pathlib.Path(self.path) / encoding.MANIFEST
         if not path.is_file():
             raise FileNotFoundError(

@@ -1,4 +1,4 @@
-"""From a source of examples to an endless stream of batches."""
+"""Endless streams of batches from sources of examples."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def buckets(source: Examples) -> Sequence[Sequence[int]]:
 
 
 def name(source: Examples, i: int) -> str:
-    """What example i is called where it comes from; by default its number."""
+    """Name of example i where it comes from; by default its number."""
     return source.name(i) if hasattr(source, 'name') else str(i)
 
 

@@ -52,12 +52,12 @@ def texts(source: TableSource) -> tuple[str, ...]:
 
 
 def length(source: TableSource) -> int:
-    """How many examples there are."""
+    """Number of examples."""
     return len(source.table) * len(texts(source))
 
 
 def name(source: TableSource, i: int) -> str:
-    """What the row of example i is called."""
+    """Name of the row of example i."""
     return source.table.name(i // len(texts(source)))
 
 

@@ -1,6 +1,6 @@
-"""Where the files of WebDataset samples lie in tar shards.
+"""Index of the files of WebDataset samples in tar shards.
 
-That takes a pass over each shard, whose result is kept in the cache folder for as long as the shard stays.
+It takes a pass over each shard, whose result is kept in the cache folder for as long as the shard stays.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INDEX = 'tar_samples'  # in the cache folder
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Where the files of N samples are; M files in all.
+    """Places of the files of N samples; M files in all.
 
     Attributes:
         key, shard: of each sample, [N].
@@ -40,7 +40,7 @@ class Samples:
 
     @classmethod
     def joined(cls, shards: Sequence[dict[str, np.ndarray]]) -> Samples:
-        """Those of several shards, as `find` has them."""
+        """Joins the samples of several shards, as `find` gives them."""
         base = [0, *np.cumsum([len(one['suffix']) for one in shards])]
         first = [one['first'][:-1] + begin for one, begin in zip(shards, base, strict=False)] + [base[-1:]]
         names = ('key', 'suffix', 'offset', 'size', 'twice', 'hidden')

@@ -1,4 +1,4 @@
-"""From the images of a file to those of a batch."""
+"""Decoding, cropping and scaling of images: from bytes in a file to pixels of a batch."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Samplers and grids by the names of A1111, ComfyUI and diffusers.
 
 A name means what it does there, down to the grid where the tool has one of its own for a sampler: 'DPM2' is
-spaced as Karras has it and leaves out the last evaluation but one. diffusers' classes are read as Stable
-Diffusion's repositories configure them, and leave the grid to their config.
+spaced as Karras has it and leaves out the last evaluation but one. diffusers' classes are what they are when they take
+over the config of Stable Diffusion's repositories.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ SAMPLERS: dict[str, tuple[Spec, Spec]] = {
     'k_dpmpp_2m_sde_heun': (dict(name='dpmpp_2m_sde', variant='heun'), _EXPONENTIAL),
     'k_dpmpp_2s_a': (dict(name='dpmpp_2s_ancestral'), _KARRAS),
     'k_dpmpp_3m_sde': (dict(name='dpmpp_3m_sde'), _EXPONENTIAL | _DISCARD),
+    # CompVis' --dpm_solver
+    'dpm_solver': (dict(name='dpm_solver_multistep'), dict(name='time_uniform')),
     # ComfyUI, where ours is called otherwise
     'dpm_2': (dict(name='dpm2'), _DISCARD),
     'dpm_2_ancestral': (dict(name='dpm2_ancestral'), _DISCARD),
@@ -142,10 +144,10 @@ def resolve(name: str, grid: str | None = None) -> tuple[Spec, Spec | None]:
 
 
 def _find(table: Mapping[str, Any], ours: list[str], name: str) -> Any:
-    """What a table has for a name: as it is written, else our own of that name, else in any case; or None."""
+    """What a table has for a name: as it is written, else our own or a dotted one, else in any case; or None."""
     if name in table:
         return table[name]
-    if name in ours:
+    if name in ours or re.fullmatch(r'\w+(\.\w+)+', name):
         return dict(name=name)
     plain = {_plain(key): value for key, value in reversed(list(table.items()))}  # the first of two stays
     return plain.get(_plain(name))
@@ -169,4 +171,9 @@ def _plain(name: str) -> str:
 def _unknown(kind: str, name: str, have: list[str]) -> ValueError:
     plain = {_plain(key): key for key in reversed(have)}  # the first of two stays
     near = difflib.get_close_matches(_plain(name), plain, n=5, cutoff=0.4)
-    return ValueError(f'No {kind} {name!r}; the nearest are {[plain[key] for key in near]}.')
+    found = (
+        f'the nearest are {[plain[key] for key in near]}'
+        if near
+        else 'tools/sample.py --list_samplers lists them'
+    )
+    return ValueError(f'No {kind} {name!r}; {found}.')

@@ -20,6 +20,7 @@ NAMED: dict[str, dict[str, Any]] = {
     'ddim': dict(end='first'),
     'normal': dict(spacing='linspace', rounded=False),
     'sgm_uniform': dict(spacing='linspace', rounded=False, discard_next_to_last=1),
+    'time_uniform': dict(spacing='linspace', rounded=False, discard_next_to_last=1, end='first'),
     'exponential': dict(spacing='polyexponential', rho=1.0),
     'dpm_leading': dict(spacing='leading', discard_next_to_last=1),
     'dpm_linspace': dict(spacing='linspace', discard_next_to_last=1),
@@ -82,7 +83,8 @@ class Grid:
         with jax.ensure_compile_time_eval():
             times = self.times(schedule, num_steps)
             last = schedule.num_train_steps - 1
-            lowest = 0 if self.end == 'clean' else np.nextafter(0, 1)  # above the end
+            ends_at_first = self.end == 'first' and self.interpolation != 'log_linear'
+            lowest = np.nextafter(0, 1) if ends_at_first else 0  # above the end
             if times.max() > last or times.min() < lowest or (np.diff(times) >= 0).any():
                 raise ValueError(
                     f'{self.spacing.__name__} with {num_steps} steps samples at times {times[0]:g} .. '

@@ -1,4 +1,4 @@
-"""diffusers' scheduler_config.json as a sampler and a grid of ours, both ways.
+"""diffusers' scheduler_config.json as a sampler and a grid of ours; scheduler_config_inverse.py is the way back.
 
 The noise schedule and what the network predicts are in the same file and are not read here. What has no counterpart
 is an error that names the class and the field; fields of other classes are ignored, as diffusers does.
@@ -7,15 +7,11 @@ is an error that names the class and the field; fields of other classes are igno
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ldm_jax import build
 from ldm_jax.build import unknown
-from ldm_jax.diffusion import grids
 
 Spec = dict[str, Any]
 Fields = Mapping[str, Any]
@@ -64,80 +60,6 @@ def read(config: Fields) -> tuple[Spec, Spec]:
         return scheduler.sampler(fields), scheduler.grid(fields)
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from None
-
-
-def write(sampler: Spec, grid: Spec) -> Spec:
-    """The config, `_class_name` included, that `read` takes for this sampler and grid.
-
-    Raises ValueError where no class of diffusers does the same.
-    """
-    wanted = _full(sampler, grid)
-    for name, scheduler in SCHEDULERS.items():
-        for fields in _candidates(scheduler, wanted):
-            config = dict(_class_name=name, **fields)
-            try:
-                if _full(*read(config)) == wanted:
-                    return config
-            except ValueError:
-                continue
-    raise ValueError(
-        f'No scheduler of diffusers does what {sampler} does on {grid}. Take one that read gives, such as '
-        f'{SCHEDULERS["DDIMScheduler"].sampler(DEFAULTS)} on {read(dict(_class_name="DDIMScheduler"))[1]}.'
-    )
-
-
-def _full(sampler: Spec, grid: Spec) -> tuple[str, Any, str, Spec, tuple[Any, ...]]:
-    """Sampler and grid with nothing left to defaults, to compare."""
-    made = grids.named(grid)
-    signature = inspect.signature(made.spacing)
-    knobs = {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
-    rest = (made.end, made.discard_next_to_last, made.interpolation, made.told)
-    return (
-        sampler['name'],
-        build.build('samplers', sampler),
-        made.spacing.__name__,
-        knobs | dict(made.knobs),
-        rest,
-    )
-
-
-def _candidates(scheduler: Scheduler, wanted: tuple[str, Any, str, Spec, tuple[Any, ...]]) -> Iterator[Spec]:
-    """Configs of a class that may stand for a sampler and a grid: its fields by name, and every kind of grid."""
-    name, sampler, _, knobs, (end, _, interpolation, _) = wanted
-    if scheduler.sampler(DEFAULTS | scheduler.defaults)['name'] != name:
-        return
-    own = {field: getattr(sampler, field) for field in SAME if hasattr(sampler, field)}
-    for theirs, ours in RENAMED.items():
-        if hasattr(sampler, ours):
-            own[theirs] = getattr(sampler, ours)
-    if math.isfinite(clip := getattr(sampler, 'clip_sample', math.inf)):
-        own |= dict(clip_sample=True, clip_sample_range=clip)
-    elif 'clip_sample' in scheduler.defaults:
-        own |= dict(clip_sample=False)
-    variants = [own]
-    if hasattr(sampler, 'variant'):
-        field = 'solver_type' if name == 'unipc' else 'algorithm_type'
-        prefix = 'sde-' if name == 'dpmpp_2m_sde' else ''
-        variants = [own | {field: sampler.variant}] if not prefix else [
-            own | dict(algorithm_type='sde-dpmsolver++', solver_type=sampler.variant)
-        ]  # fmt: skip
-    places = {theirs: knobs[ours] for theirs, ours in KNOBS.items() if ours in knobs}
-    ends = dict(final_sigmas_type='zero' if end == 'clean' else 'sigma_min', set_alpha_to_one=end == 'clean')
-    if interpolation == 'log_linear':
-        places |= dict(interpolation_type='log_linear')
-    flags = [{}, *({flag: True} for flag in FLAGS)]
-    for fields, spacing, flag in itertools.product(variants, ('linspace', 'leading', 'trailing'), flags):
-        yield fields | places | ends | flag | dict(timestep_spacing=spacing)
-
-
-SAME = (
-    'solver_type', 'lower_order_final', 'euler_at_final', 'predict_x0', 'disable_corrector', 'skip_prk_steps',
-)  # fmt: skip
-RENAMED = {'solver_order': 'max_order', 'predictor_order': 'predictor', 'corrector_order': 'corrector'}
-RENAMED['variance_type'] = 'variance'
-KNOBS = {'steps_offset': 'steps_offset', 'lambda_min_clipped': 'lambda_min', 'sigma_min': 'sigma_min'}
-KNOBS |= {'sigma_max': 'sigma_max', 'original_inference_steps': 'original_steps', 'rho': 'rho'}
-FLAGS = ('use_karras_sigmas', 'use_exponential_sigmas', 'use_beta_sigmas', 'use_lu_lambdas')
 
 
 # Samplers
@@ -287,7 +209,7 @@ def _edm(fields: Fields) -> Spec:
 
 
 def _flow(fields: Fields) -> Spec:
-    for flag in FLAGS:
+    for flag in ('use_karras_sigmas', 'use_exponential_sigmas', 'use_beta_sigmas'):
         _one_of(fields, flag, [False])
     share, shift = 1 / fields['num_train_timesteps'], fields['shift']
     # The shift is applied to a range whose lower end is shifted already.

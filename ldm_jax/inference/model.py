@@ -1,73 +1,100 @@
-"""The networks of a model and what is known of them: everything of a pipeline but its parameters.
+"""A diffusion model without its parameters: its networks, noise schedule and conditioning, read from settings once.
 
-Pure functions of the parameters, for pipelines, for training's images and for a researcher's own programs.
+Its methods are pure functions of the parameters, for pipelines and for a researcher's own programs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from ldm_jax import build
+from ldm_jax import build, denoising
 from ldm_jax.build import unknown
+from ldm_jax.conditioning import combine
+from ldm_jax.conditioning.combine import Kind
+from ldm_jax.conditioning.networks import Networks
 from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.denoiser import Network
 from ldm_jax.diffusion.multidiffusion import Windows, windowed
+from ldm_jax.inference import infer_conditioning
 from ldm_jax.inference.tiled import FirstStage
-from ldm_jax.models.layers import timestep_embedding
 from ldm_jax.types import Array, Cond, PyTree, Schedule
 
 Params = Mapping[str, PyTree]  # part -> parameters
-TOLD = ('in_channels', 'out_channels', 'context_width', 'vector_width', 'num_classes')  # of U-Nets
+PARTS = (
+    'unet',
+    'first_stage',
+    'text_encoder',
+    'text_encoder_2',
+    'class_embedder',
+    'rescaler',
+    'image_encoder',
+    'image_normalizer',
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Frozen and hashable, so that it is static under jit; parameters are an argument of each method."""
+    """Frozen and hashable, so that it is static under jit; parameters are an argument of each method.
+
+    Attributes:
+        unet: a types.DenoisingNetwork.
+        first_stage: None for a model of pixels.
+        latent_size: side of the latents of its training.
+        conditioning: (name, kind) of each kind of conditioning, in the order in which they are put together.
+        weak_model: a worse denoising network to guide away from (autoguidance).
+        windows: of latents, where images are larger than the network sees at once.
+    """
 
     unet: nn.Module
-    first_stage: nn.Module | FirstStage
+    first_stage: nn.Module | FirstStage | None
     schedule: Schedule
     parameterization: str
     scaling_factor: float
-    latent_size: int  # side of the latents that it was trained on
+    latent_size: int
+    conditioning: tuple[tuple[str, Kind], ...] = ()
     text_encoder: nn.Module | None = None
-    has_tokenizer: bool = False  # without one the text encoder reads tokens of something else
-    text_encoder_2: nn.Module | None = None  # SDXL's, whose projected text is the vector's first part
+    text_encoder_2: nn.Module | None = None
     class_embedder: nn.Module | None = None
     rescaler: nn.Module | None = None
     image_encoder: nn.Module | None = None
     image_normalizer: nn.Module | None = None
-    weak_model: nn.Module | None = None  # a worse U-Net to guide away from (autoguidance)
-    windows: Windows | None = None  # of latents, where images are larger than the U-Net is asked for at once
+    weak_model: nn.Module | None = None
+    windows: Windows | None = None
+
+    @property
+    def kinds(self) -> dict[str, Any]:
+        """The kinds of conditioning (combine.Kind, with fields of their own) by name."""
+        return dict(self.conditioning)
+
+    @property
+    def conditioning_kinds(self) -> list[str]:
+        """The modules of the kinds of conditioning."""
+        return [combine.module_name(kind) for _, kind in self.conditioning]
+
+    @property
+    def guidable(self) -> bool:
+        """Whether there is anything to guide away from: another text, or what training left out at times."""
+        return any(kind.drop_rate > 0 or ('tokens',) in kind.batch for _, kind in self.conditioning)
+
+    @property
+    def num_sizes(self) -> int:
+        """How many facts of an image's making the model is conditioned on: 6 in SDXL, 5 in its refiner, else 0."""
+        return self.kinds['sizes'].count if 'sizes' in self.kinds else 0
 
     @property
     def downscale(self) -> int:
         """Pixels for each latent along a side."""
-        return self.first_stage.downscale
+        return 1 if self.first_stage is None else self.first_stage.downscale
 
     @property
     def multiple(self) -> int:
-        """The sides of images must be multiples of this: first stage and U-Net halve them so often."""
-        return self.downscale * self.unet.downscale
-
-    @property
-    def extra_channels(self) -> int:
-        """Of what the U-Net wants behind the latents."""
-        return self.unet.in_channels - self.unet.out_channels
-
-    @property
-    def num_sizes(self) -> int:
-        """How many numbers on the image's making are embedded behind the projected text: 6 in SDXL, 5 its refiner."""
-        if self.unet.vector_width is None or self.image_encoder is not None:
-            return 0
-        return 6 if self.text_encoder_2 is not None else 5
+        """The sides of images must be multiples of this: the first stage and the network halve them."""
+        return self.downscale * denoising.downscale(self.unet)
 
     def latents(self, batch: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """The shape [B, h, w, Z] of the latents of images of size (H, W)."""
@@ -75,128 +102,130 @@ class Parts:
         return batch, height // self.downscale, width // self.downscale, self.unet.out_channels
 
     def network(self, params: Params, part: str = 'unet') -> Network:
-        """The U-Net with its parameters bound, or the weak model."""
-
-        def network(x, t, cond):
-            return getattr(self, part).apply({'params': params[part]}, x, t, cond)
-
+        """The denoising network with its parameters bound, or the weak model."""
+        network = denoising.bound(getattr(self, part), params[part])
         return network if self.windows is None else windowed(network, self.windows)
 
-    def text(
-        self, params: Params, tokens: tuple[Array, ...], keep: Array, sizes: Array | None = None
-    ) -> Cond:
-        """What the U-Net is told by texts.
+    def networks(self, params: Params) -> Networks:
+        """All networks with their parameters bound, for the kinds of conditioning."""
+        modules = {part: getattr(self, part) for part in PARTS if getattr(self, part) is not None}
+        return Networks(modules, params, self.scaling_factor, self.schedule)
 
-        Args:
-            tokens: [B, L] of each tokenizer.
-            keep: [B], 0 where zeros stand for a text.
-            sizes: [B, num_sizes] numbers that are embedded behind the projected text, in pixels: original height
-                and width, top and left of the crop, and height and width of the image; instead of these last
-                two the refiner has an aesthetic score. Ref: Podell et al. 2023, arXiv:2307.01952, section 2.2.
-        """
-        out = self.text_encoder.apply({'params': params['text_encoder']}, tokens[0])
-        if isinstance(out, jax.Array):  # LDM's BERT
-            return Cond(context=out * keep[:, None, None])
-        context, projected = out.context, out.projected
-        if self.text_encoder_2 is not None:
-            out = self.text_encoder_2.apply({'params': params['text_encoder_2']}, tokens[1])
-            context, projected = jnp.concatenate([context, out.context], -1), out.projected
-        context = context * keep[:, None, None].astype(context.dtype)
-        if not self.num_sizes:
-            return Cond(context=context)
-        width = (self.unet.vector_width - projected.shape[-1]) // self.num_sizes
-        embedded = timestep_embedding(sizes.reshape(-1), width).reshape(len(sizes), -1)
-        projected = projected * keep[:, None].astype(projected.dtype)
-        return Cond(
-            context=context, vector=jnp.concatenate([projected, embedded.astype(projected.dtype)], -1)
-        )
+    def conditions(
+        self, params: Params, given: Mapping[str, Mapping[str, Array]]
+    ) -> dict[str, tuple[Cond, Cond]]:
+        """(unconditional, conditional) of each kind of conditioning, from what its `sample` is given."""
+        networks, kinds = self.networks(params), self.kinds
+        return {name: kinds[name].sample(networks, arrays) for name, arrays in given.items()}
+
+    def conditional(self, params: Params, given: Mapping[str, Mapping[str, Array]]) -> dict[str, Cond]:
+        """The second halves of `conditions` alone, for runs without guidance."""
+        return {name: pair[1] for name, pair in self.conditions(params, given).items()}
 
     def encode(self, params: Params, images: Array, eps: Array | None = None) -> Array:
         """Images [B, H, W, 3] in [-1, 1] to scaled latents: a sample of the posterior by eps, or its mean."""
-        apply = self.first_stage.apply
-        return self.scaling_factor * apply({'params': params['first_stage']}, images, eps, method='latents')
+        return self.networks(params).latents(images, eps)
 
     def decode(self, params: Params, latents: Array) -> Array:
         """Scaled latents [B, h, w, Z] to images [B, H, W, 3], clipped to [-1, 1]."""
-        variables = {'params': params['first_stage']}
-        images = self.first_stage.apply(variables, latents / self.scaling_factor, method='decode')
-        return jnp.clip(images.astype(jnp.float32), -1, 1)
-
-    def classes(self, params: Params, labels: Array) -> Cond:
-        """What the U-Net is told of classes [B]."""
-        return Cond(context=self.class_embedder.apply({'params': params['class_embedder']}, labels))
-
-    def semantics(self, params: Params, labels: Array) -> Array:
-        """Maps of classes [B, H, W] to the channels [B, h, w, C] that the U-Net is told."""
-        maps = jax.nn.one_hot(labels, self.rescaler.in_channels)
-        return self.rescaler.apply({'params': params['rescaler']}, maps)
+        return jnp.clip(self.networks(params).images(latents).astype(jnp.float32), -1, 1)
 
 
 def from_settings(settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
-    """The parts that a model directory's settings describe; dtype is for compute, parameters keep theirs.
+    """The model that a model directory's settings describe; dtype is for compute, parameters keep theirs.
 
-    Raises ValueError for a model without a U-Net, a first stage or a schedule, or with parts that no pipeline knows.
+    Raises ValueError for a model without a denoising network or a schedule, for parts that no pipeline knows, and for
+    a conditioning that does not fit the network.
     """
-    known = {field.name for field in dataclasses.fields(Parts)}
-    models = settings['models']
-    if unknown := models.keys() - known:
-        raise ValueError(f'Pipelines know no parts {sorted(unknown)}; they know {sorted(known)}.')
-    needs = {'unet', 'first_stage'} - models.keys() | {'schedule', 'parameterization'} - settings.keys()
+    specs = settings['models']
+    if unknown_parts := sorted(specs.keys() - set(PARTS)):
+        raise ValueError(f'Pipelines know no parts {unknown_parts}; they know {sorted(PARTS)}.')
+    needs = {'unet'} - specs.keys() | {'schedule', 'parameterization'} - settings.keys()
+    if 'conditioning' not in settings:  # not trained here: images come out of a first stage then
+        needs |= {'first_stage'} - specs.keys()
     if needs or settings.get('scaling_factor') is None:
         raise ValueError(
-            f'Sampling needs a whole model; this one has {sorted(models)} and lacks '
+            f'Sampling needs a whole model; this one has {sorted(specs)} and lacks '
             f'{sorted(needs) or ["scaling_factor"]}. Convert the parts together; --vae MODEL takes a first stage from '
             'another one.'
         )
     parameterization.named(settings['parameterization'])  # raises for a wrong one
+    models = {name: build.build('models', dict(spec, dtype=dtype)) for name, spec in specs.items()}
+    spec = settings.get('conditioning')
+    if spec is None:
+        spec = infer_conditioning.from_networks(models, 'tokenizer' in settings)
+    kinds = combine.kinds(spec)
+    combine.check_network(kinds, Networks(models, {}))
     return Parts(
         schedule=build.build('schedules', settings['schedule']),
         parameterization=settings['parameterization'],
         scaling_factor=settings['scaling_factor'],
         latent_size=settings['latent_size'],
-        has_tokenizer='tokenizer' in settings,
-        **{name: build.build('models', dict(spec, dtype=dtype)) for name, spec in models.items()},
+        conditioning=tuple(kinds.items()),
+        **{'first_stage': None} | models,
     )
 
 
 def with_weak_model(parts: Parts, settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
-    """The parts with the U-Net of another model's settings as the weak model of autoguidance.
+    """The model with the denoising network of another one's settings as its weak model (autoguidance).
 
-    Raises ValueError for a model of other latents, or that is told something else.
+    Raises ValueError for a model of other latents or another conditioning.
     """
     other = from_settings(settings, dtype)
-    for name in ('schedule', 'parameterization', 'scaling_factor', *(f'unet.{field}' for field in TOLD)):
-        ours, theirs = (operator.attrgetter(name)(each) for each in (parts, other))
+    for name, ours, theirs in (
+        ('schedule', parts.schedule, other.schedule),
+        ('parameterization', parts.parameterization, other.parameterization),
+        ('scaling_factor', parts.scaling_factor, other.scaling_factor),
+        ('out_channels', parts.unet.out_channels, other.unet.out_channels),
+        ('conditioned_on', denoising.conditioned_on(parts.unet), denoising.conditioned_on(other.unet)),
+    ):
         if ours != theirs:
             raise ValueError(
-                f'A weak model is a worse version of the model: {name} is {theirs} of it, not {ours}.'
+                f'A weak model is a worse version of the model: its {name} is {theirs}, not {ours}.'
             )
     return dataclasses.replace(parts, weak_model=other.unet)
 
 
 def skipping(parts: Parts, clip_skip: int) -> Parts:
-    """The parts with the text encoder's last layer but clip_skip - 1 as context.
+    """The model with clip_skip - 1 layers fewer of its CLIP text encoders, counted from the layer that is its own.
 
-    Raises ValueError for a model with another kind of text encoder, or one that leaves layers out by itself, or for
-    more layers than it has.
+    Stable Diffusion 1 and 2 read the last layer, SDXL the last but one, so that 2 is the last but one of the former
+    and the last but two of the latter; the projected vector stays the last layer's. diffusers' clip_skip is one less.
+
+    Raises ValueError for a model without such encoders, or for more layers than they have.
     """
-    encoder = parts.text_encoder
-    if not hasattr(encoder, 'output_layer') or not encoder.final_norm:
+    names = [
+        name for name in ('text_encoder', 'text_encoder_2') if hasattr(getattr(parts, name), 'output_layer')
+    ]
+    if not names or 'text' not in parts.kinds:
         raise ValueError(
-            'clip_skip is for Stable Diffusion 1 and 2; SDXL leaves out the last layer by itself, and other models '
-            'read no CLIP text. Leave it at 1.'
+            'clip_skip is for models that read texts by CLIP, which this one does not: leave it at 1.'
         )
-    if not 1 <= clip_skip <= encoder.num_layers:
-        raise ValueError(f'clip_skip must be from 1 to {encoder.num_layers}; got {clip_skip}.')
-    return dataclasses.replace(parts, text_encoder=encoder.clone(output_layer=-clip_skip))
+    encoders = {name: getattr(parts, name) for name in names}
+    most = min(encoder.num_layers + 1 + encoder.output_layer for encoder in encoders.values())
+    if not 1 <= clip_skip <= most:
+        raise ValueError(f'clip_skip must be from 1 to {most}; got {clip_skip}.')
+    changed = {
+        name: encoder.clone(output_layer=encoder.output_layer - (clip_skip - 1))
+        for name, encoder in encoders.items()
+    }
+    return dataclasses.replace(parts, **changed)
 
 
 def seamless(parts: Parts, axes: str) -> Parts:
-    """The parts with convolutions that go round on axes 'x', 'y' or 'xy': images that continue in themselves.
+    """The model with convolutions that go round on axes 'x', 'y' or 'xy': images that continue in themselves.
 
-    Raises ValueError for other axes.
+    Raises ValueError for other axes, and for networks whose convolutions cannot.
     """
     if axes not in ('x', 'y', 'xy'):
         raise unknown('axes to go round', axes, ['x', 'y', 'xy'])
-    names = ['unet', 'first_stage'] + ['weak_model'] * (parts.weak_model is not None)
-    return dataclasses.replace(parts, **{name: getattr(parts, name).clone(wrap=axes) for name in names})
+    found = {name: getattr(parts, name) for name in ('unet', 'first_stage', 'weak_model')}
+    changed = {}
+    for name, network in found.items():
+        if network is not None:
+            if not hasattr(network, 'wrap'):
+                raise ValueError(
+                    f'The {name} of this model cannot go round (it has no field wrap): leave seamless out.'
+                )
+            changed[name] = network.clone(wrap=axes)
+    return dataclasses.replace(parts, **changed)

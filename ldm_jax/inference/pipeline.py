@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 
+from ldm_jax.conditioning import combine
+from ldm_jax.conditioning.combine import Conditions
+from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion import noise, noise_sources
 from ldm_jax.diffusion.sampling import padded
 from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model_kinds, watching
 from ldm_jax.inference.model import Params, Parts
-from ldm_jax.inference.programs import Images, Job, KnownRegion, Programs, joined, pad
+from ldm_jax.inference.programs import Images, KnownRegion, Programs, SamplerRun, joined, pad
 from ldm_jax.inference.settings import TABLE, Guidance, Sampling
-from ldm_jax.inference.sizes import Sizes, check_size
+from ldm_jax.inference.sizes import check_size
 from ldm_jax.inference.traced import Traced
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
 
@@ -63,35 +66,40 @@ class Pipeline:
         own = model_kinds.own_scale(self.parts, self.guidance_scale)
         return guided.arrays(sampling.guidance, batch, own)
 
-    def text(
-        self,
-        prompts: Sequence[str],
-        size: tuple[int, int],
-        *,
-        negative: bool = False,
-        sizes: Sizes | None = None,
-    ) -> Cond:
-        """What the U-Net is told by B texts.
+    def conditions(self, given: Mapping[str, Mapping[str, np.ndarray]], *, guided: bool = True) -> Conditions:
+        """(unconditional, conditional) of B images for each kind of conditioning in `given`.
 
         Args:
-            size: (H, W) of the images, for models that are told of it.
-            negative: SDXL's base is told zeros, not an empty text, of what is not wanted, as in its training.
-            sizes: what SDXL is told of the images' making; that they were not cropped by default.
+            given: name of a kind -> the arrays [B, ...] that its `sample` takes (ldm_jax/conditioning).
+            guided: False makes the conditional ones alone.
 
-        Raises ValueError for a model without a text encoder or a tokenizer, and for sizes that it is not told.
+        Raises ValueError for a kind that the model does not have, and where something is missing.
+        """
+        combine.check_given(self.parts.kinds, given)
+        given = {name: dict(arrays) for name, arrays in given.items()}
+        for name, arrays in given.items():
+            if guided and 'tokens' in arrays and 'negative_tokens' not in arrays:
+                given[name] = arrays | self.tokens([''] * len(arrays['tokens']), 'negative_')
+        if not given:
+            return {}
+        if guided:
+            return self._batched(Parts.conditions, given)
+        return {name: (None, cond) for name, cond in self._batched(Parts.conditional, given).items()}
+
+    def tokens(self, texts: Sequence[str], prefix: str = '') -> dict[str, np.ndarray]:
+        """Texts as conditioning.text takes them: 'tokens' [B, L], and 'tokens_2' for a second text encoder.
+
+        prefix: before the names: 'negative_' for what guidance leads away from.
+
+        Raises ValueError for a model without a text encoder or a tokenizer.
         """
         if self.parts.text_encoder is None or not self.tokenizers:
-            raise ValueError('This model reads no texts: it has no text encoder with a tokenizer.')
-        if sizes is not None and not self.parts.num_sizes:
-            raise ValueError(f'This model is told no sizes: leave {sizes} out. SDXL and its refiner are.')
-        tokens = tuple(tokenizer(list(prompts)) for tokenizer in self.tokenizers)
-        zeros = negative and self.parts.text_encoder_2 is not None
-        keep = np.array([not zeros or bool(prompt.strip()) for prompt in prompts], np.float32)
-        if not self.parts.num_sizes:
-            return self._batched(Parts.text, tokens, keep)
-        numbers = np.asarray((sizes or Sizes()).numbers(self.parts, size, negative), np.float32)
-        numbers = np.broadcast_to(numbers, (len(keep), len(numbers)))
-        return self._batched(Parts.text, tokens, keep, numbers)
+            raise ValueError(
+                'This model has no text encoder with a tokenizer, so that it reads no texts. Where it was trained on '
+                'texts, take that part from the model that they were encoded with.'
+            )
+        names = [prefix + name for name in TEXT_ENCODERS.values()]
+        return {name: tokenizer(list(texts)) for name, tokenizer in zip(names, self.tokenizers, strict=False)}
 
     def encode(self, images: np.ndarray, eps: np.ndarray | None = None) -> np.ndarray:
         """Images [B, H, W, 3] in [-1, 1] to latents [B, h, w, Z]: the posterior's samples by eps, or its means."""
@@ -152,7 +160,7 @@ class Pipeline:
         if stop is not None and hasattr(sampler, 'solve'):  # which knows of the ends alone
             levels = jax.tree.map(lambda a: a[: stop + 1], levels)
         count = len(levels.sigma) - 1
-        job = Job(
+        job = SamplerRun(
             images=images,
             levels=padded(levels, TABLE),
             num_steps=np.int32(count),
@@ -169,7 +177,7 @@ class Pipeline:
             )
         return joined(made, batch)
 
-    def _run(self, job: Job, count: int, first: int, batch: int) -> np.ndarray:
+    def _run(self, job: SamplerRun, count: int, first: int, batch: int) -> np.ndarray:
         """The latents of one batch after so many steps, as watched."""
         carry = self.programs.begin(self.params, job)
         listener = watching.listening()

@@ -101,4 +101,8 @@ def fit(latents: Array, images: Array) -> Linear:
 
 def tiny(model: taesd.Model, params: PyTree) -> Preview:
     """A Preview of the image's size by a tiny autoencoder of the same latent space."""
-    return lambda latents: jnp.clip(model.apply({'params': params}, latents, method='decode'), -1, 1)
+
+    def preview(latents):
+        return jnp.clip(model.apply({'params': params}, latents, method='decode'), -1, 1)
+
+    return preview

@@ -1,24 +1,22 @@
-"""What SDXL and its refiner are told of an image's making beside its text."""
+"""Facts of an image's making, which SDXL and its refiner are conditioned on; and the sizes that a model can make."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from ldm_jax.inference.model import Parts
-
-GOOD, BAD = 6.0, 2.5  # aesthetic scores of what is wanted and of what is not, from the original code
+GOOD, BAD = 6.0, 2.5  # aesthetic scores of prompts and of negative prompts, from the original code
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """In training these were facts of an image, and so they steer: a small original blurs it, a crop moves it.
+    """In training these were facts of an image, so they steer sampling: a small original blurs it, a crop moves it.
 
     Attributes:
         original: (H, W) before it was scaled for training; by default that of the image being made.
         crop: (top, left) of what was cut out of the scaled image; (0, 0) centres what is shown.
-        target: (H, W) of the cut; by default that of the image being made. SDXL's base alone is told.
-        aesthetic_score: how good it looks, about 2 to 8; the refiner alone is told. None is 6.0, and 2.5 for what is
-            not wanted.
+        target: (H, W) of the cut; by default that of the image being made. Only SDXL's base has it.
+        aesthetic_score: how good it looks, about 2 to 8; only the refiner has it. None is 6.0, and 2.5 beside a
+            negative prompt.
 
     Ref: Podell et al. 2023, arXiv:2307.01952, section 2.2.
     Raises ValueError for a size that is empty or not of two numbers.
@@ -36,12 +34,12 @@ class Sizes:
                 shape = '(top, left)' if name == 'crop' else '(H, W) of at least one pixel'
                 raise ValueError(f'{name} must be {shape}; got {value}.')
 
-    def numbers(self, parts: Parts, size: tuple[int, int], negative: bool = False) -> tuple[float, ...]:
-        """The numbers for `Parts.text` of an image of size (H, W); negative: of what is not wanted."""
+    def numbers(self, count: int, size: tuple[int, int], negative: bool = False) -> tuple[float, ...]:
+        """The numbers of an image of size (H, W), 6 (base) or 5 (refiner); negative: for negative prompts."""
         score = self.aesthetic_score
         if score is None:
             score = BAD if negative else GOOD
-        last = tuple(self.target or size) if parts.num_sizes == 6 else (score,)
+        last = tuple(self.target or size) if count == 6 else (score,)
         return (*(self.original or size), *self.crop, *last)
 
 

@@ -1,15 +1,15 @@
 """An image made anew after a prompt and a depth map, which keeps the shapes of things.
 
-The model is the one of Stable Diffusion 2 that is told depth beside the noisy latents.
+The published model is the one of Stable Diffusion 2 that has depth beside the noisy latents.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
+from ldm_jax.conditioning import depth
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
@@ -47,16 +47,16 @@ def depth_to_image(
     size = pipeline.size(images.shape[1:3])
     levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
-    told = latent_depths(each_image(depths, len(prompts)), pipeline.parts.latents(1, size)[1:3])
-    texts, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
+    depths = latent_depths(each_image(depths, len(prompts)), pipeline.parts.latents(1, size)[1:3])
+    given = {'depth': {'depth': depths}}
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, given=given)
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, normal_noise(pipeline, sampling, seeds, size, draw=1), levels)
-    conds = tuple(dataclasses.replace(cond, concat=told) for cond in texts)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))
 
 
 def latent_depths(depths: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Depth maps [B, H, W, 1] at the size (h, w) of the latents, each from -1 to 1: [B, h, w, 1].
+    """Depth maps [B, H, W, 1] at the size (h, w) of the latents: [B, h, w, 1].
 
     Raises ValueError for maps with more than one channel, with infinite values, or without any depth.
     """
@@ -66,27 +66,8 @@ def latent_depths(depths: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         )
     if not np.isfinite(depths).all():
         raise ValueError('The depth map has values that are not finite. Give the far distance a number.')
-    for axis, length in zip((1, 2), size, strict=True):
-        depths = _bicubic(depths, axis, length)
-    low, high = (f(depths, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
+    small = np.asarray(depth.resized(depths, size))
+    low, high = small.min(axis=(1, 2, 3)), small.max(axis=(1, 2, 3))
     if (low == high).any():
         raise ValueError(f'The depth map is {low[low == high][0]:g} everywhere: it has no depth to keep.')
-    return (2 * (depths - low) / (high - low) - 1).astype(np.float32)
-
-
-def _bicubic(a: np.ndarray, axis: int, length: int) -> np.ndarray:
-    """One axis at another length: Keys' cubic with a = -0.75 at pixel centres, edges repeated, nothing smoothed.
-
-    torch's own, by which these models' depth maps were made, in training too.
-    """
-    sharpness = -0.75
-    centres = (np.arange(length) + 0.5) * a.shape[axis] / length - 0.5
-    first = np.floor(centres).astype(int) - 1
-    made = 0
-    for tap in range(4):
-        d = np.abs(centres - first - tap)
-        near = ((sharpness + 2) * d - (sharpness + 3)) * d * d + 1
-        far = ((d - 5) * d + 8) * d * sharpness - 4 * sharpness
-        weight = np.where(d <= 1, near, far).reshape([-1 if i == axis else 1 for i in range(a.ndim)])
-        made = made + weight * np.take(a, np.clip(first + tap, 0, a.shape[axis] - 1), axis)
-    return made
+    return small

@@ -19,7 +19,6 @@ from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import each_image, starting_noise
 from ldm_jax.text import prompt
-from ldm_jax.types import Cond
 
 IMAGE_SCALE = 1.5
 # Knobs of guidance that go with the two scales.
@@ -53,18 +52,18 @@ def edit(
     size = pipeline.size(images.shape[1:3])
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)
-    texts, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     x = starting_noise(pipeline, sampling, levels, seeds, size)
-    # These models are told the posterior's mean, not scaled as the latents that they make.
-    told = pipeline.encode(images) / np.float32(pipeline.parts.scaling_factor)
+    given = {'source': {'source': images}}
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, given=given)
     if guidance.scale is not None:
+        # guidance.image_and_text wants neither, the image alone, and both.
+        neither, both = conds
+        conds = neither, dataclasses.replace(neither, concat=both.concat), both
         image_scale = (
             per_image(IMAGE_SCALE, len(prompts)) if guidance.image_scale is None else guidance.image_scale
         )
         guidance = dataclasses.replace(guidance, image_scale=image_scale)
-    return pipeline.decode(
-        pipeline.sample(sampling, x, levels, _conds(texts, told), seeds, guidance=guidance)
-    )
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))
 
 
 def check(prompts: Sequence[str], sampling: Sampling) -> None:
@@ -73,15 +72,3 @@ def check(prompts: Sequence[str], sampling: Sampling) -> None:
     given += ['AND'] if len(prompt.columns(prompts)) > 1 else []
     if given:
         raise ValueError(f'{given} does not go with the two scales of edit: leave it out.')
-
-
-def _conds(texts: tuple[Cond, ...], told: np.ndarray) -> tuple[Cond, ...]:
-    """Neither text nor image, the image alone, and both, as guidance.image_and_text wants them; or both alone."""
-    both = dataclasses.replace(texts[-1], concat=told)
-    if len(texts) == 1:
-        return (both,)
-    return (
-        dataclasses.replace(texts[0], concat=np.zeros_like(told)),
-        dataclasses.replace(texts[0], concat=told),
-        both,
-    )

@@ -81,9 +81,7 @@ def hires(
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     model_kinds.check(pipeline.parts, 'hires', 'text')
     second = sampling if second is None else second
-    name = WEB_UI.get(upscaler, upscaler)
-    if name not in UPSCALERS:
-        raise unknown('upscaler', upscaler, [*UPSCALERS, *WEB_UI])
+    name = upscaler_named(upscaler)
     size = pipeline.size(size)
     final_size = _final(pipeline, size, scale, final_size)
     levels = last_levels(second.plan(pipeline.parts.schedule)[1], strength)
@@ -116,6 +114,14 @@ def hires(
     x = noised(latents, normal_noise(pipeline, second, seeds, final_size), levels)
     conds, guidance = prompt_conds(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)
     return pipeline.decode(pipeline.sample(second, x, levels, conds, seeds, guidance=guidance))
+
+
+def upscaler_named(upscaler: str) -> str:
+    """The name among UPSCALERS, from that or from the web UI's. Raises ValueError, with the known ones, for another."""
+    name = WEB_UI.get(upscaler, upscaler)
+    if name not in UPSCALERS:
+        raise unknown('upscaler', upscaler, [*UPSCALERS, *WEB_UI])
+    return name
 
 
 def _final(

@@ -1,13 +1,12 @@
 """A masked part of an image made anew after a prompt.
 
-Two kinds of model do it. Those with channels for it are told a mask and the latents of the image with a grey hole,
-and see what they paint around. Any other text model has the rest of the image kept while it samples
-(diffusion.blending). Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.5; Lugmayr et al. 2022, arXiv:2201.09865.
+Two kinds of model do it. Those with channels for it are conditioned on a mask and the latents of the image with a grey
+hole, and see what they paint around. Any other text model has the rest of the image kept while it samples
+(diffusion.inpainting). Ref: Rombach et al. 2022, arXiv:2112.10752, section 4.5; Lugmayr et al. 2022, arXiv:2201.09865.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -77,9 +76,8 @@ def inpaint(
     size = pipeline.size(images.shape[1:3] if padding is None else size)
     views, view_masks, regions = _views(images, masks, padding, size)
     small = _latent_masks(pipeline, view_masks, keep)
-    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     start = np.stack([masking.masked_image(content, *each) for each in zip(views, view_masks, strict=True)])
-    has_channels, full, draws = pipeline.parts.extra_channels > 0, strength == 1, itertools.count()
+    has_channels, full, draws = 'inpainting' in pipeline.parts.kinds, strength == 1, itertools.count()
     # In diffusers' order, which draws nothing for what it does not need.
     known = None if has_channels and full else posterior(pipeline, start, seeds, sampling, next(draws))
     noise = normal_noise(pipeline, sampling, seeds, size, next(draws))
@@ -88,14 +86,15 @@ def inpaint(
     else:
         # The content 'latent_noise' is the very noise that is added, as in A1111's web UI.
         x = noised(masking.masked_latents(content, known, small, noise), noise, levels)
+    given, kept = {}, None
     if has_channels:
-        holed = posterior(pipeline, views * (view_masks < 0.5), seeds, sampling, next(draws))
-        told = np.concatenate([small, holed], -1)
-        conds = tuple(dataclasses.replace(cond, concat=told) for cond in conds)
-        latents = pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance)
+        eps = pipeline.noise(seeds, size, sampling.noise_source, next(draws))
+        given = {'inpainting': {'image': views, 'mask': view_masks, 'eps': eps}}
     else:
         kept = KnownRegion(known, small, noise, keep)
-        latents = pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance, kept=kept)
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, given=given)
+    latents = pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance, kept=kept)
+    if not has_channels:
         # Grids may end at the first training level, which has some noise; what is known has none.
         latents = small * latents + (1 - small) * known
     made = pipeline.decode(latents)
@@ -144,7 +143,7 @@ def _views(
 def _latent_masks(pipeline: Pipeline, masks: np.ndarray, keep: str) -> np.ndarray:
     """Zeros and ones [B, h, w, 1]: where latents are made anew."""
     factor = pipeline.parts.downscale
-    if pipeline.parts.extra_channels or keep == 'step':
+    if 'inpainting' in pipeline.parts.kinds or keep == 'step':
         small = np.stack([masking.nearest_mask(mask, factor) for mask in masks])
     else:
         size = (masks.shape[1] // factor, masks.shape[2] // factor)

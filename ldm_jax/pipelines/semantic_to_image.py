@@ -10,13 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax.inference import model_kinds
-from ldm_jax.inference import pipeline as pipelines
-from ldm_jax.inference.model import Parts
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import SAMPLING, Sampling
-from ldm_jax.pipelines.start import starting_noise
-from ldm_jax.pipelines.unconditional import unguided
-from ldm_jax.types import Cond
+from ldm_jax.pipelines.from_conditioning import from_conditioning
 
 
 def semantic_to_image(
@@ -32,11 +28,10 @@ def semantic_to_image(
         labels: integers [H, W] or [B, H, W], each pixel's class (0 to 181 in COCO-Stuff's numbering).
         seed: as in text_to_image.
 
-    Raises ValueError for a model of another kind, a guidance scale, a class beyond its own, or a size that the model
-    cannot make.
+    Raises ValueError for a model of another kind, a guidance scale where training never left the map out, a class
+    beyond the model's own, or a size that it cannot make.
     """
     model_kinds.check(pipeline.parts, 'semantic_to_image', 'semantic')
-    unguided(sampling, 'semantic_to_image')
     labels = np.asarray(labels)
     labels = labels[None] if labels.ndim == 2 else labels
     known = pipeline.parts.rescaler.in_channels
@@ -44,9 +39,5 @@ def semantic_to_image(
         raise ValueError(
             f'A map holds integers from 0 to {known - 1}; this one {labels.min()} to {labels.max()}.'
         )
-    size = pipeline.size(labels.shape[1:])
-    seeds = pipelines.seeds_from(seed, len(labels))
-    _, levels = sampling.plan(pipeline.parts.schedule)
-    x = starting_noise(pipeline, sampling, levels, seeds, size)
-    concat = pipeline.programs.map(Parts.semantics, pipeline.params, labels.astype(np.int32))
-    return pipeline.decode(pipeline.sample(sampling, x, levels, (Cond(concat=concat),), seeds))
+    given = {'label_map': {'map': labels.astype(np.int32)}}
+    return from_conditioning(pipeline, given, size=labels.shape[1:], seed=seed, sampling=sampling)

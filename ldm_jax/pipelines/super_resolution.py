@@ -10,12 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax.inference import model_kinds
-from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import SAMPLING, Sampling
-from ldm_jax.pipelines.start import starting_noise
-from ldm_jax.pipelines.unconditional import unguided
-from ldm_jax.types import Cond
+from ldm_jax.pipelines.from_conditioning import from_conditioning
 
 
 def super_resolution(
@@ -31,14 +28,12 @@ def super_resolution(
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1]; the network sees them as they are, at the latents' size.
         seed: as in text_to_image.
 
-    Raises ValueError for a model of another kind, a guidance scale, or sides that the U-Net cannot halve.
+    Raises ValueError for a model of another kind, a guidance scale where training never left the image out, or sides
+    that the network cannot halve.
     """
     model_kinds.check(pipeline.parts, 'super_resolution', 'super_resolution')
-    unguided(sampling, 'super_resolution')
     images = np.asarray(images, np.float32)
     images = images[None] if images.ndim == 3 else images
-    size = pipeline.size(tuple(side * pipeline.parts.downscale for side in images.shape[1:3]))
-    seeds = pipelines.seeds_from(seed, len(images))
-    _, levels = sampling.plan(pipeline.parts.schedule)
-    x = starting_noise(pipeline, sampling, levels, seeds, size)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, (Cond(concat=images),), seeds))
+    size = tuple(side * pipeline.parts.downscale for side in images.shape[1:3])
+    given = {'low_resolution': {'image': images}}
+    return from_conditioning(pipeline, given, size=size, seed=seed, sampling=sampling)

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax.inference import model_kinds
-from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
-from ldm_jax.inference.settings import OWN, SAMPLING, Sampling
-from ldm_jax.pipelines.start import starting_noise
-from ldm_jax.types import Cond
+from ldm_jax.inference.settings import SAMPLING, Sampling
+from ldm_jax.pipelines.from_conditioning import from_conditioning
 
 
 def unconditional(
@@ -27,21 +25,7 @@ def unconditional(
 ) -> np.ndarray:
     """Images [num_images, H, W, 3] in [-1, 1]; the arguments are those of text_to_image.
 
-    Raises ValueError for a model of another kind, or a guidance scale: there is nothing to be guided by.
+    Raises ValueError for a model of another kind, or a guidance scale: there is nothing to guide away from.
     """
     model_kinds.check(pipeline.parts, 'unconditional', 'unconditional')
-    unguided(sampling, 'unconditional')
-    size = pipeline.size(size)
-    seeds = pipelines.seeds_from(seed, num_images)
-    _, levels = sampling.plan(pipeline.parts.schedule)
-    x = starting_noise(pipeline, sampling, levels, seeds, size)
-    return pipeline.decode(pipeline.sample(sampling, x, levels, (Cond(),), seeds))
-
-
-def unguided(sampling: Sampling, task: str) -> None:
-    """Raises ValueError for settings with a guidance scale."""
-    if sampling.guidance.scale not in (None, OWN):
-        raise ValueError(
-            f'{task} has no guidance: its model was trained on one conditioning alone. Leave the guidance scale '
-            f'{sampling.guidance.scale} out (None).'
-        )
+    return from_conditioning(pipeline, {}, num_images, size=size, seed=seed, sampling=sampling)

@@ -1,4 +1,4 @@
-"""Small images made large after a prompt: the x4 upscaler, which is told a noisy small image and how noisy it is.
+"""Small images made large after a prompt: the x4 upscaler, conditioned on a noisy small image and its noise level.
 
 The small image is noised by the schedule of the latents, as in the original settings (x4-upscaling.yaml).
 Ref: Rombach et al. 2022, arXiv:2112.10752; stabilityai/stable-diffusion-x4-upscaler.
@@ -6,13 +6,12 @@ Ref: Rombach et al. 2022, arXiv:2112.10752; stabilityai/stable-diffusion-x4-upsc
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
+from ldm_jax import denoising
 from ldm_jax.diffusion import noise_sources
-from ldm_jax.diffusion.process import add_noise
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
@@ -21,8 +20,6 @@ from ldm_jax.inference.sizes import check_size
 from ldm_jax.pipelines import augmentation
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import at_start, each_image, variation
-
-MAX_NOISE_LEVEL = 350  # in training
 
 
 def upscale(
@@ -50,9 +47,9 @@ def upscale(
     model_kinds.check(parts, 'upscale', 'upscale')
     images = each_image(images, len(prompts))
     height, width = images.shape[1:3]
-    check_size((height, width), parts.unet.downscale)
+    check_size((height, width), denoising.downscale(parts.unet))
     size = pipeline.size((height * parts.downscale, width * parts.downscale))
-    highest = min(MAX_NOISE_LEVEL, parts.unet.num_classes - 1)
+    highest = parts.kinds['low_resolution'].max_noise_level
     at = augmentation.levels(parts.schedule, noise_level, len(prompts), highest)
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(parts.schedule)
@@ -60,7 +57,6 @@ def upscale(
     shapes = [images.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
     x = at_start(sampling, levels, variation(sampling, x))
-    told = dict(concat=np.asarray(add_noise(images, noise, at)), label=np.asarray(at.t, np.int32))
-    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
-    conds = tuple(dataclasses.replace(cond, **told) for cond in conds)
+    given = {'low_resolution': {'image': images, 'noise': noise, 'level': np.asarray(at.t, np.int32)}}
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, given=given)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))

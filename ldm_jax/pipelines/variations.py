@@ -1,33 +1,27 @@
-"""Images that show what others show, and mixes of several: unCLIP, which is told an image's CLIP embedding.
+"""Images that show what others show, and mixes of several: unCLIP, conditioned on an image's CLIP embedding.
 
-The embedding is whitened, noised and brought back; the sinusoids of its noise level stand behind it.
 Ref: Ramesh et al. 2022, arXiv:2204.06125, sections 3.1 and 3.2; stabilityai/stable-diffusion-2-1-unclip.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.conditioning import image_embedding
 from ldm_jax.diffusion import noise_sources
-from ldm_jax.diffusion.process import add_noise
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.model import Params, Parts
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.models import clip_vision
-from ldm_jax.models.layers import timestep_embedding
 from ldm_jax.pipelines import augmentation
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import at_start, variation
-from ldm_jax.schedules import squared_cosine
-from ldm_jax.types import Array, NoiseLevel
-
-SCHEDULE = squared_cosine.Schedule()  # of the embeddings' noise, whatever the latents have
+from ldm_jax.types import Array
 
 Images = np.ndarray | Sequence[np.ndarray]
 
@@ -69,7 +63,7 @@ def variations(
     batch = max(len(prompts), count)
     if {len(prompts), count} - {1, batch}:
         raise ValueError(f'{len(prompts)} prompts for {count} images: give as many, or one of either.')
-    at = augmentation.levels(SCHEDULE, noise_level, batch)
+    at = augmentation.levels(image_embedding.SCHEDULE, noise_level, batch)
     seeds = pipelines.seeds_from(seed, batch)
     _, levels = sampling.plan(parts.schedule)
 
@@ -81,14 +75,11 @@ def variations(
     shapes = [embeddings.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)
     x = at_start(sampling, levels, variation(sampling, x))
-    vector = pipeline.programs.map(_told, pipeline.params, embeddings, noise, at)
+    level = np.asarray(at.t, np.int32)
+    given = {'image_embedding': {'embedding': embeddings, 'noise': noise, 'level': level}}
     prompts = prompts * (batch // len(prompts))
-    texts, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
-    conds = [dataclasses.replace(cond, vector=vector) for cond in texts]
-    if guidance.scale is not None:
-        # In training a quarter of the images had zeros, for their noise level too.
-        conds[0] = dataclasses.replace(conds[0], vector=np.zeros_like(vector))
-    return pipeline.decode(pipeline.sample(sampling, x, levels, tuple(conds), seeds, guidance=guidance))
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, given=given)
+    return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))
 
 
 def embed(pipeline: Pipeline, images: Images) -> np.ndarray:
@@ -133,12 +124,12 @@ def mixed(embeddings: np.ndarray, weights: Sequence[float]) -> np.ndarray:
 
 def _shares(weights: Sequence[float], count: int) -> np.ndarray:
     """Weights [N] that add up to one."""
-    weights = np.asarray(weights, np.float64)
-    if weights.shape != (count,):
-        raise ValueError(f'{weights.size} weights for {count} images: give one for each.')
-    if not (weights >= 0).all() or weights.sum() <= 0:
-        raise ValueError(f'weights must be at least 0, and one of them above; got {weights.tolist()}.')
-    return weights / weights.sum()
+    shares = np.asarray(weights, np.float64)
+    if shares.shape != (count,):
+        raise ValueError(f'{shares.size} weights for {count} images: give one for each.')
+    if not (shares >= 0).all() or shares.sum() <= 0:
+        raise ValueError(f'weights must be at least 0, and one of them above; got {shares.tolist()}.')
+    return shares / shares.sum()
 
 
 def _embeddings(parts: Parts, images: Images) -> np.ndarray | None:
@@ -156,15 +147,4 @@ def _count(images: Images) -> int:
 
 
 def _embedded(parts: Parts, params: Params, images: Array) -> Array:
-    out = parts.image_encoder.apply({'params': params['image_encoder']}, images)
-    return out.projected.astype(jnp.float32)
-
-
-def _told(parts: Parts, params: Params, embeddings: Array, noise: Array, level: NoiseLevel) -> Array:
-    """The vector [B, 2 D] of embeddings [B, D] noised to levels [B]."""
-
-    def apply(x, method):
-        return parts.image_normalizer.apply({'params': params['image_normalizer']}, x, method=method)
-
-    noised = apply(add_noise(apply(embeddings, 'scale'), noise, level), 'unscale')
-    return jnp.concatenate([noised, timestep_embedding(level.t, noised.shape[-1], noised.dtype)], -1)
+    return image_embedding.embed(parts.networks(params), images)

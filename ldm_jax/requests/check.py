@@ -6,6 +6,7 @@ import pathlib
 
 from ldm_jax import knobs, text_files
 from ldm_jax.inference.sizes import Sizes, check_size
+from ldm_jax.pipelines.hires import upscaler_named
 from ldm_jax.pipelines.interpolate import stops
 from ldm_jax.pipelines.masks import content_named
 from ldm_jax.requests.request import Request
@@ -28,6 +29,14 @@ def check(request: Request) -> None:
             stops(prompts, seeds)
         if request.sampling.variation_seed is not None:
             raise ValueError('An interpolation has seeds of its own on its way: leave variation_seed out.')
+    if request.hires_upscaler is not None:
+        upscaler_named(request.hires_upscaler)
+    if request.hires_scale is not None and request.hires_size is not None:
+        raise ValueError(
+            'hires_scale and hires_size both say how large the second pass is: give one of them.'
+        )
+    if request.hires_size is not None:
+        check_size(request.hires_size[::-1], LEAST)
     if request.mix_weights is not None and len(request.mix_weights) != 1 + len(request.mix or ()):
         raise ValueError(
             f'{len(request.mix_weights)} weights for a mix of {1 + len(request.mix or ())} images: give one '

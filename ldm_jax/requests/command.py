@@ -26,7 +26,7 @@ from ldm_jax.progress import Meter
 from ldm_jax.requests import check, flags, gallery, png_settings, resolve, silent_prompts, tasks
 from ldm_jax.requests.options import ModelOptions, Output
 from ldm_jax.requests.plan import Plan
-from ldm_jax.requests.request import Request
+from ldm_jax.requests.request import MAX_PIXELS, Request
 
 
 @contextlib.contextmanager
@@ -57,7 +57,7 @@ def request_of(args: argparse.Namespace) -> Request:
     if 'interpolate' in given:  # one way through the prompts, or from one seed to the next
         defaults = dict(num_images=1 if len(given.get('prompt', ())) > 1 else 2)
     if args.from_png is not None:
-        defaults = png_settings.read(png_settings.read_file(args.from_png))
+        defaults = png_settings.read(_settings_of(args))
     return knobs.make(Request, {**defaults, **given})
 
 
@@ -66,8 +66,12 @@ def options_of(args: argparse.Namespace) -> ModelOptions:
     """The options of flags, then those of an image's text, then defaults. Raises as `request_of`."""
     defaults = {}
     if args.from_png is not None:
-        defaults = png_settings.read_options(png_settings.read_file(args.from_png))
+        defaults = png_settings.read_options(_settings_of(args))
     return flags.made(args, ModelOptions, defaults)
+
+
+def _settings_of(args: argparse.Namespace) -> dict[str, str]:
+    return png_settings.read_file(args.from_png, flags.given(args, Request).get('max_pixels', MAX_PIXELS))
 
 
 def run(request: Request, options: ModelOptions, output: Output) -> list[pathlib.Path]:
@@ -122,7 +126,8 @@ def _written(
         report['request'] = knobs.flat(request) | dict(guidance_scale=guidance)
         print(json.dumps(report, ensure_ascii=False, default=str))
     else:
-        print(f'{len(images)} images in {seconds:.1f} s, loading and compilation included')
+        count = '1 image' if len(images) == 1 else f'{len(images)} images'
+        print(f'{count} in {seconds:.1f} s, loading and compilation included')
         print(*paths, sep='\n')
     return paths
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -17,14 +18,17 @@ from typing import Any
 import ldm_jax
 from ldm_jax import knobs
 from ldm_jax.diffusion import aliases
-from ldm_jax.requests import image_files, infotext, other_programs, web_ui
+from ldm_jax.requests import image_files, infotext, spec_settings, web_ui
 from ldm_jax.requests.options import ModelOptions
-from ldm_jax.requests.request import Request
+from ldm_jax.requests.programs import read as programs
+from ldm_jax.requests.request import MAX_PIXELS, Request
 
 FIELDS = {each.knob.png: each for each in knobs.settings(Request).values() if each.knob.png}
 OPTIONS = {each.knob.png: each for each in knobs.settings(ModelOptions).values() if each.knob.png}
 WAY = 'Interpolation of'  # prompts, as JSON, or a number of seeds
+BROKEN_JSON = re.compile(r'\s*[{[]\s*["{[]')
 ALWAYS = ('Steps', 'Sampler', 'Seed', 'RNG')
+LONG = 80  # characters of a value in a warning
 FIRST = ('Steps', 'Sampler', 'Schedule type', 'CFG scale', 'Seed', 'Size', 'Model')  # in the web UI's order
 
 
@@ -52,6 +56,9 @@ def write(
             for name, each in fields.items()
             if name in ALWAYS or each.name in given
         }
+    for field in spec_settings.NAMES:
+        if isinstance(spec := getattr(request.sampling, field), Mapping):
+            values |= spec_settings.write(field, spec)
     row = request.repeated(request.rows)[index]
     values |= {'Prompt': row} if request.labels is None else {'Prompt': '', 'Class': row}
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
@@ -68,16 +75,16 @@ def write(
     return infotext.write({name: values[name] for name in FIRST if name in values} | values)
 
 
-def read_file(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
-    """The settings in an image file, ours, the web UI's or of `other_programs`, in the web UI's names.
+def read_file(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) -> dict[str, str]:
+    """The settings in an image file, ours, the web UI's or of `programs`, in the web UI's names.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not an image, damaged, without settings, or with those of a program that cannot be read.
     """
-    name, texts = image_files.named(source), image_files.texts(source)
+    name, texts = image_files.named(source), image_files.texts(source, max_pixels)
     try:
-        found = other_programs.read(texts)
+        found = programs.read(texts)
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from None
     if found is not None:
@@ -86,7 +93,12 @@ def read_file(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
         raise ValueError(
             f'{name} has no text {image_files.PARAMETERS!r} to say what it was made from; it has {sorted(texts)}.'
         )
-    return infotext.read(texts[image_files.PARAMETERS])
+    settings = infotext.read(texts[image_files.PARAMETERS])
+    if 'Steps' not in settings and BROKEN_JSON.match(settings['Prompt']):
+        raise ValueError(
+            f'{name}: its text {image_files.PARAMETERS!r} begins as JSON and is none; it is damaged.'
+        )
+    return settings
 
 
 def read(settings: Mapping[str, str]) -> dict[str, Any]:
@@ -104,16 +116,23 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
     way = settings.pop(WAY, None)
     if 'Size' in settings:
         found['width'], found['height'] = web_ui.size('Size', settings.pop('Size'))
-    left_out = [f'{name}: {text}' for name, text in settings.items() if name not in FIELDS | OPTIONS]
+    found |= _values(FIELDS, settings)
+    if 'sampler' in found:
+        aliases.resolve(
+            found['sampler'], found.get('grid')
+        )  # at once, where the name can be told to be the image's
+    spec_settings.read(settings, found)
+    left_out = [
+        f'{name}: {text if len(text) <= LONG else text[: LONG - 3] + "..."}'
+        for name, text in settings.items()
+        if name not in FIELDS | OPTIONS
+    ]
     if left_out:
         warnings.warn(
             f'Settings of the image without a meaning here are left out: {", ".join(left_out)}.', stacklevel=2
         )
-    found |= _values(FIELDS, settings)
     if way is not None:
         found |= _way(way)
-    if 'sampler' in found:
-        aliases.resolve(found['sampler'], found.get('grid'))
     return found
 
 

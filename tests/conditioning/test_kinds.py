@@ -184,10 +184,13 @@ def test_parts_are_put_side_by_side():
 
 def test_a_spec_is_built_text_first_and_written_back():
     spec = dict(
-        concat={}, sizes=dict(count=5), text=dict(drop_rate=0.1, null='zeros'), pose=dict(name='vector')
+        concat={},
+        sizes=dict(count=5),
+        text=dict(drop_rate=0.1, null='zeros'),
+        tiny=dict(name='tests.conditioning.my_kind'),
     )
     found = combine.kinds(spec)
-    assert list(found) == ['text', 'concat', 'pose', 'sizes']
+    assert list(found) == ['text', 'concat', 'sizes', 'tiny']
     again = combine.written(found)
     assert again['sizes'] == dict(name='sizes', drop_rate=0.0, count=5, width=256)
     assert combine.kinds(again) == found
@@ -197,6 +200,7 @@ def test_a_spec_is_built_text_first_and_written_back():
         (dict(text=dict(drop=0.1)), "No field of conditioning/text 'drop'"),
         (dict(text=dict(drop_rate=1.0)), 'text.drop_rate.*1.0'),
         (dict(text=dict(null='none')), "No null of text 'none'"),
+        (dict(pose=dict(name='vector')), "conditioning.pose is the kind 'vector'"),
         (dict(inpainting=dict(form='sd')), "No form of inpainting 'sd'"),
     ):
         with pytest.raises(ValueError, match=words):

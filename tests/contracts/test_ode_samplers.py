@@ -24,7 +24,12 @@ VARIANTS = [
     dict(name='pndm', skip_prk_steps=True),
     dict(name='dpm_solver_singlestep', max_order=3),
     dict(name='dpm_solver_singlestep', max_order=3, variant='dpmsolver', solver_type='heun'),
+    dict(name='dpm_solver_multistep', max_order=1),
+    dict(name='dpm_solver_multistep', max_order=3, euler_at_final=True),
+    dict(name='dpm_solver_multistep', variant='dpmsolver', solver_type='heun'),
     dict(name='unipc', max_order=1),
+    dict(name='unipc', predict_x0=False),
+    dict(name='unipc', max_order=2, disable_corrector=tuple(range(400))),
     dict(name='unipc', max_order=2, variant='bh1', lower_order_final=False),
     dict(name='unipc', max_order=3, lower_order_final=False),
 ]

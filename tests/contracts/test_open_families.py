@@ -17,6 +17,7 @@ from ldm_jax.diffusion import (
     loss,
     noise_sources,
     parameterization,
+    spacings,
     timestep_sampling,
     weighting,
 )
@@ -201,3 +202,16 @@ def test_a_default_of_a_signature_imports_no_sampler():
         [sys.executable, '-c', code], capture_output=True, text=True, cwd=pathlib.Path.cwd()
     )
     assert found.stdout.strip() == '[]', found.stdout + found.stderr
+
+
+def test_a_sampler_and_a_grid_of_ones_own_are_settings(monkeypatch):
+    from ldm_jax.samplers import heun
+
+    own = types.ModuleType('my_project')
+    own.mine, own.Sampler = spacings.karras, heun.Sampler
+    monkeypatch.setitem(sys.modules, 'my_project', own)
+    monkeypatch.setitem(sys.modules, 'my_project.solver', own)
+    for sampler in ('my_project.solver', dict(name='my_project.solver', s_churn=1.0)):
+        made, levels = Sampling(sampler, 'my_project.mine', num_steps=3).plan(Schedule())
+        assert isinstance(made, heun.Sampler)
+        assert levels.t.shape == (4,)

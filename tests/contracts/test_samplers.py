@@ -16,24 +16,6 @@ STOCHASTIC = {
     'ddpm', 'dpm2_ancestral', 'dpmpp_2m_sde', 'dpmpp_2s_ancestral', 'dpmpp_3m_sde', 'dpmpp_sde', 'er_sde',
     'euler_ancestral', 'lcm', 'restart', 'sa_solver', 'seeds_2', 'seeds_3', 'tcd',
 }  # fmt: skip
-# Their low-order start, or steps of their own, hide the order on this grid; test_multistep.py has the first three.
-ELSEWHERE = {'deis', 'lms', 'ipndm_v', 'dpm_fast', 'dpm_adaptive'}
-MEAN, STD = 0.4, 0.7  # of one-dimensional Gaussian data
-
-
-def gaussian_denoiser(x, level):
-    """The best x0_hat for data drawn from N(MEAN, STD^2)."""
-    gain = level.alpha * STD**2 / (level.alpha**2 * STD**2 + level.sigma**2)
-    return MEAN + gain * (x - level.alpha * MEAN)
-
-
-def gaussian_flow(x, here, there):
-    """Where the probability-flow ODE takes x exactly: the same quantile of the marginal at the lower level."""
-
-    def spread(level):
-        return jnp.sqrt(level.alpha**2 * STD**2 + level.sigma**2)
-
-    return there.alpha * MEAN + spread(there) / spread(here) * (x - here.alpha * MEAN)
 
 
 @pytest.mark.parametrize('name', NAMES)

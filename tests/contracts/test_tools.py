@@ -1,4 +1,4 @@
-"""Every tool's wrong uses give one line that says what is wrong, and a nonzero exit code.
+"""Every tool's wrong uses give one line that names the mistake, and a nonzero exit code.
 
 A row is (arguments, words of the message, exit code): 2 for flags, 1 for all else. Add a row for each mistake that a
 tool can be used with. {tmp} stands for an empty folder, {model} for the shipped model's, {text} for a file of words.
@@ -9,9 +9,10 @@ import pathlib
 import runpy
 import sys
 
+import jax
 import pytest
 
-from ldm_jax import compile_cache
+from ldm_jax import command_line, compile_cache
 from ldm_jax.checkpoints import store
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -223,3 +224,27 @@ def test_a_wrong_use_is_one_line(use, tmp_path, tool, arguments, words, code):
 
 def test_every_tool_has_rows():
     assert {path.stem for path in (ROOT / 'tools').glob('*.py')} == WRONG.keys()
+
+
+REMEDIES = {
+    'train': ('run.batch_size', 'run.accumulate', 'remat', 'fsdp'),
+    'aot': ('--batch',),
+    'encode_dataset': ('--batch_size',),
+    'sample': ('--batch_size', '--tile', '--window'),
+}
+
+
+@pytest.mark.parametrize('tool', WRONG)
+def test_memory_that_runs_out_is_one_line_that_names_the_remedy(use, monkeypatch, tool):
+    run = command_line.run
+
+    def fail(args):
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 68719476736 bytes.')
+
+    monkeypatch.setattr(command_line, 'run', lambda main, parse, *memory: run(fail, lambda: None, *memory))
+    code, text = use(tool)
+    assert code == 1
+    assert text.startswith('error: out of memory (')
+    assert text.count('\n') == 1
+    for words in REMEDIES.get(tool, ('smaller',)):
+        assert words in text

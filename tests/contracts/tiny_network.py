@@ -33,6 +33,8 @@ class Model(nn.Module):
             of_images.append(nn.Dense(8, name='vector_in')(cond.vector))
         if self.label is not None:
             of_images.append(
-                nn.Embed(self.label, 8, nn.initializers.normal(1.0), name='label_in')(cond.label)
+                nn.Embed(self.label, 8, embedding_init=nn.initializers.normal(1.0), name='label_in')(
+                    cond.label
+                )
             )
         return nn.Dense(self.out_channels, name='out')(jnp.tanh(h + sum(of_images)[:, None, None]))

@@ -44,7 +44,7 @@ class Images:
 
 
 def double(batch):
-    """What a model would make of a batch; its shape must not change, or it would be compiled anew."""
+    """Stands in for a model; the batch's shape must not change, or it would be compiled anew."""
     assert len(batch['image']) == 4
     return {
         'moments': (batch['image'][..., :2] * 2).astype(np.float16),

@@ -30,6 +30,8 @@ PUBLIC = json.loads((pathlib.Path(__file__).parent / 'fixtures' / 'grids.json').
         (('TCDScheduler',), dict(name='tcd'), dict(name='lcm', original_steps=50, end='first')),
         (('EulerDiscreteScheduler', 'use_karras_sigmas'), dict(name='euler'), dict(name='karras')),
         (('k_dpmpp_2m_ka',), dict(name='dpmpp_2m'), dict(name='karras')),
+        (('my_project.mine',), dict(name='my_project.mine'), None),
+        (('Euler a', 'my_project.grids.mine'), dict(name='euler_ancestral'), dict(name='my_project.grids.mine')),
         (('DDIM',), dict(name='ddim'), dict(name='ddim')),
         (('ddim',), dict(name='ddim'), None),
         (('ddim', 'ddim_uniform'), dict(name='ddim'), dict(name='ddim_uniform')),

@@ -1,4 +1,4 @@
-"""What SDXL is told of an image's making, against diffusers'."""
+"""Facts of an image's making, as SDXL is conditioned on them, against diffusers'."""
 
 import numpy as np
 import pytest
@@ -57,11 +57,11 @@ def test_numbers_are_those_of_diffusers(name, sizes, negative_sizes):
         np.testing.assert_allclose(embedded(cond), expected, atol=1e-4)
 
 
-def test_sizes_are_refused_where_they_are_empty_or_not_told():
+def test_sizes_are_refused_where_they_are_empty_or_not_taken():
     with pytest.raises(ValueError, match=r'original must be \(H, W\) of at least one pixel; got \(0, 5\)'):
         Sizes(original=(0, 5))
     with pytest.raises(ValueError, match=r'crop must be \(top, left\); got \(1,\)'):
         Sizes(crop=(1,))
     pipeline = pairs.model('StableDiffusionPipeline')
-    with pytest.raises(ValueError, match='This model is told no sizes: leave Sizes'):
+    with pytest.raises(ValueError, match='This model is not conditioned on sizes: leave Sizes'):
         text_to_image.text_to_image(pipeline, 'a', sizes=Sizes())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.inference.settings import Guidance, Sampling
-from ldm_jax.pipelines.depth_to_image import depth_to_image, latent_depths
+from ldm_jax.pipelines.depth_to_image import depth_to_image
 from tests.pipelines import pairs
 
 PROMPTS, NEGATIVE = ['a red cat', 'two green apples on a table'], 'blurry'
@@ -39,16 +39,6 @@ def test_latents_and_images_are_those_of_diffusers(strength):
     pairs.assert_same(latents, expected[0], images, expected[1])
 
 
-@pytest.mark.parametrize('size', [(8, 12), (7, 50), (24, 36)])
-def test_depth_maps_are_scaled_as_torch_does(size):
-    torch = pytest.importorskip('torch')
-    scaled = torch.nn.functional.interpolate(pairs.channels_first(DEPTHS), size=size, mode='bicubic')
-    expected = pairs.channels_last(scaled)
-    low, high = (f(expected, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
-    found = latent_depths(DEPTHS, size)
-    np.testing.assert_allclose(found, 2 * (expected - low) / (high - low) - 1, atol=1e-5)
-
-
 @pytest.mark.slow
 def test_bad_input_is_refused_before_anything_runs():
     pipeline = pairs.model('StableDiffusionDepth2ImgPipeline')
@@ -67,5 +57,7 @@ def test_bad_input_is_refused_before_anything_runs():
     with pytest.raises(ValueError, match='The nearest that is: 16 x 32'):
         run(images=IMAGES[:, :, :31])
     other = pairs.model('StableDiffusionPipeline')
-    with pytest.raises(ValueError, match=r'a depth map\. This one is told a text: it is for text_to_image'):
+    with pytest.raises(
+        ValueError, match=r'a depth map\. This one is conditioned on a text: it is for text_to_image'
+    ):
         depth_to_image(other, PROMPTS, IMAGES, DEPTHS)

@@ -86,12 +86,12 @@ def test_zero_init_and_thresholding_reach_the_prediction(pipelines):
 def test_a_guide_that_does_not_go_with_the_model_is_refused(pipelines):
     described = parts_of.from_settings(SETTINGS)
     for change, words in [
-        (dict(parameterization='v'), 'parameterization is v of it, not eps'),
-        (dict(scaling_factor=1.0), 'scaling_factor is 1.0 of it'),
+        (dict(parameterization='v'), 'its parameterization is v, not eps'),
+        (dict(scaling_factor=1.0), 'its scaling_factor is 1.0, not'),
     ]:
         with pytest.raises(ValueError, match=words):
             parts_of.with_weak_model(described, SETTINGS | change)
-    with pytest.raises(ValueError, match='unet.context_width is 36 of it, not 16'):
+    with pytest.raises(ValueError, match=r'its conditioned_on is .*context=36.*, not .*context=16'):
         parts_of.with_weak_model(
             described,
             folders.TINY['StableDiffusionXLPipeline'] | {'scaling_factor': SETTINGS['scaling_factor']},

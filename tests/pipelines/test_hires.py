@@ -70,5 +70,5 @@ def test_what_it_cannot_do_is_refused_before_anything_runs():
         hires(pipeline, 'a', size=(16, 16), final_size=(18, 33))
     with pytest.raises(ValueError, match='strength must be above 0'):
         hires(pipeline, 'a', strength=0)
-    with pytest.raises(ValueError, match=r'hires is for models that are told a text\. .*it is for upscale'):
+    with pytest.raises(ValueError, match=r'hires is for models conditioned on a text\. .*it is for upscale'):
         hires(pairs.model('StableDiffusionUpscalePipeline'), 'a')

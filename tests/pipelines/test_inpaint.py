@@ -195,5 +195,5 @@ def test_bad_input_is_refused_before_anything_runs(text_model, options, message)
 
 def test_models_of_other_tasks_are_refused():
     pipeline = pairs.model('StableDiffusionDepth2ImgPipeline')
-    with pytest.raises(ValueError, match='told a text and a depth map: it is for depth_to_image'):
+    with pytest.raises(ValueError, match='conditioned on a text and a depth map: it is for depth_to_image'):
         inpaint(pipeline, 'a cat', IMAGES[0], MASKS[0])

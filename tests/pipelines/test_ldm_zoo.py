@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from ldm_jax import knobs
+from ldm_jax.conditioning.boxes import tokens
 from ldm_jax.inference.programs import Programs
 from ldm_jax.inference.settings import Guidance, Sampling
 from ldm_jax.pipelines.class_to_image import class_to_image
 from ldm_jax.pipelines.inpaint_without_text import inpaint_without_text
-from ldm_jax.pipelines.layout_to_image import layout_to_image, tokens
+from ldm_jax.pipelines.layout_to_image import layout_to_image
 from ldm_jax.pipelines.semantic_to_image import semantic_to_image
 from ldm_jax.pipelines.super_resolution import super_resolution
 from ldm_jax.pipelines.text_to_image import text_to_image
@@ -33,9 +34,6 @@ class Told(nn.Module):
     of: str
     in_channels: int
     out_channels: int = 3
-    vector_width: None = None
-    num_classes: None = None
-    downscale: int = 1
 
     def __call__(self, x, t, cond):
         if self.of == 'concat':
@@ -155,8 +153,9 @@ def test_a_class_is_told_as_its_embedding_and_guidance_leads_away_from_no_class(
         np.testing.assert_allclose(images, decoded(pipeline, latents), atol=1e-5)
     with pytest.raises(ValueError, match='Classes are 0 to 999; got \\[1000\\]'):
         class_to_image(pipeline, 1000)
-    without = told(zoo(3, class_embedder=dict(embedder, num_classes=1000)), 'context')
-    with pytest.raises(ValueError, match='no class for none'):
+    settings['models']['class_embedder'] = dict(embedder, num_classes=1000)
+    without = told(settings, 'context')
+    with pytest.raises(ValueError, match='nothing to guide away from'):
         class_to_image(without, 3, sampling=Sampling(guidance=Guidance(3.0)))
 
 
@@ -198,7 +197,7 @@ def test_a_layout_is_a_row_of_tokens():
     assert row[:3] == [17, 44 * 90, 89 * 90 + 89]  # 0.5 x 89 is rounded to even
     assert row[3:90] == [8191] * 87
     assert row[90:] == [0, 89 * 90 + 89]
-    with pytest.raises(ValueError, match='31 boxes: this model is told 30'):
+    with pytest.raises(ValueError, match='31 boxes: this model takes 30'):
         tokens([(1, 0, 0, 1, 1)] * 31, 8192, 92)
     with pytest.raises(ValueError, match='left < right'):
         tokens([(1, 0.5, 0, 0.5, 1)], 8192, 92)
@@ -225,9 +224,12 @@ def test_layouts_are_read_by_the_text_encoder():
 
 
 def test_guidance_without_anything_to_guide_by_is_refused():
-    with pytest.raises(ValueError, match=r'unconditional has no guidance.*3\.0'):
+    with pytest.raises(
+        ValueError, match=r'conditioned on nothing, so there is nothing to guide away from.*3\.0'
+    ):
         unconditional(told(zoo(3), 'concat'), sampling=Sampling(guidance=Guidance(3.0)))
     with pytest.raises(
-        ValueError, match='super_resolution is for models that are told a small image.*told nothing'
+        ValueError,
+        match='super_resolution is for models conditioned on a small image.*conditioned on nothing',
     ):
         super_resolution(told(zoo(3), 'concat'), np.zeros((8, 8, 3)))

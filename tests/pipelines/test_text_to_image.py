@@ -5,6 +5,7 @@ import pytest
 
 from ldm_jax import knobs
 from ldm_jax.inference.settings import Guidance, Sampling
+from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
@@ -127,8 +128,8 @@ def test_large_images_go_in_windows_and_tiles_and_seamless_ones_round(pipeline):
     # A seamless image of noise that is rolled is the rolled image.
     round_ = pairs.ours(settings, params, seamless='xy')
     x = round_.noise([1], (32, 32))
-    conds = (round_.text(['a red cat'], (32, 32)),)
     sampling = Sampling('ddim', num_steps=2, guidance=Guidance(None))
+    conds, _ = prompt_conds(round_, sampling, ['a red cat'], '', (32, 32))
     _, levels = sampling.plan(round_.parts.schedule)
     first, second = (
         round_.decode(round_.sample(sampling, np.roll(x, shift, (1, 2)), levels, conds, [0]))

@@ -53,6 +53,6 @@ def test_what_it_cannot_do_is_refused_before_anything_runs():
         upscale(pipeline, 'a', SMALL[0, :7])
     with pytest.raises(
         ValueError,
-        match=r'upscale is for models that are told a text, a small image.*told a text: it is for text_to_image',
+        match=r'upscale is for models conditioned on a text, a small image.* on a text: it is for text_to_image',
     ):
         upscale(pairs.model('StableDiffusionPipeline'), 'a', SMALL[0])

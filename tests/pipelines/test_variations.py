@@ -63,12 +63,12 @@ def test_one_prompt_or_one_image_goes_with_all_of_the_others():
     pipeline = pairs.model(KIND)
     asked = []
 
-    def told(*args):
-        asked.append(args)
+    def conditioned(*args, given, **options):
+        asked.append(given['image_embedding']['embedding'])
         raise StopIteration
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(of_images, '_told', told)
+        patch.setattr(of_images, 'prompt_conds', conditioned)
         for prompts, images, batch in (
             ('', EMBEDDINGS, 2),
             (['a'] * 3, EMBEDDINGS[0], 3),
@@ -76,7 +76,7 @@ def test_one_prompt_or_one_image_goes_with_all_of_the_others():
         ):
             with pytest.raises(StopIteration):
                 variations(pipeline, prompts, images)
-            assert asked[-1][2].shape == (batch, 12)
+            assert asked[-1].shape == (batch, 12)
     with pytest.raises(ValueError, match='3 prompts for 2 images: give as many, or one of either'):
         variations(pipeline, ['a'] * 3, EMBEDDINGS)
 
@@ -119,6 +119,6 @@ def test_what_it_cannot_do_is_refused_before_anything_runs():
         mixed(np.stack([EMBEDDINGS[0], -EMBEDDINGS[0]]), [1, 1])
     with pytest.raises(
         ValueError,
-        match=r'variations is for models that are told .*embedding.*told a text: it is for text_to_image',
+        match=r'variations is for models conditioned on .*embedding.*conditioned on a text: it is for text_to_image',
     ):
         variations(pairs.model('StableDiffusionPipeline'), '', EMBEDDINGS)

@@ -10,6 +10,7 @@ from PIL import Image
 from ldm_jax.checkpoints import store
 from ldm_jax.requests import png_settings
 from tests import tiny_models
+from tests.checkpoints.folders import clip_tokenizer
 from tests.pipelines import pairs
 
 TEXT = tiny_models.SETTINGS['text']
@@ -56,6 +57,32 @@ def test_another_first_stage_is_taken(text, tmp_path, sample):
     expected = sample(model=text, **call)
     np.testing.assert_array_equal(pixels(sample(model=bare, vae=text, **call)), pixels(expected))
     assert (pixels(sample(model=text, vae=other, **call)) != pixels(expected)).any()
+
+
+def test_a_model_whose_folder_had_no_tokenizer_is_sampled_with_a_prompt(tmp_path, sample):
+    """CLIP's vocabulary is in the package, and the kind of a tokenizer follows from its text encoder."""
+    tokenizers = dict(
+        bare={}, whole=dict(tokenizer=clip_tokenizer(49407))
+    )  # OpenAI's pads with the end token
+    for name, more in tokenizers.items():
+        settings = {key: value for key, value in TEXT.items() if key != 'tokenizer'} | more
+        store.save_model(str(tmp_path / name), settings, pairs.random_params(TEXT))
+    call = FEW | dict(out=tmp_path / 'out')
+    found = sample(model=tmp_path / 'bare', **call)
+    assert found['task'] == 'text_to_image'
+    np.testing.assert_array_equal(pixels(found), pixels(sample(model=tmp_path / 'whole', **call)))
+
+
+def test_an_embedding_given_as_a_model_is_named(tmp_path, sample):
+    torch = pytest.importorskip('torch')
+    path = tmp_path / 'style.pt'
+    torch.save(
+        {'string_to_token': {'*': 265}, 'string_to_param': {'*': torch.zeros(2, 8)}, 'name': 'x'}, path
+    )
+    error = sample(fails=True, model=path, **FEW, out=tmp_path / 'out')
+    assert 'style.pt' in error
+    assert 'embedding' in error
+    assert "begins with ['*']" not in error
 
 
 def test_a_drawn_seed_is_written_and_makes_the_same_image_again(text, tmp_path, sample):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import build
-from ldm_jax.diffusion import grids, noise
+from ldm_jax.diffusion import aliases, grids, noise
 from ldm_jax.diffusion.sampling import sample
 from ldm_jax.schedules.scaled_linear import Schedule
 from ldm_jax.types import NoiseLevel
@@ -125,3 +125,21 @@ def test_plms_is_that_of_compvis(steps, spec):
         ours = oracles.trajectory(build.build('samplers', spec), denoise, x, levels, oracles.keys(x))
         for step, (a, b) in enumerate(zip(ours, recorded[f'plms_{steps}'], strict=True)):
             assert oracles.relative_error(a, b) < 1e-8, step
+
+
+@pytest.mark.parametrize('steps', [2, 3, 9, 14, 15, 20, 27])
+def test_dpm_solver_is_that_of_compvis(steps):
+    """With its own end above zero, and a last step of order 1 below 15 steps."""
+    recorded = np.load(FIXTURES / 'compvis.npz')
+
+    def denoise(x, level):
+        return (x - level.sigma * jnp.tanh(x * (1 + level.t / 1000))) / level.alpha
+
+    with oracles.float64():
+        x = jnp.asarray(recorded['x'])
+        spec, grid = aliases.resolve('dpm_solver')
+        levels = grids.named(grid)(Schedule(), steps)
+        ours = oracles.trajectory(build.build('samplers', spec), denoise, x, levels, oracles.keys(x))[-1]
+        # Between whole times it interpolates log alpha, and we log_snr.
+        tolerance = 1e-8 if 999 % steps == 0 else 1e-5
+        assert oracles.relative_error(ours, recorded[f'dpm_solver_{steps}']) < tolerance

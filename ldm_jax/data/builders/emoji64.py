@@ -185,7 +185,7 @@ def words(archive: Archive) -> dict[str, dict[str, Any]]:
 
 
 def drawings(style: str, archives: Mapping[str, Archive]) -> Draw:
-    """How an emoji of a style is drawn.
+    """Makes the function that draws a style's emoji.
 
     The two kinds of icon sets, those that list the characters of their icons and those that do not, share their icons'
     names: the lists of the others say what an icon is called where a set's own says nothing.
@@ -251,7 +251,7 @@ def _scaled(data: bytes) -> np.ndarray:
 
 
 def _png(pixels: np.ndarray) -> io.BytesIO:
-    """As tensorflow-datasets takes an image without TensorFlow."""
+    """Encodes pixels in the form that tensorflow-datasets takes without TensorFlow."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, 'PNG', optimize=True)
     file.seek(0)

@@ -232,7 +232,11 @@ class Stage(Trained):
         whole = _whole({**self.frozen, **params})
         if self.train == 'decoder':
             return {}, {'first_stage': whole}
-        encode = jax.jit(lambda x: self.first_stage.apply({'params': whole}, x, method='latents'))
+
+        @jax.jit
+        def encode(x):
+            return self.first_stage.apply({'params': whole}, x, method='latents')
+
         latents = np.concatenate([np.asarray(encode(batch['image'])) for batch in batches])
         return {'scaling_factor': float(1 / latents.std())}, {'first_stage': whole}
 
@@ -249,7 +253,7 @@ class Stage(Trained):
             fake, moments = self.first_stage.apply(variables, image, draws)
             kl = jnp.mean(vae.kl_divergence(moments))
             return fake, self.kl_weight * kl, {'kl': kl}
-        fake, codebook, indices = self.first_stage.apply(variables, image)  # type: ignore[misc]
+        fake, codebook, indices = self.first_stage.apply(variables, image)
         counts = quantizer.code_counts(indices, self.first_stage.num_codes)
         counts = counts if axis_name is None else jax.lax.psum(counts, axis_name)
         return (
