@@ -1,4 +1,4 @@
-"""Where the package keeps what it can make again: converted checkpoints, indexes of data files."""
+"""The folder for files that the package can make again: converted checkpoints, indexes of data files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command lines of all tools share: flags, overrides of a config, and errors that are one line.
+"""The command lines of all tools: flags, overrides of a config, and errors that are one line.
 
     if __name__ == '__main__':
         command_line.run(main, parse)
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         description: the tool's docstring.
-        overrides: `--config.NAME=VALUE` sets a field of the config: pairs in `overrides` of what is parsed.
+        overrides: `--config.NAME=VALUE` sets a field of the config: pairs in `overrides` of the parsed flags.
         compiles: the tool compiles programs: has --no_cache, see ldm_jax/compile_cache.py.
     """
 
@@ -109,7 +109,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
 
 
 def run(main: Callable[[Any], Any], parse: Callable[[], Any], memory: str = MEMORY) -> NoReturn:
-    """Ends the program with the exit code that main(parse()) returns; what is expected to fail is one line.
+    """Ends the program with the exit code that main(parse()) returns; an expected error is one line.
 
     memory: the remedy that is named when memory runs out.
     """

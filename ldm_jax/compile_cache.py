@@ -23,7 +23,7 @@ from ldm_jax.cache import cache_folder
 VARIABLE = 'JAX_COMPILATION_CACHE_DIR'  # JAX's own: whoever sets it has chosen a folder
 WORTH = 0.5  # seconds: programs that compile faster are not kept
 LIMIT = 8 * 2**30  # bytes: the programs that were used longest ago are removed beyond
-PATIENCE = 1.5  # seconds until a compilation is told of
+PATIENCE = 1.5  # seconds until a compilation is mentioned
 EVERY = 15.0  # seconds between its lines
 TIMES = 'times.json'
 LOWERING, COMPILING = (
@@ -34,7 +34,7 @@ RATIO = 45.0  # time of compiling over that of lowering, where nothing has been 
 
 
 def start(use: bool = True) -> None:
-    """Has JAX keep what it compiles, unless told otherwise, and tell of what takes long to compile.
+    """Has JAX keep the programs that it compiles, if `use`, and reports compilations that take long.
 
     Where the folder cannot be trusted or made, that is said on standard error, and programs are compiled anew.
     """
@@ -70,7 +70,7 @@ def private(folder: pathlib.Path) -> pathlib.Path:
     for path in (folder, *folder.resolve().parents):
         found = path.stat()
         shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        sticky = path != folder and found.st_mode & stat.S_ISVTX  # as /tmp: nobody renames what is another's
+        sticky = path != folder and found.st_mode & stat.S_ISVTX  # as /tmp: nobody renames another's folder
         if found.st_uid not in (os.getuid(), 0) or (shared and not sticky):
             raise PermissionError(
                 f'others can write {path}, and who writes compiled programs runs code; '
@@ -106,9 +106,9 @@ def _prune(folder: pathlib.Path) -> None:
 
 
 class _Teller:
-    """Says on standard error what has been compiling for a while, and about how long it takes the first time.
+    """Reports on standard error a program that has been compiling for a while, and about how long that takes.
 
-    JAX tells when lowering and compiling begin and end. A program that took long to lower takes long to compile; how
+    JAX reports when lowering and compiling begin and end. A program that took long to lower takes long to compile; how
     much longer is remembered from one start to the next.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,8 +16,8 @@ from ldm_jax.build import unknown
 RESIZES = ('crop', 'just', 'fill')
 
 
-def to_float(image: np.ndarray) -> np.ndarray:
-    """uint8 pixels to float32 in [-1, 1]."""
+def to_float(image: Any) -> Any:
+    """uint8 pixels, of numpy or JAX, to float32 in [-1, 1]."""
     return image.astype(np.float32) / 127.5 - 1
 
 

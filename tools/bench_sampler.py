@@ -47,7 +47,7 @@ def main(args):
         keys = jax.ShapeDtypeStruct((1, 2), jnp.uint32)
         own, shared = guided.split(guided.arrays(sampling.guidance, 1, GUIDANCE_SCALE))
         images = programs.Images(x, keys, (cond, cond), own)
-        job = programs.Job(images, padded(levels, TABLE), jnp.int32(20), built, shared)
+        job = programs.SamplerRun(images, padded(levels, TABLE), jnp.int32(20), built, shared)
         carry = jax.eval_shape(lambda job: programs.begin(parts, params, job), job)
         run = jax.jit(lambda *args: programs.advance(parts, *args))
         return run.lower(params, job, carry, jnp.int32(0), jnp.int32(20))

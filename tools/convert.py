@@ -26,7 +26,7 @@ def parse():
         '--model', help='a config (tools/inspect_model.py --list) instead of the recognized one'
     )
     parser.add_argument(
-        '--prediction', choices=['eps', 'v'], help='where keys do not tell: Stable Diffusion 2'
+        '--prediction', choices=['eps', 'v'], help='where keys do not show it: Stable Diffusion 2'
     )
     parser.add_argument(
         '--weights',

@@ -3,7 +3,7 @@
     python tools/kill_train.py --kills 200 [--config configs/tiny.py:first_stage] [-- --config.run.batch_size=4]
 
 Trains with a checkpoint every step until the run has ended, then starts another, until there were so many kills.
-After each kill every listed checkpoint must be what was written and no checkpoint that was announced may be gone;
+After each kill every listed checkpoint must be undamaged and no checkpoint that was announced may be gone;
 after each start nothing that an earlier kill left unfinished may be there; each run must end in the state and with
 the metrics of one that was not killed, to the bit. Prints a line for each kill and the sums as JSON; exit code 1 if
 anything failed.
@@ -68,7 +68,7 @@ def main(args):
 
 
 def attempt(args, workdir, root, clock, found):
-    """One start of a training and, unless it ends first, its kill; adds to what was found. Whether it was killed."""
+    """One start of a training and, unless it ends first, its kill; adds to the findings. Whether it was killed."""
     announced = acknowledged(workdir)
     began = time.time()
     training = Training(args, workdir, root)

@@ -240,7 +240,7 @@ def read_by_diffusers(file, folder, pipeline, places):
                 raise SystemExit(f'{place}: not the same keys: {sorted(state.keys() ^ saved.keys())[:5]}.')
             for key, array in saved.items():
                 if not np.array_equal(state[key].numpy(), array):
-                    raise SystemExit(f'{place}: {key} is not what was written.')
+                    raise SystemExit(f'{place}: {key} differs from what was written.')
             count += len(saved)
     return count
 

@@ -11,8 +11,8 @@ stage. A run that has ended goes on when it is given more steps.
 On several hosts each runs the same command, in a folder that they share, with --distributed; tools/launch/ starts
 them. It is meant where JAX_COORDINATOR_ADDRESS is set.
 
-On SIGTERM or Ctrl-C the state is saved; once more ends the run at once. Exit codes: 0 done; 75 told to stop, run it
-again to go on; 1 an error, 2 a wrong flag.
+On SIGTERM or Ctrl-C the state is saved; once more ends the run at once. Exit codes: 0 done; 75 stopped on request, run
+it again to go on; 1 an error, 2 a wrong flag.
 """
 
 import argparse

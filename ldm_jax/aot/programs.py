@@ -248,7 +248,7 @@ def sample(
     keys = jax.ShapeDtypeStruct((total, 2), jnp.uint32)
     own, shared = guided.split(guided.arrays(sampling.guidance, total, GUIDANCE_SCALE))
     images = _placed(programs.Images(x, keys, (cond, cond), own), cut)
-    job = programs.Job(images, padded(levels, TABLE), jnp.int32(num_steps), built, shared)
+    job = programs.SamplerRun(images, padded(levels, TABLE), jnp.int32(num_steps), built, shared)
     run = programs.Programs(parts, tuple(devices))
 
     def walked(params, images):

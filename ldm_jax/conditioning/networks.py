@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ldm_jax import images
 from ldm_jax.types import Array, PyTree, Schedule, Tokenizer
 
 TEXT_ENCODERS = {'text_encoder': 'tokens', 'text_encoder_2': 'tokens_2'}  # part -> the name of its tokens
@@ -72,7 +73,7 @@ class Networks:
 
 def to_float(image: Array) -> Array:
     """Images in [-1, 1] from uint8 ones; others as they are."""
-    return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
+    return images.to_float(image) if image.dtype == jnp.uint8 else image
 
 
 def encode_text(networks: Networks, tokens: Mapping[str, Array]) -> dict[str, Array]:

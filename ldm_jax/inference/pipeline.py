@@ -23,7 +23,7 @@ from ldm_jax.diffusion.sampling import padded
 from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model_kinds, watching
 from ldm_jax.inference.model import Params, Parts
-from ldm_jax.inference.programs import Images, Job, KnownRegion, Programs, joined, pad
+from ldm_jax.inference.programs import Images, KnownRegion, Programs, SamplerRun, joined, pad
 from ldm_jax.inference.settings import TABLE, Guidance, Sampling
 from ldm_jax.inference.sizes import check_size
 from ldm_jax.inference.traced import Traced
@@ -160,7 +160,7 @@ class Pipeline:
         if stop is not None and hasattr(sampler, 'solve'):  # which knows of the ends alone
             levels = jax.tree.map(lambda a: a[: stop + 1], levels)
         count = len(levels.sigma) - 1
-        job = Job(
+        job = SamplerRun(
             images=images,
             levels=padded(levels, TABLE),
             num_steps=np.int32(count),
@@ -177,7 +177,7 @@ class Pipeline:
             )
         return joined(made, batch)
 
-    def _run(self, job: Job, count: int, first: int, batch: int) -> np.ndarray:
+    def _run(self, job: SamplerRun, count: int, first: int, batch: int) -> np.ndarray:
         """The latents of one batch after so many steps, as watched."""
         carry = self.programs.begin(self.params, job)
         listener = watching.listening()

@@ -1,6 +1,6 @@
 """The compiled half of a pipeline: one program for each shape, whatever the numbers.
 
-A `Job` is everything that a run of the sampler is told. Prompts, seeds, guidance, levels, their number and the
+A `SamplerRun` is all that a run of the sampler depends on. Prompts, seeds, guidance, levels, their number and the
 sampler's knobs are arrays in it, so that changing them compiles nothing; shapes, the sampler's class and what is left
 out (None) are the program. `begin` and `advance` make a run in one piece or in several, for progress and previews.
 """
@@ -51,7 +51,7 @@ class Images:
 
 
 @struct.dataclass
-class Job:
+class SamplerRun:
     """A run of the sampler."""
 
     images: Images
@@ -61,7 +61,7 @@ class Job:
     guidance: Guidance  # what all images share of it
 
 
-def begin(parts: Parts, params: Params, job: Job) -> PyTree:
+def begin(parts: Parts, params: Params, job: SamplerRun) -> PyTree:
     """The carry of a run before its first step: x [B, h, w, Z] and the sampler's memory."""
 
     def one(images, sampler):
@@ -75,7 +75,7 @@ def begin(parts: Parts, params: Params, job: Job) -> PyTree:
 def advance(
     parts: Parts,
     params: Params,
-    job: Job,
+    job: SamplerRun,
     carry: PyTree,
     start: Array | int,
     stop: Array | int,
@@ -110,7 +110,7 @@ def advance(
     return _each(one, job, carry)
 
 
-def _each(one: Callable[..., PyTree], job: Job, *carry: PyTree) -> PyTree:
+def _each(one: Callable[..., PyTree], job: SamplerRun, *carry: PyTree) -> PyTree:
     """one(images, sampler, *carry), image by image where the sampler's knobs are each image's own."""
     if job.images.sampler is None:
         return one(job.images, job.sampler, *carry)
@@ -149,11 +149,11 @@ class Programs:
         """The least multiple of the number of devices that holds so many images."""
         return -(-batch // len(self.devices)) * len(self.devices)
 
-    def begin(self, params: Params, job: Job) -> PyTree:
+    def begin(self, params: Params, job: SamplerRun) -> PyTree:
         """`begin` of this module; the leaves of the carry get a first axis of the devices."""
         return self._begin(params, job.images, dataclasses.replace(job, images=None))
 
-    def advance(self, params: Params, job: Job, carry: PyTree, start: int, stop: int) -> PyTree:
+    def advance(self, params: Params, job: SamplerRun, carry: PyTree, start: int, stop: int) -> PyTree:
         """`advance` of this module, on such carries."""
         return self._advance(
             params, job.images, dataclasses.replace(job, images=None), carry, np.int32(start), np.int32(stop)

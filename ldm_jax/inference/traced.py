@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Callable
 
 from ldm_jax.inference.model import Params, Parts
-from ldm_jax.inference.programs import Job, advance, begin
+from ldm_jax.inference.programs import SamplerRun, advance, begin
 from ldm_jax.types import Array, PyTree
 
 
@@ -36,7 +36,7 @@ class Traced:
         """All images at a time."""
         return batch
 
-    def begin(self, params: Params, job: Job) -> PyTree:
+    def begin(self, params: Params, job: SamplerRun) -> PyTree:
         """`programs.begin`. Raises ValueError for a sampler that makes its own steps."""
         if hasattr(job.sampler, 'solve'):
             raise ValueError(
@@ -45,7 +45,7 @@ class Traced:
             )
         return begin(self.parts, params, job)
 
-    def advance(self, params: Params, job: Job, carry: PyTree, start: int, stop: int) -> PyTree:
+    def advance(self, params: Params, job: SamplerRun, carry: PyTree, start: int, stop: int) -> PyTree:
         """`programs.advance`, through which gradients flow."""
         return advance(self.parts, params, job, carry, start, stop, differentiable=True)
 

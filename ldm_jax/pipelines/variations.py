@@ -124,12 +124,12 @@ def mixed(embeddings: np.ndarray, weights: Sequence[float]) -> np.ndarray:
 
 def _shares(weights: Sequence[float], count: int) -> np.ndarray:
     """Weights [N] that add up to one."""
-    weights = np.asarray(weights, np.float64)
-    if weights.shape != (count,):
-        raise ValueError(f'{weights.size} weights for {count} images: give one for each.')
-    if not (weights >= 0).all() or weights.sum() <= 0:
-        raise ValueError(f'weights must be at least 0, and one of them above; got {weights.tolist()}.')
-    return weights / weights.sum()
+    shares = np.asarray(weights, np.float64)
+    if shares.shape != (count,):
+        raise ValueError(f'{shares.size} weights for {count} images: give one for each.')
+    if not (shares >= 0).all() or shares.sum() <= 0:
+        raise ValueError(f'weights must be at least 0, and one of them above; got {shares.tolist()}.')
+    return shares / shares.sum()
 
 
 def _embeddings(parts: Parts, images: Images) -> np.ndarray | None:

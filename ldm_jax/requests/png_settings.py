@@ -17,14 +17,16 @@ from typing import Any
 import ldm_jax
 from ldm_jax import knobs
 from ldm_jax.diffusion import aliases
-from ldm_jax.requests import image_files, infotext, other_programs, web_ui
+from ldm_jax.requests import image_files, infotext, spec_settings, web_ui
 from ldm_jax.requests.options import ModelOptions
+from ldm_jax.requests.programs import read as programs
 from ldm_jax.requests.request import MAX_PIXELS, Request
 
 FIELDS = {each.knob.png: each for each in knobs.settings(Request).values() if each.knob.png}
 OPTIONS = {each.knob.png: each for each in knobs.settings(ModelOptions).values() if each.knob.png}
 BROKEN_JSON = re.compile(r'\s*[{[]\s*["{[]')
 ALWAYS = ('Steps', 'Sampler', 'Seed', 'RNG')
+LONG = 80  # characters of a value in a warning
 FIRST = ('Steps', 'Sampler', 'Schedule type', 'CFG scale', 'Seed', 'Size', 'Model')  # in the web UI's order
 
 
@@ -52,6 +54,9 @@ def write(
             for name, each in fields.items()
             if name in ALWAYS or each.name in given
         }
+    for field in spec_settings.NAMES:
+        if isinstance(spec := getattr(request.sampling, field), Mapping):
+            values |= spec_settings.write(field, spec)
     row = request.repeated(request.rows)[index]
     values |= {'Prompt': row} if request.labels is None else {'Prompt': '', 'Class': row}
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
@@ -65,7 +70,7 @@ def write(
 
 
 def read_file(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) -> dict[str, str]:
-    """The settings in an image file, ours, the web UI's or of `other_programs`, in the web UI's names.
+    """The settings in an image file, ours, the web UI's or of `programs`, in the web UI's names.
 
     Raises:
         FileNotFoundError: no such file.
@@ -73,7 +78,7 @@ def read_file(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXE
     """
     name, texts = image_files.named(source), image_files.texts(source, max_pixels)
     try:
-        found = other_programs.read(texts)
+        found = programs.read(texts)
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from None
     if found is not None:
@@ -104,14 +109,21 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if 'Size' in settings:
         found['width'], found['height'] = web_ui.size('Size', settings.pop('Size'))
-    left_out = [f'{name}: {text}' for name, text in settings.items() if name not in FIELDS | OPTIONS]
+    found |= _values(FIELDS, settings)
+    if 'sampler' in found:
+        aliases.resolve(
+            found['sampler'], found.get('grid')
+        )  # at once, where the error can say that the name is the image's
+    spec_settings.read(settings, found)
+    left_out = [
+        f'{name}: {text if len(text) <= LONG else text[: LONG - 3] + "..."}'
+        for name, text in settings.items()
+        if name not in FIELDS | OPTIONS
+    ]
     if left_out:
         warnings.warn(
             f'Settings of the image without a meaning here are left out: {", ".join(left_out)}.', stacklevel=2
         )
-    found |= _values(FIELDS, settings)
-    if 'sampler' in found:
-        aliases.resolve(found['sampler'], found.get('grid'))
     return found
 
 

@@ -62,7 +62,7 @@ class BatchLoader:
         return batch
 
     def used(self, batch: Batch) -> None:
-        """The step of this batch has been started: it is the newest that a checkpoint may tell of."""
+        """The step of this batch has been started: it is the newest that a checkpoint may record."""
         self._used = batch.host
 
     def shown(self) -> PyTree:
@@ -75,7 +75,7 @@ class BatchLoader:
             batches.close()
 
     def summary(self) -> dict[str, Any]:
-        """What tells these data from others, as plain data. All processes must call it together."""
+        """A summary that differs for other data, as plain data. All processes must call it together."""
         found = {
             'seed': self._run.seed,
             'batch_size': self._run.batch_size,
@@ -98,7 +98,7 @@ class BatchLoader:
             )
 
     def report(self) -> pipeline.Report:
-        """What this process has read and skipped."""
+        """The counts of examples that this process has read and skipped."""
         return self._batches.report
 
     def _open(self, batch_size: int, start: int, rows: Any) -> pipeline.Batches:
@@ -111,7 +111,7 @@ class BatchLoader:
         return Batch(batch, self._spread.shard(batch, self._run.batch_size), skipped)
 
     def _crc32(self) -> str:
-        """Of the last batch that was used, whichever processes have which rows of it."""
+        """The checksum of the last batch that was used, whichever processes have which rows of it."""
         rows = np.array(self._rows, np.uint32)
         sums = np.array([_crc32(self._used, i) for i in range(len(rows))], np.uint32)
         if jax.process_count() > 1:

@@ -1,7 +1,7 @@
 """The fields that a config may have at each place, and the kind of value of each.
 
-They are those of what is built from it: a component's dataclass, or the keyword arguments of a function, so a new
-component's are here without a word.
+They are read off the components: fields of a dataclass, or keyword arguments of a function. A new component's need no
+word here.
 """
 
 from __future__ import annotations

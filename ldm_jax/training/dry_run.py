@@ -57,7 +57,7 @@ def describe(config: Mapping[str, Any]) -> str:
     lines += [f'  {name} {list(array.shape)} {array.dtype}' for name, array in batch.items()]
     lines += [*_parameters(state), 'memory of the state, all devices together:', *_parts(state)]
     if run.parallel.kind == 'pmap':  # whose step takes a state for each device
-        return '\n'.join([*lines, "the step's memory is told for run.parallel.kind single and mesh"])
+        return '\n'.join([*lines, "the step's memory is known for run.parallel.kind single and mesh alone"])
     rows = {name: array[spread.rows(run.batch_size)] for name, array in batch.items()}
     lowered, _ = spread.traced(job.step, state, spread.shard(rows, run.batch_size), key)
     return '\n'.join([*lines, *_step(lowered.compile().memory_analysis())])

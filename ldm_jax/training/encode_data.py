@@ -41,7 +41,7 @@ def encode(
     max_corrupt: float = 0.1,
     **cut: int,
 ) -> str:
-    """Encodes what is not yet in a folder; data.latents reads it. Returns a line on what was done.
+    """Encodes the examples that a folder lacks, for data.latents to read. Returns a one-line report.
 
     Args:
         data: spec of a data source.

@@ -1,4 +1,4 @@
-"""From a config, as plain data, to what the loop runs, and from its result to a model.
+"""From a config, as plain data, to the job that the loop runs, and from its result to a model.
 
 The schema is in configs/__init__.py.
 """
@@ -31,7 +31,7 @@ def stage(
     pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change).
     warm_start: a model to train on from: its settings are the config's where that says nothing.
 
-    Raises ValueError or FileNotFoundError for what there is not.
+    Raises ValueError or FileNotFoundError for an unknown model, part or field.
     """
     first_stage = config['stage']['name'] == 'first_stage'
     diffusion = config['stage']['name'] == 'latent_diffusion'
@@ -104,7 +104,7 @@ def export(
     examples: pipeline.Examples,
     save: Callable[[dict[str, Any], dict[str, PyTree], str], None],
 ) -> None:
-    """Saves the model of a stage's parameters, its own and the frozen ones, with what is measured on its examples.
+    """Saves a stage's parameters, trained and frozen, as a model, with the settings measured on its examples.
 
     settings: those of `stage`.
     save: (settings, params, dtype) to disk, which checkpoints.store.save_model does at a path.

@@ -1,4 +1,4 @@
-"""What the loop runs: how a state is made, advanced and shown."""
+"""The job of the loop: how a state is made, advanced and shown."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ class _Session:
         return self._programs[shapes]
 
     def _log(self, clock: throughput.Clock, regular: bool) -> None:
-        """A line of what happened since the last one.
+        """A log line about the steps since the last one.
 
         The line at the end of a run may be between two regular ones. A run that is extended later goes on from
         the steps since the last regular line, as if it had never ended.
@@ -249,7 +249,7 @@ class _Session:
             ) from error
 
     def _show(self) -> None:
-        """Images, to the files and the writers; what fails there is told, and training goes on."""
+        """Draws images for the files and the writers; a failure is a warning, and training goes on."""
         state, shown = self._spread.whole(self.state), self._shown
         try:
             made = self._preemption.wait(

@@ -17,7 +17,7 @@ Mask = Callable[[PyTree], PyTree] | None  # which leaves decay
 
 
 class Optimizer(NamedTuple):
-    """An optax gradient transformation that tells its learning rate."""
+    """An optax gradient transformation with its learning rate."""
 
     init: Callable[[PyTree], optax.OptState]
     update: Callable[..., tuple[PyTree, optax.OptState]]
@@ -173,7 +173,7 @@ def optimizer(
             example, which is what latent diffusion's `--scale_lr` takes. None: lr as it is.
         warmup_steps, curve: of lr_schedules.rate.
         clip_norm: gradients are scaled down to this norm, of all together; None leaves them.
-        decayed: what weight_decay is for: 'kernels' (matrices and convolutions, not biases, norms and
+        decayed: the parameters with weight_decay: 'kernels' (matrices and convolutions, not biases, norms and
             embeddings) or 'all'.
 
     Raises ValueError for a name, a knob or a value that does not exist.

@@ -142,7 +142,7 @@ def _literal(text: str) -> Any:
 
 
 def _kinds(hint: Any) -> set[Any]:
-    """The plain types that an annotation allows; ANY for what is none of them."""
+    """The plain types that an annotation allows; ANY for other annotations."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return set().union(*map(_kinds, typing.get_args(hint)))
     plain = typing.get_origin(hint) or hint

@@ -1,4 +1,4 @@
-"""Being told to stop: what is at hand is saved first.
+"""Stopping on request: the state at hand is saved first.
 
 A scheduler that wants its machine back sends SIGTERM and waits some seconds, a person presses Ctrl-C. The first
 signal asks the run to save and leave, whatever it is doing; the second ends the process at once. A program that
@@ -26,7 +26,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Preempted(Exception):
-    """The run was told to stop; what it had done has been saved."""
+    """The run was asked to stop; its state has been saved."""
 
 
 class Preemption:
@@ -92,7 +92,7 @@ class Preemption:
             os._exit(128 + number)
         self.requested = True
         # Not print, which is not safe in a handler.
-        os.write(2, b'told to stop: saving; once more ends the run at once\n')
+        os.write(2, b'asked to stop: saving; once more ends the run at once\n')
         if not self._deferred:
             raise Preempted
 

@@ -1,4 +1,4 @@
-"""What a training run is at a step."""
+"""The state of a training run at a step."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def of(
 
 
 def join(params: PyTree, frozen: dict[str, PyTree]) -> PyTree:
-    """What a stage's loss is given: trained and frozen parameters by part."""
+    """The parameters that a stage's loss takes: trained and frozen ones by part."""
     return {**frozen, **params} if frozen else params

@@ -1,4 +1,4 @@
-"""What a training run trains: the members of a class Stage, with neutral ones for what most stages do without."""
+"""The interface of a training stage, with neutral defaults of the members that most stages do without."""
 
 from __future__ import annotations
 

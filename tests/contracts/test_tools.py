@@ -1,4 +1,4 @@
-"""Every tool's wrong uses give one line that says what is wrong, and a nonzero exit code.
+"""Every tool's wrong uses give one line that names the mistake, and a nonzero exit code.
 
 A row is (arguments, words of the message, exit code): 2 for flags, 1 for all else. Add a row for each mistake that a
 tool can be used with. {tmp} stands for an empty folder, {model} for the shipped model's, {text} for a file of words.

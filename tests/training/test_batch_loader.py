@@ -1,4 +1,4 @@
-"""Batches of a run, and what tells them from others."""
+"""Batches of a run, and the summary that identifies them."""
 
 import numpy as np
 import pytest

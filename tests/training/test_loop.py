@@ -32,7 +32,7 @@ class CrashingAt(Preemption):
 
 
 class StoppedAt(CrashingAt):
-    """Is told to stop after so many steps."""
+    """Is asked to stop after so many steps."""
 
     def check(self, step):
         self.requested = step >= self.at

@@ -1,6 +1,6 @@
-"""The whole of training against what is known: on Gaussian data the least loss there is, for each parameterization.
+"""Training as a whole against a closed form: the least loss on Gaussian data, for each parameterization.
 
-For data N(m, S^2), what is left of x0 when x is known has the variance S^2 sigma^2 / (alpha^2 S^2 + sigma^2), and the
+For data N(m, S^2), x0 given x has the variance S^2 sigma^2 / (alpha^2 S^2 + sigma^2), and the
 error of the network's output is that of x0_hat over c_out.
 """
 

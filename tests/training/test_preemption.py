@@ -1,4 +1,4 @@
-"""Signals at every phase of a run: what is at hand is saved, soon, and the rest is done by the next start."""
+"""Signals at every phase of a run: the state at hand is saved soon, and the next start does the rest."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ LONG = 60.0  # seconds that a phase takes when nobody stops it
 
 @pytest.fixture
 def stuck():
-    """A function that is told to stop and then does not return, until the test has ended."""
+    """A function that does not return when it is asked to stop, until the test has ended."""
     ended, once = threading.Event(), threading.Lock()
 
     def hang(*args):
@@ -78,7 +78,7 @@ def test_while_waiting_for_data(tmp_path, whole, stuck):
 
         def __getitem__(self, i):
             self.read += 1
-            if self.read > 60:  # beyond what is read ahead at the start
+            if self.read > 60:  # beyond those read ahead at the start
                 stuck()
             return SOURCE[i]
 
@@ -172,7 +172,7 @@ with Preemption() as signals:
     environment = os.environ | {'PYTHONPATH': str(ROOT)}
     done = subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, text=True)
     assert done.returncode == code
-    assert 'told to stop' in done.stderr
+    assert 'asked to stop' in done.stderr
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A stage that costs nothing, for tests of what is around the step: a line learns to sum noisy inputs."""
+"""A stage that costs nothing, for tests of the code around the step: a line learns to sum noisy inputs."""
 
 import dataclasses
 

@@ -53,7 +53,7 @@ class MetricBuffer:
         self._waiting: collections.deque[tuple[int, PyTree, PyTree, int]] = collections.deque()
 
     def add(self, step: int, batch: PyTree, metrics: PyTree, corrupt: int = 0) -> None:
-        """Of the step that made the state number `step` of the host's rows of a batch.
+        """Adds the metrics of the step that made state number `step` from the host's rows of a batch.
 
         corrupt: examples that this process could not read for it.
         """
@@ -80,7 +80,7 @@ class MetricBuffer:
         self._values = list(values)
 
     def close(self) -> Values:
-        """Averages over the steps since the last line, leaving out what is not finite, and begins anew."""
+        """Averages over the steps since the last line, without values that are not finite, and begins anew."""
         values = self.values()
         self._values = []
         return _reduced({name: [value[name] for value in values] for name in values[0]})

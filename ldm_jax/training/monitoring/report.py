@@ -1,4 +1,4 @@
-"""What a run did, on one page that needs nothing else: report.html with curves, images and the config."""
+"""A run on one page that needs nothing else: report.html with curves, images and the config."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _strips(folder: pathlib.Path) -> list[str]:
-    """Of each kind of image some from the first to the last, side by side."""
+    """A strip for each kind of image, from the first to the last."""
     kinds: dict[str, list[pathlib.Path]] = {}
     for path in sorted(folder.glob('*.png')):
         kinds.setdefault(re.sub(r'^\d+_?', '', path.stem), []).append(path)

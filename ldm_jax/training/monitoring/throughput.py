@@ -38,7 +38,7 @@ PEAK_FLOPS = {
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Of a device by its kind, such as 'NVIDIA H100 80GB HBM3'; None when it is not known, as for CPUs."""
+    """The peak of a device by its kind, such as 'NVIDIA H100 80GB HBM3'; None when it is not known, as for CPUs."""
     known = [kind for kind in PEAK_FLOPS if re.match(rf'{re.escape(kind)}\b', device_kind)]
     return PEAK_FLOPS[max(known, key=len)] if known else None
 
@@ -52,7 +52,7 @@ def step_flops(program: ClosedJaxpr) -> float | None:
 
 
 def memory() -> dict[str, float]:
-    """GiB in use on this host's fullest device, now and at most since the start; nothing where it is not told."""
+    """GiB in use on this host's fullest device, now and at most since the start; nothing where it is unknown."""
     stats = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
     names = {'memory_gib': 'bytes_in_use', 'memory_peak_gib': 'peak_bytes_in_use'}
     return {

@@ -1,7 +1,7 @@
 """Where metrics and images go: files of the workdir always, TensorBoard and Weights & Biases when asked for.
 
 A run that is resumed at step n writes its steps after n once more. The file of JSON lines drops them first, so no
-line is doubled; TensorBoard is told to hide them; Weights & Biases goes on in the run that the workdir names, where
+line is doubled; TensorBoard hides them; Weights & Biases goes on in the run that the workdir names, where
 the later value of a step is the one that counts.
 """
 
@@ -29,7 +29,7 @@ CHANGED = 'changed'
 
 
 class Writer(Protocol):
-    """Takes what a run has to show."""
+    """Takes a run's metrics and images."""
 
     def scalars(self, step: int, values: Scalars) -> None: ...
 
@@ -48,7 +48,7 @@ def build(
     Args:
         specs: 'tensorboard', 'wandb', a dotted name of a class, or dict(name='wandb', **settings).
         root: of the workdir.
-        step: the one from which the run goes on; what was written for later ones is void.
+        step: the one from which the run goes on; entries of later ones are void.
         config: of the run, as plain data, for back-ends that show it.
 
     Raises:
@@ -87,7 +87,7 @@ class All:
 
 
 class Nothing:
-    """Writes nowhere: what the hosts after the first have."""
+    """Writes nowhere: the writer of every host but the first."""
 
     def scalars(self, step: int, values: Scalars) -> None:
         pass
@@ -241,7 +241,7 @@ def _line(values: Scalars) -> str:
 
 
 def _flat(values: Scalars) -> dict[str, float]:
-    """Entries of lists as scalars 'name/0', 'name/1', ...; what is not finite is left out."""
+    """Entries of lists as scalars 'name/0', 'name/1', ...; values that are not finite are left out."""
     flat = {}
     for name, value in values.items():
         items = (

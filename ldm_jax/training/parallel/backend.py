@@ -33,7 +33,7 @@ KINDS = ('single', 'pmap', 'mesh')
 class Parallel:
     """How a run is spread: the config's run.parallel.
 
-    data, fsdp, tensor are the sizes of the mesh; -1 (one of them) is what is left of the devices.
+    data, fsdp, tensor are the sizes of the mesh; -1 (one of them) takes the remaining devices.
     """
 
     kind: str = 'single'

@@ -1,7 +1,7 @@
 """Several processes, one a host or one a device, as parts of one run.
 
 They find each other by the environment variables JAX_COORDINATOR_ADDRESS (host:port of process 0), NUM_PROCESSES and
-PROCESS_ID, or, without these, by what SLURM, Open MPI, Kubernetes or a TPU pod tell JAX.
+PROCESS_ID, or, without these, by the environment of SLURM, Open MPI, Kubernetes or a TPU pod.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def put(leaf: Array, sharding: jax.sharding.Sharding, change: Callable[[Array], 
 
 
 def rows(sharding: jax.sharding.Sharding, batch_size: int) -> list[int]:
-    """Of a batch that is cut by a sharding, those that the devices of this process hold, in order.
+    """Rows of a sharded batch that this process's devices hold, in order.
 
     On a torus neighbours along a mesh axis may be of different hosts, so they need not be one run of rows.
     """

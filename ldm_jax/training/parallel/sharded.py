@@ -34,7 +34,7 @@ RULES = {
 
 
 def mesh(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of these sizes, one of which may be -1 (what is left), of all devices by default.
+    """A mesh of these sizes, one of which may be -1 (the remaining devices), of all devices by default.
 
     Raises ValueError when they are not the devices that there are.
     """
@@ -45,7 +45,7 @@ def mesh(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None
     if math.prod(sizes) != count:
         raise ValueError(
             f'run.parallel is a mesh of {" x ".join(map(str, sizes))} (data x fsdp x tensor) and there are '
-            f'{count} devices; -1 takes what is left.'
+            f'{count} devices; -1 takes the rest.'
         )
     if count == 1:
         return Mesh(np.array(devices or jax.devices()).reshape(sizes), MESH_AXES)
@@ -115,7 +115,7 @@ class Sharded:
 
     @property
     def batch(self) -> NamedSharding:
-        """Of a batch, along its first axis."""
+        """The sharding of a batch, along its first axis."""
         return NamedSharding(self.mesh, PartitionSpec(('data', 'fsdp')))
 
     def _along_the_batch(self, call, args, kwargs, context):
@@ -132,7 +132,7 @@ class Sharded:
         return jax.tree.map(hold, call(*args, **kwargs))
 
     def _shardings(self, state: PyTree) -> PyTree:
-        """Of a parameter's rule also for its averages and moments: the leaves whose paths end with its own."""
+        """The sharding of each leaf; averages and moments, whose paths end with their parameter's, are cut as it is."""
         named = {
             name: NamedSharding(self.mesh, self._spec(name, leaf.shape))
             for name, leaf in trees.named(state).items()

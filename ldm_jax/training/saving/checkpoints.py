@@ -36,7 +36,7 @@ DAMAGED = 'damaged'
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A state as it was after `step` updates, and what was stored with it."""
+    """A state after `step` updates, with the data that were stored beside it."""
 
     step: int
     state: PyTree
@@ -127,7 +127,7 @@ class Checkpoints:
         return step
 
     def restore(self, like: PyTree) -> Restored | None:
-        """The newest step that is what was written; None when there are no steps.
+        """The newest step that is undamaged; None when there are no steps.
 
         A damaged step is named, set aside in `damaged/`, and the one before it taken.
 

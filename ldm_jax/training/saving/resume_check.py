@@ -1,4 +1,4 @@
-"""A workdir belongs to one config: what was begun with another is not gone on with by accident."""
+"""A workdir belongs to one config: a run that was begun with another one is not continued by accident."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Changes = dict[str, tuple[Any, Any]]  # dotted name -> (old, new)
 
 
 def changes(workdir: pathlib.Path, config: Mapping[str, Any], allowed: Sequence[str] = ()) -> Changes:
-    """What a config changes of the one that a workdir's run was begun with; nothing where none has been saved.
+    """The settings of a config that differ from those a workdir's run was begun with; none before a state is saved.
 
-    More steps may be asked for, what FREE names may change, and of CHANGEABLE what is allowed.
+    The number of steps may be raised, settings in FREE may change, and those in CHANGEABLE that are allowed.
 
     Raises ValueError for other changes, and for an allowed one that is not of CHANGEABLE.
     """

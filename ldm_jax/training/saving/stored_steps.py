@@ -27,7 +27,7 @@ def unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def inspect(folder: pathlib.Path) -> dict[int, str | None]:
-    """Every listed step and what is wrong with it, None if it is what was written; changes nothing."""
+    """Every listed step with its fault, None where it is whole; changes nothing."""
     found: dict[int, str | None] = {}
     for step in listed(folder):
         try:
@@ -64,7 +64,7 @@ def read_some(directory: pathlib.Path, wanted: Callable[[str], bool] = lambda na
 
 
 def read_record(directory: pathlib.Path) -> dict[str, Any]:
-    """What was stored with the state of one step. Raises Damaged."""
+    """The record that was stored with the state of one step. Raises Damaged."""
     path = directory / 'record' / 'metadata'
     try:
         return checksums.unsealed(checksums.read_json(path), path)
@@ -75,7 +75,7 @@ def read_record(directory: pathlib.Path) -> dict[str, Any]:
 def restored(
     restore: Callable[[PyTree], PyTree], targets: Mapping[str, jax.ShapeDtypeStruct]
 ) -> dict[str, Array]:
-    """What Orbax makes of targets by path."""
+    """The arrays that Orbax restores for targets, by path."""
     try:
         return trees.named(restore(traverse_util.unflatten_dict(dict(targets), sep='/')))
     except (
@@ -91,4 +91,4 @@ def restored(
 def verify(step: int | str, leaves: Mapping[str, Array], entries: Mapping[str, Any]) -> None:
     wrong = [name for name, value in checksums.folded(leaves).items() if value != entries[name]['checksum']]
     if wrong:
-        raise Damaged(f'{len(wrong)} arrays of step {step} are not what was written, such as {wrong[0]}')
+        raise Damaged(f'{len(wrong)} arrays of step {step} differ from what was written, such as {wrong[0]}')

@@ -90,5 +90,5 @@ class Stage(Trained):
 
     def _embed(self, params: PyTree, batch: PyTree) -> tuple[Array, Array, Array]:
         images = clip_vision.normalize(batch['image'])
-        image, text, scale = self.model.apply({'params': params}, images, batch['tokens'])  # type: ignore[misc]
+        image, text, scale = self.model.apply({'params': params}, images, batch['tokens'])
         return image, text, jnp.minimum(scale, MAX_SCALE)

@@ -253,7 +253,7 @@ class Stage(Trained):
             fake, moments = self.first_stage.apply(variables, image, draws)
             kl = jnp.mean(vae.kl_divergence(moments))
             return fake, self.kl_weight * kl, {'kl': kl}
-        fake, codebook, indices = self.first_stage.apply(variables, image)  # type: ignore[misc]
+        fake, codebook, indices = self.first_stage.apply(variables, image)
         counts = quantizer.code_counts(indices, self.first_stage.num_codes)
         counts = counts if axis_name is None else jax.lax.psum(counts, axis_name)
         return (

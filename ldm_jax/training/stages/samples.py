@@ -1,4 +1,4 @@
-"""Images from noise while a diffusion model trains: always of the same noise, told always the same."""
+"""Images from noise while a diffusion model trains: always from the same noise, under the same conditioning."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """What is sampled: `stage.samples` of a config.
+    """Settings of the sampling: `stage.samples` of a config.
 
     count: images; 0 for none.
     num_steps: of DDIM.
     guidance_scale: classifier-free, where some conditioning is dropped in training; 1 is no guidance.
-    prompts: texts that are told in turn; those of the examples by default.
+    prompts: texts that are used in turn; those of the examples by default.
 
     Raises ValueError for values out of range.
     """
@@ -67,7 +67,7 @@ class Samples:
         """Latents of a shape [count, h, w, Z].
 
         Args:
-            cond: whether everything that can be is dropped -> what the network is told.
+            cond: whether everything that can be is dropped -> the network's conditioning.
             guided: whether something is ever dropped.
         """
         start, walk = jax.random.split(key)

@@ -75,7 +75,7 @@ def test_tensorboard(tmp_path):
 
 
 class Recorded:
-    """Stands in for the package wandb: keeps what it is told."""
+    """Stands in for the package wandb: keeps what it is given."""
 
     def __init__(self):
         self.inits, self.logged, self.metrics, self.finished = [], [], [], 0

@@ -88,7 +88,7 @@ class Launched:
         return code
 
     def kill(self):
-        """Ends everything at once, with SIGKILL: once it is told of others JAX takes SIGTERM, and may hang."""
+        """Ends everything at once, with SIGKILL: once it knows others JAX takes SIGTERM, and may hang."""
         with contextlib.suppress(OSError):
             children = self.processes
             self._process.kill()

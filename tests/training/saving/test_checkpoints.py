@@ -109,7 +109,7 @@ def test_buffers_may_be_overwritten_while_they_are_written(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # Orbax drops reads that fail
 def test_a_flipped_bit_is_never_restored_silently(tmp_path):
-    """Anywhere in a step's files: either the step before it is used, or the state is what was written."""
+    """Anywhere in a step's files: either the step before it is used, or the state is undamaged."""
     written(tmp_path, [1, 2])
     files = sorted(path for path in (tmp_path / '2').rglob('*') if path.is_file())
     sizes = np.array([path.stat().st_size for path in files], float)
@@ -147,9 +147,9 @@ def test_a_damaged_step_is_named_and_set_aside_and_written_anew(tmp_path, capsys
     (tmp_path / '2' / 'record' / 'metadata').unlink()
     with Checkpoints(tmp_path) as saved:
         assert saved.restore(state(0)).step == 1
-        told = capsys.readouterr().out
-        assert 'checkpoint 2 is passed over' in told
-        assert 'damaged/2' in told
+        text = capsys.readouterr().out
+        assert 'checkpoint 2 is passed over' in text
+        assert 'damaged/2' in text
         saved.save(2, state(2))
         saved.wait()
         assert saved.restore(state(0)).step == 2

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 SPECS = dict(
     power_05=dict(name='power', sigma_rel=0.05),
     power_10=dict(name='power', sigma_rel=0.1),
-    kept=dict(name='power', sigma_rel=0.07),  # what is made of the other two, as the run itself had it
+    kept=dict(name='power', sigma_rel=0.07),  # the average made of the other two, as the run itself had it
 )
 
 

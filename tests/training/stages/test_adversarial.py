@@ -203,7 +203,7 @@ def test_before_its_start_the_adversary_changes_nothing():
 
 
 def test_the_discriminator_tells_images_from_reconstructions_after_training():
-    # An untrained generator that learns almost nothing makes smooth grey; images are noise. Those can be told apart.
+    # An untrained generator that learns almost nothing makes smooth grey; images are noise. Those can be distinguished.
     stage = stage_of('kl')
     stage = dataclasses.replace(
         stage,

@@ -1,9 +1,18 @@
-"""Settings of a plain graph of ComfyUI: one sampler, texts as they are, a latent that is empty or of an image."""
+"""ComfyUI: the graph that was run, where it is plain: one sampler, literal texts, an empty or an encoded latent."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from ldm_jax.requests.programs.program import (
+    COMFYUI_NOISE,
+    Program,
+    Texts,
+    object_of,
+    parsed,
+    without_full_strength,
+)
 
 Nodes = Mapping[str, Mapping[str, Any]]  # id -> {'class_type': ..., 'inputs': {name: value or [id, slot]}}
 
@@ -74,3 +83,20 @@ def _text(nodes: Nodes, link: Any) -> str:
     if node['class_type'] != 'CLIPTextEncode' or not isinstance(text, str):
         raise ValueError(f'its text comes from the node {node["class_type"]}')
     return text
+
+
+def find(texts: Texts) -> Mapping[str, Any] | None:
+    nodes = object_of(texts.get('prompt'))
+    if any(isinstance(node, dict) and 'class_type' in node for node in nodes.values()):
+        return nodes
+    return {} if isinstance(parsed(texts.get('workflow')), dict) else None
+
+
+PROGRAM = Program(
+    'ComfyUI',
+    find,
+    {name: name for name in NAMES},
+    COMFYUI_NOISE,
+    unpack=settings,
+    adjust=without_full_strength,
+)

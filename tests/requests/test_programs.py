@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ldm_jax.diffusion import aliases
-from ldm_jax.requests import other_programs
+from ldm_jax.requests.programs import read as programs
 
 
 def comfyui(**changes):
@@ -139,7 +139,7 @@ PLAIN = {
 @pytest.mark.parametrize('name', PLAIN)
 def test_plain_settings_are_read_in_the_web_uis_names(name):
     texts, expected = PLAIN[name]
-    assert other_programs.read(texts) == expected
+    assert programs.read(texts) == expected
     aliases.resolve(expected['Sampler'], expected.get('Schedule type'))
 
 
@@ -153,7 +153,7 @@ def test_other_spellings_of_these_programs(name):
         changed |= {'comfyuisampler': 'dpmpp_2m', 'comfyuischeduler': 'karras', 'clipstopatlayer': -2}
         texts = {'parameters': json.dumps({'sui_image_params': changed})}
         expected = PLAIN['swarmui'][1] | {'Sampler': 'dpmpp_2m', 'Schedule type': 'karras', 'Clip skip': '2'}
-    assert other_programs.read(texts) == expected
+    assert programs.read(texts) == expected
 
 
 def test_a_graph_with_an_image_and_with_another_layer_of_the_text_encoder():
@@ -166,7 +166,7 @@ def test_a_graph_with_an_image_and_with_another_layer_of_the_text_encoder():
             '12': dict(class_type='CLIPSetLastLayer', inputs=dict(stop_at_clip_layer=-2, clip=['4', 1])),
         }
     )
-    found = other_programs.read(texts)
+    found = programs.read(texts)
     assert (found['Denoising strength'], found['Clip skip']) == ('0.5', '2')
 
 
@@ -196,7 +196,7 @@ LORA = dict(class_type='LoraLoader', inputs=dict(model=['4', 0]))
 )  # fmt: skip
 def test_what_is_not_plain_is_an_error_that_names_the_program(texts, message):
     with pytest.raises(ValueError, match=message):
-        other_programs.read(texts)
+        programs.read(texts)
 
 
 @pytest.mark.parametrize(
@@ -213,4 +213,4 @@ def test_what_is_not_plain_is_an_error_that_names_the_program(texts, message):
     ],
 )
 def test_the_web_uis_own_form_is_left_to_its_reader(texts):
-    assert other_programs.read(texts) is None
+    assert programs.read(texts) is None
