@@ -75,7 +75,7 @@ def hires(
         second: of the second pass; like the first by default. The web UI takes all of its "hires steps", so that
             N of these are num_steps = int(N / strength) here.
 
-    Raises ValueError for an upscaler that there is not, a strength outside (0, 1] or that leaves no step, a size that
+    Raises ValueError for an unknown upscaler, a strength outside (0, 1] or that leaves no step, a size that
     the model cannot make or below the first, and as text_to_image.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)

@@ -113,7 +113,7 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
     if 'sampler' in found:
         aliases.resolve(
             found['sampler'], found.get('grid')
-        )  # at once, where the name can be told to be the image's
+        )  # at once, where the error can say that the name is the image's
     spec_settings.read(settings, found)
     left_out = [
         f'{name}: {text if len(text) <= LONG else text[: LONG - 3] + "..."}'
