@@ -202,7 +202,7 @@ class Pipeline:
         return self.programs.shares(min(batch, self.batch_size or batch))
 
     def map(self, function: Callable[..., PyTree], *batches: PyTree) -> PyTree:
-        """function(parts, params, *batches) of arrays [B, ...] to such arrays, in the shares that images are sampled in."""
+        """function(parts, params, *batches) of arrays [B, ...] to such arrays, in the shares that are sampled."""
         batch = len(jax.tree.leaves(batches)[0])
         size = self._share(batch)
         made = []
