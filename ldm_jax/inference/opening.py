@@ -11,7 +11,7 @@ import jax
 
 from ldm_jax import denoising
 from ldm_jax.build import build
-from ldm_jax.checkpoints import loading, store, take_parts
+from ldm_jax.checkpoints import default_tokenizers, loading, store, take_parts
 from ldm_jax.diffusion.multidiffusion import Windows
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference import model_kinds
@@ -80,7 +80,7 @@ def describe(
         if other is not None:
             settings, read = _with(settings, read, group, other)
     parts = parts_of.from_settings(settings, dtype)
-    _check_widths(parts)
+    _check_texts(parts)
     if weak_model is not None:
         others, read_other = _source(weak_model, ['unet'])
         parts = parts_of.with_weak_model(parts, others, dtype)
@@ -131,9 +131,10 @@ def _source(
 ) -> tuple[Mapping[str, Any], Callable[[], Params]]:
     """The settings of a model, and what reads its parameters."""
     if not isinstance(model, str):
-        return model.settings, lambda: model.params
+        return default_tokenizers.completed(model.settings), lambda: model.params
     directory = loading.resolve(model)
-    return store.open_model(directory).settings, lambda: loading.load(directory, parts).params
+    settings = default_tokenizers.completed(store.open_model(directory).settings)
+    return settings, lambda: loading.load(directory, parts).params
 
 
 def _with(
@@ -141,11 +142,11 @@ def _with(
 ) -> tuple[Mapping[str, Any], Callable[[], Params]]:
     """Settings and reader with a group of parts (take_parts.GROUPS) of another model."""
     others, _ = _source(model)
-    where = model if isinstance(model, str) else model.path
+    where = model if isinstance(model, str) else 'the other model'
     names = take_parts.parts_of(group, others, where)
+    found = take_parts.taken(settings, group, others, where)
     kept = tuple(name for name in settings['models'] if name not in take_parts.GROUPS[group][0])
     _, read_other = _source(model, names)
-    found = take_parts.taken(settings, group, others, where)
     return found, functools.partial(_joined, read, read_other, {name: name for name in names}, kept)
 
 
@@ -161,28 +162,13 @@ def _joined(
     return own | {here: other[there] for there, here in names.items()}
 
 
-def _check_widths(parts: Parts) -> None:
-    """Raises ValueError for a first stage or text encoders that the denoising network has no use for, or lacks."""
-    wanted, context = parts.unet.out_channels, denoising.conditioned_on(parts.unet).context
-    channels = getattr(parts.first_stage, 'z_channels', wanted)
-    if channels != wanted:
+def _check_texts(parts: Parts) -> None:
+    """Raises ValueError for a model that reads texts, and has no text encoder."""
+    if 'text' in parts.kinds and parts.text_encoder is None:
+        width = denoising.conditioned_on(parts.unet).context
         raise ValueError(
-            f'The first stage has latents of {channels} channels, and the denoising network makes {wanted}: take one '
-            'that belongs to this kind of model (--vae).'
-        )
-    if 'text' not in parts.kinds:
-        return
-    if parts.text_encoder is None:
-        raise ValueError(
-            f'This model has no text encoder, and its denoising network reads texts {context} wide. Take that of '
+            f'This model has no text encoder, and its denoising network reads texts {width} wide. Take that of '
             'another model: --text_encoder MODEL.'
-        )
-    encoders = [each for each in (parts.text_encoder, parts.text_encoder_2) if each is not None]
-    width = sum(each.width for each in encoders)
-    if width != context:
-        raise ValueError(
-            f'The text encoder writes texts {width} wide, and the denoising network reads {context}: take one that '
-            'belongs to this kind of model (--text_encoder).'
         )
 
 

@@ -286,7 +286,7 @@ def test_a_pickle_is_not_written(sd15, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_report_is_told_in_lines(sd15, tmp_path):
+def test_the_report_is_printed_in_lines(sd15, tmp_path):
     path, _ = sd15
     text = '\n'.join(lines(convert(path, tmp_path / 'model')))
     assert 'single file sd15.safetensors -> orbax' in text
