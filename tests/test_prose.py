@@ -7,26 +7,18 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+FOLDERS = [ROOT / folder for folder in ('ldm_jax', 'tools', 'configs', 'experiments', 'tests')]
 FILES = [
-    path
-    for folder in ('ldm_jax', 'tools', 'configs', 'experiments')
-    for path in sorted((ROOT / folder).rglob('*.py'))
+    path for folder in FOLDERS for path in sorted(folder.rglob('*.py')) if path != pathlib.Path(__file__)
 ]
-PAGES = [
-    ROOT / 'README.md',
-    *(
-        path
-        for folder in ('ldm_jax', 'tools', 'configs', 'experiments')
-        for path in sorted((ROOT / folder).rglob('README.md'))
-    ),
-]
+PAGES = [ROOT / 'README.md', *(path for folder in FOLDERS for path in sorted(folder.rglob('README.md')))]
 INSTEAD = {  # what is not written -> what is
     r'pictures?': "'image'",
     r'(?:is|are|was|were|be) told(?! apart)': "'conditioned on', 'given', 'knows'",
     r'that there (?:is|are) not': "'unknown X', 'a missing X'",
 }
 # Words of other programs and of old files, which are written as they are.
-QUOTED = re.compile(r"Whole picture|'run.picture_every'")
+QUOTED = re.compile(r"Whole picture|'(?:run\.)?picture_every'")
 SHUNNED = re.compile('|'.join(rf'(?P<w{i}>\b{words}\b)' for i, words in enumerate(INSTEAD)), re.IGNORECASE)
 
 
