@@ -14,9 +14,9 @@ from ldm_jax import trees
 from ldm_jax.cache import CACHE
 from ldm_jax.checkpoints import checksums, loading, store
 from ldm_jax.checkpoints.checksums import Damaged
+from ldm_jax.checkpoints.choice import Choice
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.lazy_arrays import Arrays
-from ldm_jax.checkpoints.open_checkpoint import Choice
 from tests.checkpoints import folders
 
 SETTINGS = folders.TINY['StableDiffusionPipeline']
