@@ -21,7 +21,7 @@ from ldm_jax.checkpoints.choice import Choice, check_choice, chosen
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.types import PyTree
 
-FORMAT = 1  # of converted checkpoints; another number makes the cache convert anew
+FORMAT = 2  # of converted checkpoints; another number makes the cache convert anew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +111,7 @@ def _key(path: str, choice: Choice) -> str:
         choice.prediction,
         choice.weights,
         choice.model and json.dumps(dict(choice.model), sort_keys=True),
+        list(choice.ignore),
     ]
     return hashlib.sha256(json.dumps([FORMAT, digests, chosen]).encode()).hexdigest()[:32]
 

@@ -83,6 +83,8 @@ def test_other_content_or_choices_are_converted_anew(checkpoints, tmp_path):
     first = loading.resolve(str(file))
     assert loading.resolve(str(file), Choice(prediction='v')) != first
     assert loading.load(str(file), choice=Choice(prediction='v')).settings['parameterization'] == 'v'
+    with pytest.raises(ValueError, match='no key that fits'):  # looked for, not found among what was kept
+        loading.resolve(str(file), Choice(ignore=('nothing',)))
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     time.sleep(0.01)  # a time stamp later
