@@ -11,7 +11,7 @@ import jax
 
 from ldm_jax import denoising
 from ldm_jax.build import build
-from ldm_jax.checkpoints import loading, store
+from ldm_jax.checkpoints import loading, store, take_parts
 from ldm_jax.diffusion.multidiffusion import Windows
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference import model_kinds
@@ -21,11 +21,6 @@ from ldm_jax.inference.programs import Programs
 from ldm_jax.inference.sizes import check_size
 from ldm_jax.inference.tiled import FirstStage
 
-# Flag -> the entries of a model's settings that come with it, and the one that is needed.
-BORROWED = {
-    'text_encoder': ('text_encoder', 'text_encoder_2', 'tokenizer', 'tokenizer_2'),
-    'vae': ('first_stage',),
-}
 programs_of = functools.lru_cache(16)(Programs)  # a model that is opened again compiles nothing again
 
 
@@ -81,9 +76,9 @@ def describe(
     Raises what `load` raises, and ValueError for a model that cannot be sampled or others that do not fit it.
     """
     settings, read = _source(model)
-    for name, other in (('text_encoder', text_encoder), ('vae', vae)):
+    for group, other in (('text_encoder', text_encoder), ('first_stage', vae)):
         if other is not None:
-            settings, read = _with(settings, read, name, other)
+            settings, read = _with(settings, read, group, other)
     parts = parts_of.from_settings(settings, dtype)
     _check_widths(parts)
     if weak_model is not None:
@@ -142,23 +137,16 @@ def _source(
 
 
 def _with(
-    settings: Mapping[str, Any], read: Callable[[], Params], flag: str, model: str
+    settings: Mapping[str, Any], read: Callable[[], Params], group: str, model: str | loading.Loaded
 ) -> tuple[Mapping[str, Any], Callable[[], Params]]:
-    """Settings and reader with what BORROWED names, of another model."""
+    """Settings and reader with a group of parts (take_parts.GROUPS) of another model."""
     others, _ = _source(model)
-    names = [name for name in BORROWED[flag] if name in others['models']]
-    if BORROWED[flag][0] not in names:
-        raise ValueError(
-            f'{model} has no {BORROWED[flag][0]} to take for {flag}; it has {sorted(others["models"])}.'
-        )
-    kept = {name: spec for name, spec in settings['models'].items() if name not in BORROWED[flag]}
-    found = {key: value for key, value in settings.items() if key not in BORROWED[flag]}
-    found |= {key: others[key] for key in BORROWED[flag] if key in others}
-    found['models'] = kept | {name: others['models'][name] for name in names}
-    if flag == 'vae' and found.get('scaling_factor') is None:
-        found['scaling_factor'] = others.get('scaling_factor')
+    where = model if isinstance(model, str) else model.path
+    names = take_parts.parts_of(group, others, where)
+    kept = tuple(name for name in settings['models'] if name not in take_parts.GROUPS[group][0])
     _, read_other = _source(model, names)
-    return found, functools.partial(_joined, read, read_other, {name: name for name in names}, tuple(kept))
+    found = take_parts.taken(settings, group, others, where)
+    return found, functools.partial(_joined, read, read_other, {name: name for name in names}, kept)
 
 
 def _joined(

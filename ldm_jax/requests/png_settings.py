@@ -17,7 +17,7 @@ from typing import Any
 import ldm_jax
 from ldm_jax import knobs
 from ldm_jax.diffusion import aliases
-from ldm_jax.requests import image_files, infotext, web_ui
+from ldm_jax.requests import image_files, infotext, spec_settings, web_ui
 from ldm_jax.requests.options import ModelOptions
 from ldm_jax.requests.programs import read as programs
 from ldm_jax.requests.request import MAX_PIXELS, Request
@@ -54,6 +54,9 @@ def write(
             for name, each in fields.items()
             if name in ALWAYS or each.name in given
         }
+    for field in spec_settings.NAMES:
+        if isinstance(spec := getattr(request.sampling, field), Mapping):
+            values |= spec_settings.write(field, spec)
     row = request.repeated(request.rows)[index]
     values |= {'Prompt': row} if request.labels is None else {'Prompt': '', 'Class': row}
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
@@ -106,6 +109,12 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if 'Size' in settings:
         found['width'], found['height'] = web_ui.size('Size', settings.pop('Size'))
+    found |= _values(FIELDS, settings)
+    if 'sampler' in found:
+        aliases.resolve(
+            found['sampler'], found.get('grid')
+        )  # at once, where the name can be told to be the image's
+    spec_settings.read(settings, found)
     left_out = [
         f'{name}: {text if len(text) <= LONG else text[: LONG - 3] + "..."}'
         for name, text in settings.items()
@@ -115,9 +124,6 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
         warnings.warn(
             f'Settings of the image without a meaning here are left out: {", ".join(left_out)}.', stacklevel=2
         )
-    found |= _values(FIELDS, settings)
-    if 'sampler' in found:
-        aliases.resolve(found['sampler'], found.get('grid'))
     return found
 
 

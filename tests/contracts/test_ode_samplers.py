@@ -36,7 +36,7 @@ VARIANTS = [
 # Those that are smooth functions of the step's number.
 GRIDS = ['time', 'karras', 'exponential', 'kl_optimal']
 EVEN = {'plms', 'pndm'}  # their weights are those of even steps in time: of second order on others
-# Of one-dimensional data, a mixture.
+# A mixture, the one-dimensional data.
 CENTERS, WEIGHTS, WIDTH = np.array([-1.0, 0.5, 1.2]), np.array([0.3, 0.5, 0.2]), 0.6
 
 

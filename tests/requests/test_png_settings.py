@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ldm_jax import knobs
 from ldm_jax.images import save_png, to_uint8
+from ldm_jax.inference.settings import Sampling
 from ldm_jax.requests import infotext, png_settings
 from ldm_jax.requests.files import load_image
 from ldm_jax.requests.options import ModelOptions
@@ -108,6 +109,24 @@ def test_every_field_is_written_and_read_back(name, recwarn):
     _, found = write_and_read(dict(prompt=('a',)) | WITH.get(name, {}) | {name: value})
     assert knobs.flat(found)[name] == value
     assert value != setting.default
+    assert not recwarn
+
+
+@pytest.mark.parametrize(
+    ('sampler', 'grid'),
+    [
+        (dict(name='euler', s_churn=0.5, s_tmax=10.0), None),
+        (dict(name='DPM++ 2M SDE', s_noise=1.01, eta=0.5), 'Karras'),
+        (dict(name='unipc', max_order=3, variant='bh1', predict_x0=False), None),
+        ('euler', dict(name='karras', rho=5.0, sigma_min=0.1, discard_next_to_last=1)),
+        (dict(name='euler', s_churn=0.5), dict(name='beta', alpha=0.5, beta=0.7)),
+        (dict(name='ddim', eta=[0.5, 1.0]), dict(name='trailing')),
+    ],
+)
+def test_samplers_and_grids_with_knobs_are_read_back(sampler, grid, recwarn):
+    _, found = write_and_read(dict(prompt=('a',), sampler=sampler, grid=grid))
+    asked = Sampling(sampler, grid)
+    assert found.sampling.specs() == asked.specs()
     assert not recwarn
 
 

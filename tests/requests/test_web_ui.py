@@ -4,7 +4,9 @@ import warnings
 
 import pytest
 
+from ldm_jax import knobs
 from ldm_jax.requests import infotext, png_settings, web_ui
+from ldm_jax.requests.request import Request
 
 BASE = (
     'a red apple, noto style\nSteps: 2, Sampler: Euler a, Schedule type: Automatic, CFG scale: 2, Seed: 5, '
@@ -19,11 +21,26 @@ HONOURED = {
     'Masked area padding': '16', 'Masked content': 'latent noise', 'RNG': 'CPU', 'Refiner': 'sdxl_refiner',
     'Refiner switch at': '0.7', 'SGM noise multiplier': 'True',
 }  # fmt: skip
+KNOBS = {  # setting -> the sampler and grid that it is for, its value, where it lies in the request, and as what
+    'Beta schedule alpha': ('Euler', 'Beta', '0.5', 'grid', dict(alpha=0.5)),
+    'Beta schedule beta': ('Euler', 'Beta', '0.5', 'grid', dict(beta=0.5)),
+    'Discard penultimate sigma': ('Euler', 'Karras', 'True', 'grid', dict(discard_next_to_last=1)),
+    'Schedule max sigma': ('Euler', 'Karras', '10', 'grid', dict(sigma_max=10)),
+    'Schedule min sigma': ('Euler', 'Exponential', '0.1', 'grid', dict(sigma_min=0.1)),
+    'Schedule rho': ('Euler', 'Karras', '5', 'grid', dict(rho=5)),
+    'Sigma churn': ('Euler', 'Automatic', '0.5', 'sampler', dict(s_churn=0.5)),
+    'Sigma noise': ('Euler a', 'Automatic', '1.01', 'sampler', dict(s_noise=1.01)),
+    'Sigma tmax': ('Heun', 'Automatic', '10', 'sampler', dict(s_tmax=10)),
+    'Sigma tmin': ('DPM2', 'Automatic', '0.1', 'sampler', dict(s_tmin=0.1)),
+    'UniPC lower order final': ('UniPC', 'Automatic', 'False', 'sampler', dict(lower_order_final=False)),
+    'UniPC order': ('UniPC', 'Automatic', '2', 'sampler', dict(max_order=2)),
+    'UniPC variant': ('UniPC', 'Automatic', 'bh2', 'sampler', dict(variant='bh2')),
+}
 WARNED = {
-    'Beta schedule alpha': '0.5', 'Beta schedule beta': '0.5', 'Cache FP16 weight for LoRA': 'True',
+    'Cache FP16 weight for LoRA': 'True',
     'Conditional mask weight': '0.5', 'ControlNet 0': '"Module: canny, Model: x"', 'Decode CFG scale': '1',
     'Decode negative prompt': 'x', 'Decode prompt': 'x', 'Decode steps': '50', 'Diffusion in Low Bits': 'fp8',
-    'Discard penultimate sigma': 'True', 'Distilled CFG Scale': '3.5', 'Downcast alphas_cumprod': 'True',
+    'Distilled CFG Scale': '3.5', 'Downcast alphas_cumprod': 'True',
     'ENSD': '31337', 'Emphasis': 'No norm', 'Extra noise': '0.1', 'FP8 weight': 'Enable',
     'Face restoration': 'CodeFormer', 'Hires CFG Scale': '9', 'Hires checkpoint': 'x', 'Hires module 1': 'x',
     'Hires negative prompt': 'x', 'Hires prompt': 'x', 'Hires refiner': 'x', 'Hires sampler': 'DDIM',
@@ -31,12 +48,11 @@ WARNED = {
     'Module 1': 'ae', 'NGMS': '1.5', 'NGMS all steps': 'True', 'Noise Schedule': 'Zero Terminal SNR',
     'Noise multiplier': '0.9', 'Old prompt editing timelines': 'True', 'Original Size': '64x64', 'Randomness': '0.5',
     'Refiner switch by sampling steps': 'True', 'SD upscale overlap': '64', 'SD upscale upscaler': 'Lanczos',
-    'Schedule max sigma': '20', 'Schedule min sigma': '0.1', 'Schedule rho': '5', 'Script': 'X/Y/Z plot',
-    'Seed resize from': '64x64', 'Sigma Adjustment': 'True', 'Sigma churn': '0.5', 'Sigma noise': '1.01',
-    'Sigma tmax': '10', 'Sigma tmin': '0.1', 'Skip Early CFG': '0.2', 'Soft inpainting enabled': 'True',
+    'Script': 'X/Y/Z plot',
+    'Seed resize from': '64x64', 'Sigma Adjustment': 'True', 'Skip Early CFG': '0.2', 'Soft inpainting enabled': 'True',
     'Styles': 'x', 'TI': 'easynegative', 'Token merging ratio': '0.5',
     'Token merging ratio hr': '0.5',
-    'UniPC lower order final': 'False', 'UniPC order': '2', 'UniPC skip type': 'logSNR', 'UniPC variant': 'bh2',
+    'UniPC skip type': 'logSNR',
     'VAE': 'vae-ft-mse.safetensors', 'VAE Decoder': 'TAESD', 'VAE Encoder': 'TAESD', 'X Type': 'Steps',
     'X Values': '1-3',
 }  # fmt: skip
@@ -80,6 +96,25 @@ def test_a_setting_without_a_meaning_here_is_named(name):
 @pytest.mark.parametrize('name', WITHOUT_EFFECT)
 def test_a_value_without_effect_is_left_out(name):
     assert read(f'{BASE}, {name}: {WITHOUT_EFFECT[name]}') == read(BASE)
+
+
+@pytest.mark.parametrize('name', KNOBS)
+def test_knobs_of_samplers_and_grids_are_honoured_where_they_have_them(name):
+    sampler, grid, value, field, knob = KNOBS[name]
+    base = BASE.replace('Euler a', sampler).replace('Automatic', grid)
+    fields, messages = read(f'{base}, {name}: {value}')
+    assert not messages
+    plain, changed = (knobs.make(Request, each).sampling.specs() for each in (read(base)[0], fields))
+    at = ('sampler', 'grid').index(field)
+    assert changed[at] == plain[at] | knob
+    assert changed[1 - at] == plain[1 - at]
+    if name == 'Discard penultimate sigma':  # which any grid takes
+        return
+    fields, (message,) = read(
+        f'{BASE.replace("Euler a", "PLMS").replace("Automatic", "Simple")}, {name}: {value}'
+    )
+    assert f'{name}: {value}' in message
+    assert (fields['sampler'], fields['grid']) == ('PLMS', 'Simple')
 
 
 def test_variation_seeds_are_read_together():
