@@ -35,7 +35,7 @@ def test_a_model_is_fine_tuned_with_its_own_settings():
     assert stage.frozen.keys() == {'first_stage', 'text_encoder'}
     params = stage.init(jax.random.key(0))
     assert params.keys() == {'unet'}
-    for one, other in zip(*map(jax.tree.leaves, (params['unet'], stage.initial['unet'])), strict=True):
+    for one, other in zip(*map(jax.tree.leaves, (params['unet'], stage.warm_start['unet'])), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
