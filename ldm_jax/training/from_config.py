@@ -5,6 +5,7 @@ The schema is in configs/__init__.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,10 @@ def stage(
     if hasattr(source, 'manifest') and source.manifest['settings'].get('scaling_factor') is not None:
         settings['scaling_factor'] = source.manifest['settings']['scaling_factor']
     settings |= {key: config[key] for key in ('schedule', *SHARED) if config.get(key) is not None}
+    for name in ('scaling_factor', 'latent_size'):
+        value = (settings | config['stage']).get(name, 1)
+        if not 0 < value < math.inf:
+            raise ValueError(f'{name} must be above 0; got {value}.')
     settings['models'] = models | trained
     fields = parts(settings) | components(settings)
     spec = dict(config['stage'])

@@ -128,3 +128,14 @@ def test_a_text_encoder_keeps_the_words_of_every_caption():
     table = saved[0][1]['text_encoder']['token_embedding']['embedding']
     assert table[tokenizer.encode('a cat feline')].all()
     assert not table[tokenizer.encode('dog')].any()
+
+
+@pytest.mark.parametrize('value', [0, -1.0, float('inf'), float('nan')])
+@pytest.mark.parametrize('name', ['scaling_factor', 'latent_size'])
+def test_a_scale_or_size_out_of_range_is_refused(name, value):
+    changed = {'scaling_factor': value} if name == 'scaling_factor' else {}
+    spec = config(**changed)
+    if name == 'latent_size':
+        spec['stage'] = spec['stage'] | {'latent_size': value}
+    with pytest.raises(ValueError, match=f'{name} must be above 0; got'):
+        from_config.stage(spec, loading.load)
