@@ -88,8 +88,8 @@ def _module(name: str):
         return _file(pathlib.Path(name))
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=4, cutoff=0.4)
-        hint = f'the nearest are {near}' if near else f'have {names()}'
-        raise ValueError(f'No config {name!r}; {hint}. tools/inspect_model.py --list shows them all.')
+        hint = f'; the nearest are {near}' if near else ' of ours, and a file of one ends in .py'
+        raise ValueError(f'No config {name!r}{hint}. tools/inspect_model.py --list shows them all.')
     return importlib.import_module(f'configs.{name}')
 
 

@@ -52,7 +52,7 @@ class Imported:
         get: the array of a key; it may be a mapped file's.
         tensors: key -> shape and dtype of all that the file holds.
         expected: path -> what the model needs there; anything with a shape.
-        finite: refuse what is NaN or infinite when it is read.
+        finite: refuse tensors with NaN or infinity when they are read.
 
     Raises:
         ValueError: a key that is missing, unknown, or of the wrong shape, naming the key, both shapes and
@@ -81,7 +81,7 @@ class Imported:
 
     @functools.cached_property
     def specs(self) -> dict[str, TensorSpec]:
-        """path -> shape and dtype, checked against what is expected."""
+        """path -> shape and dtype, checked against those expected."""
         found = {}
         for rule in self.layout.rules:
             blanks = tuple(_blank(self.tensors[key].shape) for key in rule.torch)

@@ -1,4 +1,4 @@
-"""Whether what is read is what was written: of arrays on the host and on devices, of records, of files.
+"""Checksums that tell whether data is as it was written: arrays on the host and on devices, records, files.
 
 crc32     of an array in memory or of a file's bytes
 folded    of an array on devices: a sum that does not depend on how the array is cut into shards, so that any number
@@ -27,7 +27,7 @@ QUEUE = 8
 
 
 class Damaged(ValueError):
-    """What is stored is not what was written."""
+    """Stored data is not as it was written."""
 
 
 def crc32(data: bytes | np.ndarray) -> str:

@@ -33,7 +33,7 @@ def locate(name: str, revision: str | None = None, variant: str | None = None) -
 def download(
     name: str, revision: str | None = None, variant: str | None = None
 ) -> tuple[str, dict[str, str]]:
-    """Brings what is needed of a repository into the hub's cache.
+    """Brings the files of a repository that are needed into the hub's cache.
 
     Args:
         name: as `is_id` takes it.
@@ -46,7 +46,7 @@ def download(
     Raises:
         FileNotFoundError: no such repository, revision or file, or it is private.
         ValueError: no checkpoint in it, or several single files; the message lists them.
-        ConnectionError: the hub cannot be reached, and what is needed is not in the cache.
+        ConnectionError: the hub cannot be reached, and the cache lacks a file that is needed.
     """
     import huggingface_hub
     from huggingface_hub import errors

@@ -167,7 +167,7 @@ def all_finite(array: np.ndarray) -> bool:
     if not is_float(array.dtype):
         return True
     flat = array.reshape(-1) if array.flags.c_contiguous else np.ravel(array, order='K')
-    # Halves have no fast isfinite: their exponent is all ones in what is not finite.
+    # Halves have no fast isfinite: their exponent is all ones where they are not finite.
     exponent = {np.dtype(np.float16): 0x7C00, np.dtype(ml_dtypes.bfloat16): 0x7F80}.get(array.dtype)
     step = 2**18
     for i in range(0, flat.size, step):

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +15,7 @@ import jax
 
 from ldm_jax import atomic, build
 from ldm_jax.cache import cache_folder
-from ldm_jax.checkpoints import default_tokenizers, hub, open_checkpoint, store, take_parts
+from ldm_jax.checkpoints import hub, open_checkpoint, store
 from ldm_jax.checkpoints.checksums import Damaged
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.open_checkpoint import Choice
@@ -50,7 +50,6 @@ def load(
     verify: bool = True,
     choice: Choice = Choice(),  # noqa: B008 (Choice is frozen)
     revision: str | None = None,
-    take: Mapping[str, str] | None = None,
 ) -> Loaded:
     """The parts and parameters of a model, converted first where it is not ours.
 
@@ -63,7 +62,6 @@ def load(
         verify: compare each array with its checksum.
         choice: what a public checkpoint leaves open.
         revision: of a repository on the hub.
-        take: 'text_encoder' or 'first_stage' -> another model, named likewise, that it is taken from.
 
     Raises:
         FileNotFoundError: nothing of that name; the message says what may be given.
@@ -73,10 +71,6 @@ def load(
     A converted checkpoint is kept by its content in the folder that the environment variable LDM_JAX_CACHE
     names (~/.cache/ldm_jax by default), so that it is converted once, wherever it lies and whatever it is called.
     """
-    if take:
-        return _with_parts(
-            model, parts, take, dict(dtype=dtype, shardings=shardings, verify=verify), choice, revision
-        )
     directory = resolve(model, choice, revision)
     names = open_checkpoint.chosen(parts, store.open_model(directory).parts, model)
     try:
@@ -85,35 +79,6 @@ def load(
         if directory == store.find(model):  # it is not a conversion that can be made again
             raise
         raise Damaged(f'{error} It is the conversion of {model}: delete it, and load again.') from error
-    settings = default_tokenizers.completed(settings)
-    networks = {part: network for part, network in build.parts(settings).items() if part in params}
-    return Loaded(settings, networks, params, directory)
-
-
-def _with_parts(
-    model: str,
-    parts: Sequence[str] | None,
-    take: Mapping[str, str],
-    how: Mapping[str, Any],
-    choice: Choice,
-    revision: str | None,
-) -> Loaded:
-    """`load` with parts of other models; theirs are not read from this one."""
-    directory = resolve(model, choice, revision)
-    settings = default_tokenizers.completed(store.open_model(directory).settings)
-    sources = dict.fromkeys(settings['models'], model)
-    for group, path in take.items():
-        other = store.open_model(resolve(path)).settings
-        settings = take_parts.taken(settings, group, other, path)
-        for part in take_parts.GROUPS[group][0]:
-            sources.pop(part, None)
-        sources |= dict.fromkeys(take_parts.parts_of(group, other, path), path)
-    wanted = open_checkpoint.chosen(parts, list(settings['models']), model)
-    params: dict[str, PyTree] = {}
-    for place in dict.fromkeys(sources[part] for part in wanted):
-        own = [part for part in wanted if sources[part] == place]
-        options = dict(choice=choice, revision=revision) if place == model else {}
-        params |= load(place, own, **how, **options).params
     networks = {part: network for part, network in build.parts(settings).items() if part in params}
     return Loaded(settings, networks, params, directory)
 
@@ -140,7 +105,7 @@ def resolve(
 
 
 def _key(path: str, choice: Choice) -> str:
-    """Of the content of the files and of what was chosen among it, not of where they lie."""
+    """A digest of the content of the files and of the choice made among it, wherever they lie."""
     digests = [_digest(file) for file in open_checkpoint.files(path, choice.variant)]
     chosen = [
         choice.prediction,

@@ -18,7 +18,7 @@ from typing import Any
 
 from ldm_jax import build, trees
 from ldm_jax.build import unknown
-from ldm_jax.checkpoints import default_tokenizers, store, take_parts
+from ldm_jax.checkpoints import store, take_parts
 from ldm_jax.checkpoints.apply_layout import Imported
 from ldm_jax.checkpoints.detection import identify
 from ldm_jax.checkpoints.detection import sidecar as yaml_fields
@@ -117,6 +117,7 @@ def with_part_of(source: Source, group: str, path: str, stack: contextlib.ExitSt
     other = stack.enter_context(opened(path, choice))
     parts = take_parts.parts_of(group, other.settings, path)
     settings = take_parts.taken(source.settings, group, other.settings, path)
+    take_parts.check_fit(settings, group, path)
     kept = tuple(part for part in source.settings['models'] if part not in take_parts.GROUPS[group][0])
     leaves = Joined((Only(source.leaves, kept), Only(other.leaves, parts)))
     notes = {**source.notes, f'{group} of': {'name': pathlib.Path(path).name, 'sha256': other.digests()}}
@@ -137,7 +138,7 @@ def files(path: str, variant: str | None = None) -> list[pathlib.Path]:
 
 
 def chosen(parts: Sequence[str] | None, have: Sequence[str], where: str) -> tuple[str, ...]:
-    """The parts that are asked for, in the order of those there are. ValueError for one that there is not."""
+    """The parts that are asked for, in the order of the model. Raises ValueError for an unknown one."""
     if parts is None:
         return tuple(have)
     wanted = [ALIASES.get(part, part) for part in parts]
@@ -148,7 +149,7 @@ def chosen(parts: Sequence[str] | None, have: Sequence[str], where: str) -> tupl
 
 
 def check_choice(path: str, choice: Choice) -> None:
-    """ValueError where what is chosen is not what the model directory at a path is: it leaves nothing open."""
+    """Raises ValueError where a choice contradicts the model directory at a path, which leaves nothing open."""
     found = store.open_model(path).settings.get('parameterization')
     wrong = {
         'prediction': choice.prediction not in (None, found),
@@ -171,7 +172,7 @@ def _ours(path: pathlib.Path, choice: Choice) -> Source:
     parts = chosen(choice.parts, stored.parts, str(path))
     return Source(
         kind='orbax',
-        settings=_only(default_tokenizers.completed(stored.settings), parts),
+        settings=_only(stored.settings, parts),
         leaves=Only(stored, parts),
         ignored={},
         notes={},

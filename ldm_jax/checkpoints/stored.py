@@ -16,7 +16,7 @@ import ml_dtypes  # noqa: F401 (so that numpy knows 'bfloat16' by name)
 import numpy as np
 
 from ldm_jax import trees
-from ldm_jax.checkpoints import checksums, model_settings
+from ldm_jax.checkpoints import checksums, default_tokenizers, model_settings
 from ldm_jax.checkpoints.checksums import Damaged
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
 from ldm_jax.checkpoints.layouts.rules import unflatten
@@ -43,7 +43,10 @@ class Stored:
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        """By today's names. Raises Damaged where they are not what was written, or not settings."""
+        """By today's names, with the tokenizers that follow from the text encoders.
+
+        Raises Damaged where they are not what was written, or not settings.
+        """
         path = self.directory / SETTINGS
         expected = self.record.get(SETTINGS)
         if self.verify and expected is not None and checksums.crc32(path.read_bytes()) != expected['crc32']:
@@ -53,8 +56,8 @@ class Stored:
             )
         found = checksums.read_json(path)
         try:
-            return model_settings.read(found)
-        except ValueError as error:
+            return default_tokenizers.completed(model_settings.read(found))
+        except (ValueError, TypeError) as error:
             raise Damaged(f'{path}: {error}') from error
 
     @functools.cached_property

@@ -7,7 +7,6 @@ from typing import Any
 
 from ldm_jax import build
 from ldm_jax.build import unknown
-from ldm_jax.checkpoints import default_tokenizers
 
 Settings = Mapping[str, Any]
 
@@ -33,10 +32,9 @@ def taken(settings: Settings, group: str, other: Settings, where: str) -> dict[s
 
     The scaling factor stays: it is that of the latents on which the U-Net was trained.
 
-    Raises ValueError for parts that do not fit the U-Net; `where` is the other model, for errors.
+    Raises ValueError where the other model, which `where` names, has none.
     """
     parts, (group_parts, group_settings) = parts_of(group, other, where), GROUPS[group]
-    other = default_tokenizers.completed(other)
     models = {part: spec for part, spec in settings['models'].items() if part not in group_parts}
     models |= {part: other['models'][part] for part in parts}
     found = {key: value for key, value in settings.items() if key not in group_settings}
@@ -44,16 +42,16 @@ def taken(settings: Settings, group: str, other: Settings, where: str) -> dict[s
     found['models'] = models
     if found.get('scaling_factor') is None and other.get('scaling_factor') is not None:
         found['scaling_factor'] = other['scaling_factor']
-    _check(build.parts(found), parts, where)
     return found
 
 
-def _check(models: Mapping[str, Any], parts: tuple[str, ...], where: str) -> None:
-    """Raises ValueError where the parts do not fit the U-Net."""
+def check_fit(settings: Settings, group: str, where: str) -> None:
+    """Raises ValueError where the parts of a group, from the model that `where` names, do not fit the U-Net."""
+    models = build.parts(settings)
     unet = models.get('unet')
     if unet is None:
         return
-    if 'first_stage' in parts:
+    if group == 'first_stage':
         channels = getattr(models['first_stage'], 'z_channels', unet.out_channels)
         if channels != unet.out_channels:
             raise ValueError(
@@ -61,7 +59,7 @@ def _check(models: Mapping[str, Any], parts: tuple[str, ...], where: str) -> Non
                 f'{unet.out_channels}.'
             )
         return
-    width = sum(models[part].width for part in parts)
+    width = sum(models[part].width for part in GROUPS[group][0] if part in models)
     if unet.context_width != width:
         reads = 'reads no text' if unet.context_width is None else f'reads vectors {unet.context_width} wide'
         raise ValueError(f'The text encoder of {where} gives vectors {width} wide; the U-Net {reads}.')

@@ -22,7 +22,7 @@ _EXPONENTIAL: Spec = dict(name='exponential')
 _DISCARD: Spec = dict(discard_next_to_last=1)
 _STABLE_DIFFUSION: Spec = dict(set_alpha_to_one=False, skip_prk_steps=True, clip_sample=False, steps_offset=1)
 
-# Name -> sampler, and what is known of its grid: all of it (A1111's 'Automatic'), or a field whatever its name.
+# Name -> sampler, and what it says of its grid: all of it (A1111's 'Automatic'), or a field whatever its name.
 SAMPLERS: dict[str, tuple[Spec, Spec]] = {
     # A1111, by label
     'DPM++ 2M': (dict(name='dpmpp_2m'), _KARRAS),

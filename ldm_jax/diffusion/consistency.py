@@ -11,7 +11,7 @@ from ldm_jax.types import Array, Denoiser, NoiseLevel
 def boundary(denoise: Denoiser, sigma_data: float = 0.5, timestep_scaling: float = 10.0) -> Denoiser:
     """c_skip x + c_out x0_hat, with c_skip = 1 and c_out = 0 at t = 0.
 
-    Of the guided denoiser, as in diffusers' LCMScheduler, whose numbers are the defaults. There c_skip is
+    Applied to the guided denoiser, as in diffusers' LCMScheduler, whose numbers are the defaults. There c_skip is
     below 3e-5 from t = 10 on: only a grid that ends next to t = 0 shows the difference.
     Ref: Luo et al. 2023, arXiv:2310.04378, appendix; Song et al. 2023, arXiv:2303.01469, eq. 5.
     """

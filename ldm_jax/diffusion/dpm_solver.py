@@ -37,7 +37,7 @@ class Ends:
 
     @classmethod
     def of(cls, levels: NoiseLevel, num_steps: Array) -> Ends:
-        """Of the first num_steps + 1 levels."""
+        """The ends of the first num_steps + 1 levels."""
         lam = half_log_snr(levels)
         norm = jnp.hypot(levels.alpha, levels.sigma)
         start = jnp.where(jnp.isfinite(lam[0]), lam[0], lam[jnp.minimum(1, num_steps)])

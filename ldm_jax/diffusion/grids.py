@@ -37,7 +37,7 @@ ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 CHOICES = {
     'end': ('clean', 'first'),
     'interpolation': ('log_snr', 'linear', 'log_linear'),
-    'told': tuple(ROUNDINGS),
+    'network_time': tuple(ROUNDINGS),
 }
 
 
@@ -52,8 +52,8 @@ class Grid:
         ComfyUI do it for some solvers; diffusers' DPM-Solver, UniPC and DEIS do it to 'leading' and 'linspace'.
     interpolation: sigma / alpha between whole times. 'log_snr' is the schedule's own; 'linear' is diffusers', where
         both are on tables of betas. 'log_linear' is the option of its EulerDiscreteScheduler: evenly in its log from
-        the schedule's last level to its first, whatever the times that the network is told, and so to end 'first'.
-    told: the times that the network is told are the 'exact' ones, or whole ones: 'rounded', or the 'floor'.
+        the schedule's last level to its first, whatever the network's times, and so to end 'first'.
+    network_time: the network's time input is the 'exact' one, or a whole one: 'rounded', or the 'floor'.
     """
 
     spacing: Callable[..., np.ndarray]
@@ -61,7 +61,7 @@ class Grid:
     end: str = 'clean'
     discard_next_to_last: int = 0
     interpolation: str = 'log_snr'
-    told: str = 'exact'
+    network_time: str = 'exact'
 
     def __post_init__(self):
         for field, have in CHOICES.items():
@@ -96,7 +96,7 @@ class Grid:
                 levels = self._interpolated(schedule, levels)
             if self.end == 'clean':
                 levels.alpha[-1], levels.sigma[-1] = 1, 0
-            return dataclasses.replace(levels, t=ROUNDINGS[self.told](levels.t))
+            return dataclasses.replace(levels, t=ROUNDINGS[self.network_time](levels.t))
 
     def times(self, schedule: Schedule, num_steps: int) -> np.ndarray:
         """The times [S] at which the network is evaluated, float64. Raises ValueError for less than one step."""

@@ -1,7 +1,7 @@
 """Guidance maps denoisers to a denoiser, so it composes, and samplers never see it.
 
 Three parts make one: `Branches` evaluate the network with and without conditioning, in one batch or apart; a
-`Rule` makes one prediction of the two; `Guided` is the denoiser that comes out, which also tells samplers of the
+`Rule` makes one prediction of the two; `Guided` is the denoiser that comes out, which also gives samplers of the
 CFG++ family the unguided prediction. Scales are [] or [B] and may be traced.
 """
 
@@ -171,7 +171,7 @@ def interval(denoise: Guided, cond: Denoiser, low: Array, high: Array) -> Guided
     """Guidance only where low <= sigma / alpha <= high; elsewhere one evaluation of cond alone, of B images.
 
     low > 0 leaves out the unconditional half where there is little noise (A1111's s_min_uncond), high < inf at
-    the start. CFG++ samplers are told cond twice there. The level is one for all images.
+    the start. CFG++ samplers get cond twice there. The level is one for all images.
     Ref: Kynkaanniemi et al. 2024, arXiv:2404.07724.
     """
 
@@ -249,9 +249,9 @@ def rescaled(rule: Rule, share: Array) -> Rule:
 def projected(scale: Array, *, eta: Array = 0.0, threshold: Array = jnp.inf) -> Rule:
     """cond + (scale - 1) (orthogonal + eta parallel): adaptive projected guidance, APG.
 
-    cond - uncond, its norm limited to threshold, is split into what is parallel to cond, which saturates, and
-    what is orthogonal to it. eta = 1 without a threshold is the linear rule. Stated for x0_hat. The momentum of
-    the paper would need a memory from step to step, which denoisers have not.
+    cond - uncond, its norm limited to threshold, is split into a part parallel to cond, which saturates, and one
+    orthogonal to it. eta = 1 without a threshold is the linear rule. Stated for x0_hat, without the paper's
+    momentum: a rule has no memory between steps yet.
     Ref: Sadat et al. 2024, arXiv:2410.02416, algorithm 1.
     """
 

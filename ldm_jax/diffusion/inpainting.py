@@ -1,4 +1,4 @@
-"""Keeping a known part of an image while the rest is sampled: inpainting by a network that knows nothing of masks.
+"""Keeping a known part of an image while the rest is sampled: inpainting by a network without a mask input.
 
 mask [B, h, w, 1] is 1 where latents are made anew. Two ways, for the same task:
 

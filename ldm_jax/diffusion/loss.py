@@ -2,8 +2,8 @@
 
     loss = weight(level) mean over the image of distance(F(c_in x, c_noise) - target),  x = alpha x0 + sigma eps
 
-What F should output, and so what is regressed (eps, v, x0, EDM's mixture, the velocity of flow matching), is the
-parameterization's business: all of them are one loss.
+The target of F (eps, v, x0, EDM's mixture, the velocity of flow matching) is the parameterization's business: all of
+them are one loss.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Draws:
 
     t: Array  # [B] schedule times
     eps: Array  # [B, ...] noise, of the clean batch's shape
-    perturbation: Array | None = None  # [B, ...] more noise on x, which the target knows nothing of
+    perturbation: Array | None = None  # [B, ...] more noise on x, not in the target
     weight: Array | None = None  # [B] what the draw of t counts
 
 
@@ -168,7 +168,7 @@ def objective(
 ) -> Objective:
     """The objective of specs, each a name or dict(name=..., **knobs).
 
-    Raises ValueError for a name or a knob that there is not, and for what is not finite on this schedule.
+    Raises ValueError for an unknown name or knob, and for an objective that is not finite on this schedule.
     """
     return Objective(
         schedule=schedule,

@@ -32,7 +32,7 @@ def ramp(length: int, overlap: int) -> np.ndarray:
 
 
 def gaussian(length: int, overlap: int) -> np.ndarray:
-    """Of variance 0.01 in units of the window: its middle counts, its sides do not."""
+    """A Gaussian of variance 0.01 in units of the window: its middle counts, its sides do not."""
     return np.exp(-((((np.arange(length) + 0.5) / length - 0.5) / 0.1) ** 2) / 2)
 
 

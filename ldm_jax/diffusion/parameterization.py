@@ -51,9 +51,9 @@ def x0(level: NoiseLevel) -> Scalings:
 
 
 def flow(level: NoiseLevel) -> Scalings:
-    """F predicts the velocity eps - x0 of flow matching, and is told the share of noise in thousandths.
+    """F predicts the velocity eps - x0 of flow matching; its time input is the share of noise in thousandths.
 
-    On a flow schedule that share is sigma, as Stable Diffusion 3's network is told it.
+    On a flow schedule that share is sigma, as in Stable Diffusion 3.
     Ref: Lipman et al. 2023, arXiv:2210.02747; Esser et al. 2024, arXiv:2403.03206, section 2.
     """
     total = level.alpha + level.sigma
@@ -63,7 +63,7 @@ def flow(level: NoiseLevel) -> Scalings:
 def edm(level: NoiseLevel, *, sigma_data: float = 0.5) -> Scalings:
     """F's input and target have unit variance for data of standard deviation sigma_data, at every noise.
 
-    It is told log(sigma / alpha) / 4, which is infinite at either end. Any scale of x will do: Karras'
+    Its time input is log(sigma / alpha) / 4, which is infinite at either end. Any scale of x will do: Karras'
     table is that of alpha = 1. Ref: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
     signal = level.alpha * sigma_data

@@ -55,7 +55,7 @@ class CudaGenerator:
         self._calls = 0  # that every thread has made
 
     def randn(self, shape: Sequence[int]) -> np.ndarray:
-        """torch.randn(shape, generator=self), float32, of the shape that torch is told (C, h, w)."""
+        """torch.randn(shape, generator=self), float32, of torch's shape (C, h, w)."""
         size = math.prod(shape)
         if size == 0:
             return np.zeros(shape, np.float32)
@@ -85,7 +85,7 @@ def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
 
 
 def _box_muller(bits: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Of the four normals that bits [4, N] make, the one that part [N] names: sin, cos, sin, cos."""
+    """One of the four normals that bits [4, N] make, by part [N]: sin, cos, sin, cos."""
     x, y = np.where(part < 2, bits[:2], bits[2:])
     radius = np.sqrt(-2 * np.log(x * UNIT + UNIT / 2))
     angle = y * TURN + TURN / 2

@@ -32,7 +32,7 @@ def half_log_snr(level: NoiseLevel) -> Array:
 
 
 def eps_of(x: Array, x0: Array, level: NoiseLevel) -> Array:
-    """The noise in x, given what is clean in it; level [] with sigma > 0."""
+    """The noise in x, given its clean part; level [] with sigma > 0."""
     return (x - level.alpha * x0) / level.sigma
 
 
@@ -101,7 +101,7 @@ def interpolatory(nodes: Sequence[Array], moments: Sequence[Array], order: Array
     multistep solvers start, and how they lower their order. All scalars; as many moments as nodes.
     """
     count = len(nodes)
-    # Distinct stand-ins for what is not there, so that nothing is 0 / 0 even where it is not selected.
+    # Distinct stand-ins for missing nodes, so that nothing is 0 / 0 even where it is not selected.
     nodes = [jnp.where(k < order, node, 2.0 + k) for k, node in enumerate(nodes)]
     moments = [jnp.where(j < order, moment, 0.0) for j, moment in enumerate(moments)]
     weights = [jnp.zeros(())] * count

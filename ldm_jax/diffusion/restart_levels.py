@@ -88,7 +88,7 @@ def even_stride(schedule: Schedule, grid: Grid, num_steps: int) -> NoiseLevel:
     """The levels of a grid's times t, and behind each of them the level of t - N // S, where its step ends.
 
     Below time 0 that is the grid's end. The result has 2 S rows. A time of the grid need not be where the step before
-    it ended: diffusers' DDIMScheduler goes on there all the same, with an x of other noise than the network is told.
+    it ended: diffusers' DDIMScheduler goes on there all the same, with an x of other noise than its time input says.
     """
     with jax.ensure_compile_time_eval():
         times = grid.times(schedule, num_steps)

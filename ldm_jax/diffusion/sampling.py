@@ -92,7 +92,7 @@ def ascending(levels: NoiseLevel) -> NoiseLevel:
     """The levels from the last one up to the noisiest: a way from an image to its noise.
 
     To be walked by samplers/ddim_inverse, or by one without noise of its own if the first level has some; the
-    latents of an image are x at either. Of a table that is not `padded` yet.
+    latents of an image are x at either. The table must not be `padded` yet.
     """
     return jax.tree.map(lambda a: a[::-1], levels)
 

@@ -157,12 +157,12 @@ def _to_clean(fields: Fields) -> Spec:
     return _whole(dict(fields, set_alpha_to_one=True))
 
 
-def _exploding(told: str) -> Callable[[Fields], Spec]:
-    """The grids of samplers that hold x over alpha; told: how they round the times of Karras' sigmas."""
+def _exploding(karras: str) -> Callable[[Fields], Spec]:
+    """The grids of samplers that hold x over alpha; karras: how they round the times of Karras' sigmas."""
 
     def grid(fields: Fields) -> Spec:
         end = _end(fields)
-        if by_noise := _by_noise(fields, told, 'exact'):
+        if by_noise := _by_noise(fields, karras, 'exact'):
             if (spacing := fields['timestep_spacing']) != 'linspace':
                 if spacing == 'leading':
                     _one_of(fields, 'steps_offset', [1])
@@ -224,15 +224,15 @@ def _spaced(fields: Fields) -> Spec:
 
 
 def _by_noise(fields: Fields, karras: str, others: str) -> Spec:
-    """The grid of the flag that is set, nothing where none is; how each rounds the times that the network is told."""
+    """The grid of the flag that is set, nothing where none is; karras, others: how the network's times are rounded."""
     if fields['use_karras_sigmas']:
-        spec = dict(name='karras', told=karras)
+        spec = dict(name='karras', network_time=karras)
     elif fields['use_lu_lambdas']:
-        spec = dict(name='exponential', told=karras)
+        spec = dict(name='exponential', network_time=karras)
     elif fields['use_exponential_sigmas']:
-        spec = dict(name='exponential', told=others)
+        spec = dict(name='exponential', network_time=others)
     elif fields['use_beta_sigmas']:
-        return dict(name='beta', of='noise', told=others)
+        return dict(name='beta', of='noise', network_time=others)
     else:
         return {}
     return spec | {end: fields[end] for end in ('sigma_min', 'sigma_max') if fields[end] is not None}

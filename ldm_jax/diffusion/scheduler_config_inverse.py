@@ -40,7 +40,7 @@ SPACINGS = ('linspace', 'leading', 'trailing')
 def write(sampler: Spec, grid: Spec) -> Spec:
     """The config, `_class_name` included, that `read` takes for this sampler and grid.
 
-    Every class and kind of grid is tried, so that what is written is read as the same.
+    Every class and kind of grid is tried, so that `read` gives the same back.
 
     Raises ValueError where no class of diffusers does the same.
     """
@@ -49,7 +49,8 @@ def write(sampler: Spec, grid: Spec) -> Spec:
         for fields in _candidates(sampler['name'], *wanted):
             config = dict(_class_name=name, **fields)
             try:
-                if full(*read(config)) == wanted:
+                spec, spaced = read(config)
+                if spec['name'] == sampler['name'] and full(spec, spaced) == wanted:
                     return config
             except ValueError:
                 continue

@@ -297,7 +297,7 @@ def _ends(
     within: str | None = None,
     num_steps: int = 1,
 ) -> tuple[float, float]:
-    """The least and the largest noise to sample at: the schedule's own, another spacing's, or what is given."""
+    """The least and the largest noise to sample at: the schedule's own, another spacing's, or those given."""
     _, low, high = _range(schedule)
     if within is not None:
         if within not in ('leading', 'trailing'):

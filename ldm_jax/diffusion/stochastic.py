@@ -45,7 +45,7 @@ def ancestral(
 ) -> tuple[NoiseLevel, Array, Array]:
     """The parts of an ancestral step: (down, rise, fresh).
 
-    A deterministic step goes to `down` (its t is not a time to ask a network at), cleaner than `there`;
+    A deterministic step goes to `down` (its t is no time for a network), cleaner than `there`;
     x is multiplied by `rise` and noise of deviation `fresh` brings it up to `there`. eta = 0 adds none.
 
     flow: the levels are of a flow, alpha = 1 - sigma, and so is `down`, at sigma (1 - eta (1 - sigma / sigma_here)),
@@ -66,7 +66,7 @@ def ancestral(
 
 
 def gather(noise: Array, new: Array, h: Array, eta: Array) -> Array:
-    """Noise over sigma, h later: what is left of it and what the SDE adds, with new standard normal noise.
+    """Noise over sigma, h later: the rest of it and the SDE's own, with new standard normal noise.
 
     Two parts of a step gather what the whole does, so the noise at an inner level is on the step's own path.
     """

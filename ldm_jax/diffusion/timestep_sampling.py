@@ -177,7 +177,7 @@ class Importance:
         return t, 1 / (len(p) * p[t.astype(int)])
 
     def update(self, memory: LossHistory, t: Array, loss: Array) -> LossHistory:
-        """With the losses [B] at times t [B], the same whatever their order but for what is forgotten first."""
+        """With the losses [B] at times t [B], the same whatever their order but for which is forgotten first."""
         t = t.astype(jnp.int32)
         same = t[:, None] == t[None, :]
         before = jnp.sum(jnp.tril(same, -1), axis=1)  # of this time, earlier in the batch

@@ -60,7 +60,7 @@ class CpuGenerator:
         self._waiting: float | None = None
 
     def randn(self, shape: Sequence[int], dtype: str = 'float32') -> np.ndarray:
-        """torch.randn(shape, generator=self, dtype=dtype), of the shape that torch is told (C, h, w).
+        """torch.randn(shape, generator=self, dtype=dtype), of torch's shape (C, h, w).
 
         float16 and bfloat16 are float32 rounded, as in torch 2.13; older releases drew in the type itself.
 

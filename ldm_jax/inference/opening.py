@@ -11,7 +11,7 @@ import jax
 
 from ldm_jax import denoising
 from ldm_jax.build import build
-from ldm_jax.checkpoints import loading, store
+from ldm_jax.checkpoints import default_tokenizers, loading, store, take_parts
 from ldm_jax.diffusion.multidiffusion import Windows
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference import model_kinds
@@ -21,11 +21,6 @@ from ldm_jax.inference.programs import Programs
 from ldm_jax.inference.sizes import check_size
 from ldm_jax.inference.tiled import FirstStage
 
-# Flag -> the entries of a model's settings that come with it, and the one that is needed.
-BORROWED = {
-    'text_encoder': ('text_encoder', 'text_encoder_2', 'tokenizer', 'tokenizer_2'),
-    'vae': ('first_stage',),
-}
 programs_of = functools.lru_cache(16)(Programs)  # a model that is opened again compiles nothing again
 
 
@@ -81,11 +76,11 @@ def describe(
     Raises what `load` raises, and ValueError for a model that cannot be sampled or others that do not fit it.
     """
     settings, read = _source(model)
-    for name, other in (('text_encoder', text_encoder), ('vae', vae)):
+    for group, other in (('text_encoder', text_encoder), ('first_stage', vae)):
         if other is not None:
-            settings, read = _with(settings, read, name, other)
+            settings, read = _with(settings, read, group, other)
     parts = parts_of.from_settings(settings, dtype)
-    _check_widths(parts)
+    _check_texts(parts)
     if weak_model is not None:
         others, read_other = _source(weak_model, ['unet'])
         parts = parts_of.with_weak_model(parts, others, dtype)
@@ -136,29 +131,23 @@ def _source(
 ) -> tuple[Mapping[str, Any], Callable[[], Params]]:
     """The settings of a model, and what reads its parameters."""
     if not isinstance(model, str):
-        return model.settings, lambda: model.params
+        return default_tokenizers.completed(model.settings), lambda: model.params
     directory = loading.resolve(model)
-    return store.open_model(directory).settings, lambda: loading.load(directory, parts).params
+    settings = default_tokenizers.completed(store.open_model(directory).settings)
+    return settings, lambda: loading.load(directory, parts).params
 
 
 def _with(
-    settings: Mapping[str, Any], read: Callable[[], Params], flag: str, model: str
+    settings: Mapping[str, Any], read: Callable[[], Params], group: str, model: str | loading.Loaded
 ) -> tuple[Mapping[str, Any], Callable[[], Params]]:
-    """Settings and reader with what BORROWED names, of another model."""
+    """Settings and reader with a group of parts (take_parts.GROUPS) of another model."""
     others, _ = _source(model)
-    names = [name for name in BORROWED[flag] if name in others['models']]
-    if BORROWED[flag][0] not in names:
-        raise ValueError(
-            f'{model} has no {BORROWED[flag][0]} to take for {flag}; it has {sorted(others["models"])}.'
-        )
-    kept = {name: spec for name, spec in settings['models'].items() if name not in BORROWED[flag]}
-    found = {key: value for key, value in settings.items() if key not in BORROWED[flag]}
-    found |= {key: others[key] for key in BORROWED[flag] if key in others}
-    found['models'] = kept | {name: others['models'][name] for name in names}
-    if flag == 'vae' and found.get('scaling_factor') is None:
-        found['scaling_factor'] = others.get('scaling_factor')
+    where = model if isinstance(model, str) else 'the other model'
+    names = take_parts.parts_of(group, others, where)
+    found = take_parts.taken(settings, group, others, where)
+    kept = tuple(name for name in settings['models'] if name not in take_parts.GROUPS[group][0])
     _, read_other = _source(model, names)
-    return found, functools.partial(_joined, read, read_other, {name: name for name in names}, tuple(kept))
+    return found, functools.partial(_joined, read, read_other, {name: name for name in names}, kept)
 
 
 def _joined(
@@ -173,28 +162,13 @@ def _joined(
     return own | {here: other[there] for there, here in names.items()}
 
 
-def _check_widths(parts: Parts) -> None:
-    """Raises ValueError for a first stage or text encoders that the denoising network has no use for, or lacks."""
-    wanted, context = parts.unet.out_channels, denoising.conditioned_on(parts.unet).context
-    channels = getattr(parts.first_stage, 'z_channels', wanted)
-    if channels != wanted:
+def _check_texts(parts: Parts) -> None:
+    """Raises ValueError for a model that reads texts, and has no text encoder."""
+    if 'text' in parts.kinds and parts.text_encoder is None:
+        width = denoising.conditioned_on(parts.unet).context
         raise ValueError(
-            f'The first stage has latents of {channels} channels, and the denoising network makes {wanted}: take one '
-            'that belongs to this kind of model (--vae).'
-        )
-    if 'text' not in parts.kinds:
-        return
-    if parts.text_encoder is None:
-        raise ValueError(
-            f'This model has no text encoder, and its denoising network reads texts {context} wide. Take that of '
+            f'This model has no text encoder, and its denoising network reads texts {width} wide. Take that of '
             'another model: --text_encoder MODEL.'
-        )
-    encoders = [each for each in (parts.text_encoder, parts.text_encoder_2) if each is not None]
-    width = sum(each.width for each in encoders)
-    if width != context:
-        raise ValueError(
-            f'The text encoder writes texts {width} wide, and the denoising network reads {context}: take one that '
-            'belongs to this kind of model (--text_encoder).'
         )
 
 

@@ -1,6 +1,6 @@
 """The compiled half of a pipeline: one program for each shape, whatever the numbers.
 
-A `SamplerRun` is everything that a run of the sampler is told. Prompts, seeds, guidance, levels, their number and the
+A `SamplerRun` is all that a run of the sampler depends on. Prompts, seeds, guidance, levels, their number and the
 sampler's knobs are arrays in it, so that changing them compiles nothing; shapes, the sampler's class and what is left
 out (None) are the program. `begin` and `advance` make a run in one piece or in several, for progress and previews.
 """

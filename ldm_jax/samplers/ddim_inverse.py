@@ -21,7 +21,7 @@ class Sampler:
     the x that there is, as is usual; more of them ask again at the x that the last one led to, and at a fixed
     point the step is undone exactly. Clean data, a first level with sigma = 0, has no noise to see: it is
     taken for x at the level above, which is diffusers' way too for predictions of eps. Levels above it have noise.
-    Walked downwards it is DDIM, told each time too late.
+    Walked downwards it is DDIM, with a time input one step late.
     Ref: Song et al. 2021, arXiv:2010.02502, section 4.3; Mokady et al. 2023, arXiv:2211.09794, section 3; fixed
     points: Pan et al. 2023, arXiv:2309.04907; diffusers' DDIMInverseScheduler.
     """

@@ -28,7 +28,7 @@ class State:
 class Sampler:
     """Steps of max_order (2 or 3) in half the log-SNR, accepted if near those of one order less, one evaluation fewer.
 
-    Of the table only the ends count, and num_steps says where it ends. Each image takes steps of its own, until
+    Only the ends of the table count, and num_steps says where it ends. Each image takes steps of its own, until
     the last has arrived. An end without signal or noise is joined to the table's level next to it by a step of DDIM.
 
     rtol, atol: tolerated difference of the two answers for x / alpha, relative and absolute. h_init: the first

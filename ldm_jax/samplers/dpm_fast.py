@@ -17,7 +17,7 @@ from ldm_jax.types import Array, Denoiser, NoiseLevel
 class Sampler:
     """num_steps evaluations in steps of order 3, and of 2 and 1 at the end, at equal distances in log-SNR.
 
-    Of the table only the ends count. An end without signal or without noise is joined to the table's level next to
+    Only the ends of the table count. An end without signal or without noise is joined to the table's level next to
     it by a step of DDIM, one evaluation more. eta: of fresh noise in each step, s_noise its factor; 0 is
     deterministic. The last step of order 1 (num_steps mod 3 of 0 or 1) leaves order 2.
     Ref: Lu et al. 2022, arXiv:2206.00927, section 3.4; k-diffusion's sample_dpm_fast.

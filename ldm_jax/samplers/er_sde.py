@@ -64,7 +64,7 @@ class Sampler:
         return mean + self.s_noise * fresh * normal(keys, x), (x0, slope, u, u_1)
 
     def _weights(self, u: Array, end: Array) -> tuple[Array, Array]:
-        """Of the first and second derivative of x0_hat in u; 0 where u or end is not a level to integrate to."""
+        """Weights of the first and second derivative of x0_hat in u; 0 where u or end is no level to integrate to."""
         inside = (end > 0) & (u < stochastic.FAR)
         u, end = jnp.where(inside, u, 2.0), jnp.where(inside, end, 1.0)
         span = jnp.log(u / end)

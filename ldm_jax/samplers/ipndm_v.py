@@ -43,8 +43,8 @@ class Sampler:
 
 
 def _weights(h: Array, rho: Array, before: tuple[Array, ...], order: Array) -> list[Array]:
-    """Of the slopes at rho and at the three levels before it, for a step h; orders below 4 ignore the oldest."""
-    # A step that is not there is of length 1: it has no weight, but must not make a NaN; rho too may be infinite.
+    """Weights of the slopes at rho and the three levels before it, for a step h; orders below 4 ignore the oldest."""
+    # A missing step is of length 1: it has no weight, but must not make a NaN; rho too may be infinite.
     rho = jnp.where(order > 1, rho, 0.0)
     nodes = [jnp.where(k < order, node, rho - k) for k, node in enumerate((rho, *before))]
     h1, h2, h3 = (a - b for a, b in itertools.pairwise(nodes))

@@ -75,7 +75,7 @@ class Sampler:
         return x, (i + 1, num_steps, base, z, (x0s, (h, *gaps[:-1])))
 
     def _weights(self, nodes: list[Array], z: Array, order: Array) -> list[Array]:
-        """Of x0_hat at the first `order` (traced) of the nodes, in a step from 0 to 1 that forgets x at the rate z."""
+        """Weights of x0_hat at the first `order` (traced) nodes, in a step from 0 to 1 that forgets x at the rate z."""
         about = stochastic.moments(z, len(nodes))
         order = jnp.clip(order, 1, len(nodes))
         if self.simple and len(nodes) > 1:  # equal up to second order in z, and no number for an infinite z

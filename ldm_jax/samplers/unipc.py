@@ -43,7 +43,7 @@ class Sampler:
     whose weight is taken to be 1/2, as published. lower_order_final: the last steps' orders fall to 1, as there
     is no corrector after the last; steps to clean data are always of order 1.
     disable_corrector: the steps, from 0, whose arrival is left as predicted; with all of them it is UniP.
-    Of order 2, or 3 for max_order 2 and 3 without lower_order_final, where the first step limits it.
+    It is of order 2, or 3 for max_order 2 and 3 without lower_order_final, where the first step limits it.
     Ref: Zhao et al. 2023, arXiv:2302.04867; diffusers' UniPCMultistepScheduler.
 
     Raises ValueError for another variant.
@@ -81,7 +81,7 @@ class Sampler:
 
         kept = jnp.isin(i - 1, np.asarray(self.disable_corrector, int))
         corrected = jnp.where((history.length > 0) & ~kept, self._corrected(newest, state, here), x)
-        if not self.predict_x0:  # the noise stays, so what was corrected is x0_hat
+        if not self.predict_x0:  # the noise stays, so the correction is of x0_hat
             alpha = jnp.where(history.length > 0, here.alpha, 1.0)  # 0 at a first level without signal
             x0 = jnp.where(history.length > 0, (corrected - here.sigma * newest) / alpha, x0)
         base = ddim(x0, eps_of(corrected, x0, here), there)

@@ -14,7 +14,7 @@ from ldm_jax.types import Array, NoiseLevel
 class Schedule:
     """Variance-exploding: alpha = 1, sigma^(1/rho) linear in t from sigma_min to sigma_max, t over [0, N - 1].
 
-    Evenly spaced times are therefore EDM's sampling grid. The network is told log(sigma) / 4 by the
+    Evenly spaced times are therefore EDM's sampling grid. The network's time input is log(sigma) / 4 by the
     parameterization 'edm', not t.
     Ref: Karras et al. 2022, arXiv:2206.00364, eq. 5 and table 1.
     """

@@ -11,7 +11,7 @@ import numpy as np
 
 import configs
 
-# What is published in this layout too, under a name that is no config's.
+# Models published in this layout too, under a name that is no config's.
 CONFIGS = {'sd2_sgm': 'sd2_base'}
 # Parts of the configs that their files do not hold: encoders that came from elsewhere, statistics likewise.
 NOT_IN_FILE = {
@@ -64,7 +64,7 @@ def reading(name):
 
 
 def narrow(name):
-    """A config's settings with the same blocks, but few of them and narrow: what it is told by stays."""
+    """A config's settings with the same blocks, but few of them and narrow: everything that identifies it stays."""
     settings = config(name)
     for part, spec in (models := settings['models']).items():
         models[part] = spec | _NARROW[spec['name']](spec)

@@ -29,7 +29,7 @@ def write(path):
 
 
 def load(path):
-    """What is loaded, or the error's text; any error but Damaged is the test's."""
+    """Settings and parameters, or the text of Damaged; any other error fails the test."""
     try:
         return store.load_model(path)
     except (checksums.Damaged, FileNotFoundError) as error:
@@ -91,7 +91,7 @@ def test_bits_of_the_settings_and_of_the_checksums_are_all_noticed(tmp_path, nam
             store.open_model(tmp_path / 'model')
 
 
-# Of the shipped model's settings, these left no trace in shapes.
+# Bits of the shipped model's settings that left no trace in shapes.
 BITS = (5362, 6936, 5549, 7009)
 
 

@@ -286,7 +286,7 @@ def test_a_pickle_is_not_written(sd15, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_report_is_told_in_lines(sd15, tmp_path):
+def test_the_report_is_printed_in_lines(sd15, tmp_path):
     path, _ = sd15
     text = '\n'.join(lines(convert(path, tmp_path / 'model')))
     assert 'single file sd15.safetensors -> orbax' in text
@@ -312,5 +312,5 @@ def test_an_export_says_what_it_is_so_that_nothing_has_to_be_asked(tmp_path):
     writer.write(tmp_path / 'plain.safetensors', specs, plain.items())
     with pytest.raises(ValueError, match='prediction'):
         convert(tmp_path / 'plain.safetensors', tmp_path / 'unknown')
-    convert(tmp_path / 'plain.safetensors', tmp_path / 'told', choice=Choice(prediction='v'))
-    assert store.open_model(tmp_path / 'told').settings['parameterization'] == 'v'
+    convert(tmp_path / 'plain.safetensors', tmp_path / 'said', choice=Choice(prediction='v'))
+    assert store.open_model(tmp_path / 'said').settings['parameterization'] == 'v'

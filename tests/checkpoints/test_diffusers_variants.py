@@ -1,4 +1,4 @@
-"""What folders of other versions have otherwise: names, levels, layers and axes, told by the keys."""
+"""Folders of other versions: names, levels, layers and axes, recognized by the keys."""
 
 import jax
 import numpy as np

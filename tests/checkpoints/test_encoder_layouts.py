@@ -1,4 +1,4 @@
-"""Layouts of the encoders: what is imported is exported again, bit for bit, under the same keys."""
+"""Layouts of the encoders: imports are exported again, bit for bit, under the same keys."""
 
 import jax
 import numpy as np

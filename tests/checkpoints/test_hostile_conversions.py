@@ -1,4 +1,4 @@
-"""Broken and hostile files through whole conversions: an error that names what is wrong, and nothing anywhere."""
+"""Broken and hostile files through whole conversions: an error that names the fault, and no file anywhere."""
 
 import io
 import json

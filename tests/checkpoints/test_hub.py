@@ -1,4 +1,4 @@
-"""Repositories on a hub of our own making: what is asked of it, and what happens without it."""
+"""Repositories on a hub of our own making: requests to it, and conversions without it."""
 
 import hashlib
 import http.server
@@ -183,7 +183,10 @@ def test_a_folder_is_brought_into_the_cache_and_found_there_offline(server, home
     brought = {str(file.relative_to(root)) for file in root.rglob('*') if file.is_file()}
     assert brought == set(hub.needed(list(FOLDER), None, None, 'x'))
     assert (root / 'vae' / 'diffusion_pytorch_model.bin').read_bytes() == b'only a pickle'
-    for endpoint, offline in ((server, True), ('http://127.0.0.1:9', False)):  # told so, or not reached
+    for endpoint, offline in (
+        (server, True),
+        ('http://127.0.0.1:9', False),
+    ):  # by the setting, or not reached
         assert download(home, endpoint, 'someone/folder', offline=offline) == [path, origin]
 
 

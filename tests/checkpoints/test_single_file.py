@@ -77,7 +77,7 @@ def test_every_key_is_used_or_has_a_reason(name):
     beside = keys - used(layout)
     assert [key for key in beside if not layout.ignored(key)] == []
     assert BESIDE.get(name, set()) <= beside
-    # What is exported are the keys that are used, but for those of the other home of SD 2.
+    # The exported keys are those that are used, but for those of the other home of SD 2.
     if name != 'sd2_sgm':
         assert used(single_file.layout(settings)) == used(layout)
 
@@ -90,7 +90,7 @@ def test_every_shape_is_the_model_s(name):
         for part, model in build.parts(settings).items()
         for path, leaf in leaves(model).items()
     }
-    for keys in (listing, None):  # what is read, and what is exported
+    for keys in (listing, None):  # for reading, and for the export
         layout = single_file.layout(settings, keys)
         assert {path for rule in layout.rules for path in rule.flax} == shapes.keys()
         for rule in layout.rules:

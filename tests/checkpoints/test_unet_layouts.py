@@ -19,7 +19,7 @@ LISTINGS = np.load(Path(__file__).parents[1] / 'models' / 'fixtures' / 'unet_key
 # Tracing a network for its shapes takes seconds; the keys alone are compared for all.
 FAST = ('sd15', 'ldm_lsun_churches256')
 
-# What the layout in diffusers' naming is told, and diffusers' own converter of single files.
+# Settings of the layout in diffusers' naming, and of diffusers' own converter of single files.
 CONVERTIBLE = {
     'sd15': (dict(), dict()),
     'sd2_base': (dict(linear_projection=True), dict()),

@@ -44,7 +44,7 @@ def test_a_network_sees_the_image_with_its_noise():
 # The gradient of each objective on a linear network, F(x) = x w, in closed form and float64
 
 S = 0.7  # sigma_data of EDM
-TARGETS = {  # (x0, eps, alpha, sigma) -> (what is regressed, factor on the input), as the papers have them
+TARGETS = {  # (x0, eps, alpha, sigma) -> (target, factor on the input), as the papers have them
     'eps': lambda x0, eps, a, s: (eps, 1),
     'v': lambda x0, eps, a, s: (a * eps - s * x0, 1),  # variance-preserving
     'x0': lambda x0, eps, a, s: (x0, 1),

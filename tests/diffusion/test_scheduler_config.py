@@ -1,4 +1,4 @@
-"""Settings of diffusers' schedulers: what is read does what the class does, and is written as it was."""
+"""Settings of diffusers' schedulers: read, they do the same as the class; written, they are read as the same."""
 
 import json
 

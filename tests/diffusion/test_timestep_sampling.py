@@ -10,7 +10,7 @@ from ldm_jax.diffusion import timestep_sampling
 from ldm_jax.schedules import cosine, edm, flow, scaled_linear
 
 N = 1000
-U = (np.arange(20_000) + 0.5) / 20_000  # evenly spread, so that what is drawn is the distribution itself
+U = (np.arange(20_000) + 0.5) / 20_000  # evenly spread, so that the draws are the distribution itself
 
 
 def times(spec, schedule):

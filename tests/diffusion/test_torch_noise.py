@@ -68,7 +68,7 @@ def test_draws_follow_one_another(seed, draws):
 
 
 def test_a_million_values():
-    """Wide enough to meet what is rare: the ends of the unit interval and sums that a second rounding would break."""
+    """Wide enough to meet rare values: the ends of the unit interval and sums that a second rounding would break."""
     ours = CpuGenerator(7).randn((2**20,))
     assert_same(ours, torch_randn(torch.Generator().manual_seed(7), (2**20,)))
     assert ours.max() > 4

@@ -74,7 +74,7 @@ def test_exponential_moments_are_their_integrals(z):
 def test_interpolatory_weights_are_exact_for_polynomials_below_their_order(order):
     nodes = [0.0, -0.7, -1.1, -3.0]
     with oracles.float64():
-        moments = [1 / (j + 1) if j < order else math.nan for j in range(4)]  # what is not there may be NaN
+        moments = [1 / (j + 1) if j < order else math.nan for j in range(4)]  # missing ones may be NaN
         given = [jnp.asarray(node if k < order else math.nan) for k, node in enumerate(nodes)]
         weights = probability_flow.interpolatory(given, moments, order)
         for degree in range(order):

@@ -1,4 +1,4 @@
-"""Tables of betas against diffusers', and what is between their whole times."""
+"""Tables of betas against diffusers', and the levels between their whole times."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -39,15 +39,15 @@ def schedule(
 
     Raises ValueError for tables that are of no schedule, or of another than the YAML says.
     """
-    told = yaml.schedule(sidecar)
+    said = yaml.schedule(sidecar)
     table = next((key for key in ('betas', 'alphas_cumprod') if key in specs), None)
     if table is None or read is None:
-        found = told or _scaled_linear(*default, STEPS)
+        found = said or _scaled_linear(*default, STEPS)
     else:
         values = np.asarray(read(table)).reshape(-1)
-        found = _fitted(table, values, told, default)
-        if told is not None and found != told:
-            raise ValueError(f"The file's {table} are those of {found}; the YAML beside it says {told}.")
+        found = _fitted(table, values, said, default)
+        if said is not None and found != said:
+            raise ValueError(f"The file's {table} are those of {found}; the YAML beside it says {said}.")
     return flagged(found, specs, read, metadata or {})
 
 
@@ -76,7 +76,7 @@ def _scaled_linear(start: float, end: float, steps: int) -> Spec:
     )
 
 
-def _fitted(table: str, values: np.ndarray, told: Spec | None, default: tuple[float, float]) -> Spec:
+def _fitted(table: str, values: np.ndarray, said: Spec | None, default: tuple[float, float]) -> Spec:
     """The schedule of a table: of the likely ones where they fit, else one of these betas."""
     # Files in half precision have rounded tables too: bfloat16 keeps 8 bits.
     exact = values.dtype.itemsize >= 4
@@ -85,7 +85,7 @@ def _fitted(table: str, values: np.ndarray, told: Spec | None, default: tuple[fl
     betas = values if table == 'betas' else _betas(values)
     likely = [_scaled_linear(*ends, steps) for ends in (default, *BETAS)]
     likely = (
-        ([told] if told else []) + likely + [noise_schedules.with_zero_terminal(spec) for spec in likely[:1]]
+        ([said] if said else []) + likely + [noise_schedules.with_zero_terminal(spec) for spec in likely[:1]]
     )
     for spec in likely + _of_ends(betas, exact):
         if _fits(spec, table, values, tolerance):

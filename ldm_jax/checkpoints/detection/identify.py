@@ -158,7 +158,7 @@ def _models(facts: Facts, family: Family) -> dict[str, dict[str, Any]]:
 
 
 def _text_tower(fields: Mapping[str, Any], tower: Tower) -> dict[str, Any]:
-    # A tower that OpenCLIP wrote is whole, and has its projection; one without was cut to what is used.
+    # A tower that OpenCLIP wrote is whole, and has its projection; one without was cut to the layers in use.
     whole = fields['num_layers'] == 24 or fields['projection_width'] is not None
     return dict(
         fields,
@@ -288,7 +288,7 @@ def _named(
 
 
 def _parameterization(said: Any, schedule: Mapping[str, Any]) -> Any:
-    """What is said, in the form that goes with a schedule: files say 'v' for EDM's form of it too."""
+    """The parameterization in the form that goes with a schedule: files say 'v' for EDM's form of it too."""
     if schedule.get('name') != 'edm' or said not in ('eps', 'v'):
         return said
     if said == 'eps':

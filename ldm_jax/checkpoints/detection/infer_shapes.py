@@ -86,7 +86,7 @@ def is_linear(shapes: Shapes) -> bool:
 
 
 def autoencoder(shapes: Shapes, names: str) -> Fields:
-    """A KL or VQ first stage; names: a key of layouts.autoencoder.NAMES. Its 'name' is told too.
+    """A KL or VQ first stage; names: a key of layouts.autoencoder.NAMES. Its 'name' is given too.
 
     Raises ValueError for one without quant_conv.
     """

@@ -1,4 +1,4 @@
-"""The YAML of the original code that lies beside a checkpoint: what is read of it, checked field by field.
+"""The YAML of the original code that lies beside a checkpoint: the fields that are read, each checked.
 
 model:
   target: ldm.models.diffusion.ddpm.LatentDiffusion

@@ -1,4 +1,4 @@
-"""Reading a config.json strictly: what cannot be expressed is an error, what is not read must be inert."""
+"""Reading a config.json strictly: a field that cannot be expressed is an error, one that is not read must be inert."""
 
 from __future__ import annotations
 

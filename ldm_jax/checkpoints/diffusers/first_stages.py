@@ -36,7 +36,7 @@ TINY_DEFAULTS = dict(
 )
 INERT = ('sample_size', 'scaling_factor', 'force_upcast')
 
-# Of files without it, which are older than the field. VQ models were trained on unscaled latents, whatever the
+# The factors of files that are older than the field. VQ models were trained on unscaled latents, whatever the
 # class has for a default since.
 SCALES = {'AutoencoderKL': 0.18215, 'VQModel': 1.0, 'AutoencoderTiny': 1.0}
 

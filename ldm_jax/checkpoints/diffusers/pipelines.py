@@ -84,7 +84,7 @@ def kind_of(settings: Mapping[str, Any]) -> Kind:
     """The kind of folder that holds a model.
 
     Raises:
-        ValueError: diffusers has no pipeline for it; the message names what is in the way.
+        ValueError: diffusers has no pipeline for it; the message names the obstacle.
     """
     models, specs = build.parts(settings), settings['models']
     if len(specs) == 1:
@@ -240,7 +240,7 @@ def _clip(models: Mapping[str, Any]) -> str:
 
 
 def sizes_width(network: unet.Model, text: clip_text.Model, kind: Kind) -> int:
-    """Width of the sinusoids of each of the sizes that SDXL is told: six, or five for the refiner.
+    """Width of the sinusoids of each of the sizes that SDXL is conditioned on: six, or five for the refiner.
 
     Raises ValueError where the vector does not leave so many.
     """

@@ -1,4 +1,4 @@
-"""scheduler_config.json: the noise schedule and what the network predicts. How to sample is left out.
+"""scheduler_config.json: the noise schedule and the prediction type. How to sample is left out.
 
 The words of the schedules stand in checkpoints/noise_schedules.py.
 """
@@ -44,7 +44,7 @@ FLOW = ('FlowMatchEulerDiscreteScheduler', 'FlowMatchHeunDiscreteScheduler', 'Fl
 def read(config: Mapping[str, Any], where: str = 'scheduler_config.json') -> tuple[Spec, str | Spec]:
     """The schedule's spec and the parameterization.
 
-    A file that does not say what is predicted means eps: that is every scheduler's default.
+    A file without a prediction type means eps: that is every scheduler's default.
 
     Raises ValueError for a schedule that ldm_jax does not have, naming it.
     """

@@ -17,7 +17,7 @@ INERT = (
     'addition_embed_type_num_heads',
     'addition_time_embed_dim',
     'num_train_timesteps',
-    'use_linear_projection',  # told by the number of axes of proj_in.weight
+    'use_linear_projection',  # read from the number of axes of proj_in.weight
 )
 
 # The keys whose values must fit each other.

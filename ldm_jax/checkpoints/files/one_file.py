@@ -19,7 +19,7 @@ OTHERS = {
 
 
 def read(file: MappedFile) -> TensorFile:
-    """The file's mapping. Raises BadFile for what is damaged, or of a kind that is not read."""
+    """The file's mapping. Raises BadFile for a file that is damaged, or of an unknown kind."""
     start = file.read(0, min(file.size, 512))
     # Before the zip file, whose first letters may be a header's length: its ninth byte is never a brace.
     if start[8:9] == b'{':

@@ -37,7 +37,7 @@ def other_name(name: str) -> str | None:
 
 
 def refuse_half(name: str, keys: Collection[str]) -> None:
-    """Raises ValueError for the keys of one half alone, which are numbers of layers; it says what is missing."""
+    """Raises ValueError for the keys of one half alone, which are numbers of layers; it names the missing file."""
     half = next((half for half, marks in MARKS.items() if all(mark in keys for mark in marks)), None)
     if half is None:
         return

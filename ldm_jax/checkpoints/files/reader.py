@@ -4,7 +4,7 @@
     open_folder    a diffusers pipeline, or one model of such
     open_pair      an encoder and a decoder in two files; `sibling` finds the other by its name
 
-What is trusted: that the operating system maps a file that is not changed meanwhile. Every number in a file is
+Trusted is that the operating system maps a file that is not changed meanwhile. Every number in a file is
 checked before it is used, nothing in it is executed or imported, and what it makes us allocate is bounded by its
 size.
 """
@@ -33,7 +33,7 @@ __all__ = [
 def open_file(path: str | os.PathLike) -> TensorFile:
     """The tensors of a safetensors file, a PyTorch checkpoint, or the shards of an *.index.json.
 
-    Raises BadFile for what is damaged or none of these, OSError for what cannot be opened.
+    Raises BadFile for a file that is damaged or none of these, OSError for one that cannot be opened.
     """
     file = MappedFile(path)
     start = file.read(0, min(file.size, 8))

@@ -37,7 +37,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        """Of a contiguous copy, in Python's integers, which do not overflow."""
+        """Bytes of a contiguous copy, in Python's integers, which do not overflow."""
         count = self.dtype.itemsize
         for size in self.shape:
             count *= size

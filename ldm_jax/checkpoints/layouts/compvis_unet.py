@@ -1,7 +1,7 @@
 """The U-Net as the original code of latent diffusion, Stable Diffusion and SDXL names it.
 
 Keys are those below 'model.diffusion_model.': time_embed, label_emb, input_blocks.N.M, middle_block.M,
-output_blocks.N.M and out. N counts what is put on the stack of skip connections, and taken off it again.
+output_blocks.N.M and out. N counts the features put on the stack of skip connections, and taken off it again.
 M counts within: the residual block, then attention where there is any, then the change of resolution.
 """
 

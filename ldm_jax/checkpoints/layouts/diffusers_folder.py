@@ -28,7 +28,7 @@ def layout(settings: Mapping[str, Any], keys: Collection[str] | None = None) -> 
     Args:
         settings: of the model, as `diffusers_json.read_settings` gives them.
         keys: those of the folder that is read, '<subfolder>/<key>', or bare in a folder of one model; its early
-            names are told by them. None: what is exported, names and subfolders that
+            names are recognized by them. None: the export, with names and subfolders that
             `diffusers_json.write_settings` describes.
 
     Raises:
@@ -56,7 +56,7 @@ def layout(settings: Mapping[str, Any], keys: Collection[str] | None = None) -> 
 
 
 def _subfolders(parts: Collection[str], keys: Collection[str]) -> dict[str, str]:
-    """part -> the subfolder that holds it, told by the keys; '' in a folder of one model."""
+    """part -> the subfolder that holds it, recognized by the keys; '' in a folder of one model."""
     have = {key.partition('/')[0] for key in keys if '/' in key}
     found = {}
     for part in parts:

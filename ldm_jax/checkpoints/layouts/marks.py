@@ -2,7 +2,7 @@
 
 betas, alphas_cumprod                        the original code's tables, which it loads over its own settings
 ztsnr                                        the table is to be rescaled to end at noise alone
-v_pred                                       SDXL with v-prediction; other models are told by their YAML
+v_pred                                       SDXL with v-prediction; for other models a YAML says it
 edm_vpred.sigma_max, edm_vpred.sigma_min     SDXL with EDM's noise and its sign of v
 """
 

@@ -11,7 +11,7 @@
 A file of one part has its keys bare. Beside them are buffers, losses and moving averages of the training,
 which are left out with a reason. An average is called 'model_ema.' and the parameter's name without its dots.
 
-What is exported has the names that the original code, diffusers' from_single_file and the common user
+Exports have the names that the original code, diffusers' from_single_file and the common user
 interfaces read, and parameters only. The 24th layer of SD 2's text tower is never computed, so there is none to
 export: the original code, which reads the last layer but one, takes a file without it (strict=False), and
 diffusers leaves that layer out itself. MiDaS and the text tower beside unCLIP's image tower are not exported

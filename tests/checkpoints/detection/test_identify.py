@@ -26,7 +26,7 @@ def identified(name, **more):
 
 
 def without_defaults(config):
-    """A config as identify gives it: plain, and without what is not in files."""
+    """A config as identify gives it: plain, and without the parts that are not in files."""
     return {
         key: value for key, value in config.items() if key not in ('models', 'loss') and value is not None
     }
@@ -109,7 +109,7 @@ def sgm_yaml(scaling):
         (dict(metadata={'ss_v2': 'True', 'ss_v_parameterization': 'None'}), 'eps'),
         (dict(scalars={'global_step': 875_000}), 'eps'),
         (dict(model=configs.load('sd2_v')), 'v'),
-        # the order: what is said, the YAML, the metadata
+        # the order: the argument, the YAML, the metadata
         (dict(prediction='eps', sidecar=compvis_yaml(parameterization='v')), 'eps'),
         (dict(sidecar=sgm_yaml('VScaling'), metadata={'modelspec.prediction_type': 'epsilon'}), 'v'),
         (dict(metadata={'modelspec.prediction_type': 'v'}, scalars={'global_step': 875_000}), 'v'),
@@ -309,7 +309,7 @@ def test_a_tower_of_transformers_in_the_file_of_the_pair():
     assert build.parts(identify(pair)) == build.parts(configs.load('clip_vit_l14_text'))
 
 
-# What is no such file.
+# Files of other kinds.
 
 
 @pytest.mark.parametrize(

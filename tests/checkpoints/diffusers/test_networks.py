@@ -1,4 +1,4 @@
-"""Networks' config.json: what is refused, what is kept, and what a missing key means."""
+"""Networks' config.json: fields that are refused, fields that are kept, and the meaning of a missing key."""
 
 import importlib
 import inspect

@@ -211,7 +211,7 @@ def _dict(arguments: tuple, charge: Charge) -> dict:
     if isinstance(pairs, dict):
         pairs = pairs.items()
     elif not isinstance(pairs, list | tuple):
-        raise ValueError('a dict of what is no list of pairs')
+        raise ValueError('a dict made of no list of pairs')
     charge(128 * len(pairs))
     return {hashable(key): value for key, value in pairs}
 
@@ -226,7 +226,7 @@ def _list(arguments: tuple, charge: Charge) -> list:
         return []
     (items,) = arguments
     if not isinstance(items, list | tuple):
-        raise ValueError('a list or set of what is no list')
+        raise ValueError('a list or set made of no list')
     charge(8 * len(items))
     return list(items)
 
@@ -234,14 +234,14 @@ def _list(arguments: tuple, charge: Charge) -> list:
 def _size(arguments: tuple, charge: Charge) -> tuple:
     (sizes,) = arguments
     if not isinstance(sizes, list | tuple) or len(sizes) > 64:
-        raise ValueError('a torch.Size of what is no shape')
+        raise ValueError('a torch.Size made of no shape')
     return tuple(sizes)
 
 
 def _device(arguments: tuple, charge: Charge) -> str:
     name, *index = arguments
     if not isinstance(name, str) or len(name) > 64 or not _counts(index) or len(index) > 1:
-        raise ValueError('a torch.device of what is no device')
+        raise ValueError('a torch.device made of no device')
     return ':'.join((name, *map(str, index)))
 
 
@@ -259,14 +259,14 @@ def _bytes(arguments: tuple, charge: Charge) -> bytes:
         return b''
     (data,) = arguments
     if not isinstance(data, bytes):
-        raise ValueError('bytes of what is none')
+        raise ValueError('bytes made of no text')
     return data
 
 
 def _complex(arguments: tuple, charge: Charge) -> complex:
     real, imaginary = arguments
     if type(real) is not float or type(imaginary) is not float:
-        raise ValueError('a complex number of what is no number')
+        raise ValueError('a complex number made of no numbers')
     return complex(real, imaginary)
 
 
