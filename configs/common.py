@@ -55,12 +55,27 @@ def sd2(parameterization: str = 'eps', image_size: int = 512, **unet: Any) -> Sp
     )
 
 
-def _stable_diffusion(parameterization: str, image_size: int) -> Spec:
+def sdxl(**unet: Any) -> Spec:
+    """The models of SDXL; unet: fields of the U-Net that are its own."""
+    return dict(
+        models=dict(
+            unet=sdxl_unet(**unet),
+            first_stage=kl_f8(),
+            text_encoder=clip_l_text(output_layer=-2, final_norm=False),
+            text_encoder_2=open_clip_bigg_text(),
+        ),
+        tokenizer=clip_tokenizer(pad_id=49407),
+        tokenizer_2=clip_tokenizer(pad_id=0),
+        **_stable_diffusion('eps', 1024, scaling_factor=0.13025),
+    )
+
+
+def _stable_diffusion(parameterization: str, image_size: int, scaling_factor: float = 0.18215) -> Spec:
     return dict(
         schedule=scaled_linear(0.00085, 0.012),
         parameterization=parameterization,
         loss='l2',
-        scaling_factor=0.18215,
+        scaling_factor=scaling_factor,
         latent_size=image_size // 8,
         image_size=image_size,
     )

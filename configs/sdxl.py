@@ -14,21 +14,4 @@ from configs import common
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    return ConfigDict(
-        dict(
-            models=dict(
-                unet=common.sdxl_unet(),
-                first_stage=common.kl_f8(),
-                text_encoder=common.clip_l_text(output_layer=-2, final_norm=False),
-                text_encoder_2=common.open_clip_bigg_text(),
-            ),
-            tokenizer=common.clip_tokenizer(pad_id=49407),
-            tokenizer_2=common.clip_tokenizer(pad_id=0),
-            schedule=common.scaled_linear(0.00085, 0.012),
-            parameterization='eps',
-            loss='l2',
-            scaling_factor=0.13025,
-            latent_size=128,
-            image_size=1024,
-        )
-    )
+    return ConfigDict(common.sdxl())

@@ -13,8 +13,8 @@ __version__ = '0.1.0'
 
 TASKS = (
     'class_to_image', 'depth_to_image', 'edit', 'hires', 'image_to_image', 'inpaint', 'inpaint_without_text',
-    'layout_to_image', 'outpaint', 'refine', 'semantic_to_image', 'super_resolution', 'text_to_image',
-    'unconditional', 'upscale', 'variations',
+    'interpolate', 'layout_to_image', 'outpaint', 'refine', 'semantic_to_image', 'super_resolution',
+    'text_to_image', 'unconditional', 'upscale', 'variations',
 )  # fmt: skip
 # Name -> the module that has it, and its name there.
 PLACES = {

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+LISTED = 400  # characters of known names that an error lists
 CLASSES = {
     'schedules': 'Schedule',
     'samplers': 'Sampler',
@@ -141,10 +142,14 @@ def function(kind: str, table: Mapping[str, Callable], spec: str | Mapping[str, 
 
 
 def unknown(kind: str, value: Any, have: Sequence[str]) -> ValueError:
-    """The error for a name that is not among those there are, with the nearest one where it is near."""
+    """The error for an unknown name, with the nearest known one, and all of them while a line holds them."""
     near = difflib.get_close_matches(str(value), have, n=1)
     hint = f' Did you mean {near[0]!r}?' if near else ''
-    return ValueError(f'No {kind} {value!r}; have {list(have)}.{hint}')
+    listed = str(list(have))
+    if len(listed) > LISTED:
+        nearest = difflib.get_close_matches(str(value), have, n=8, cutoff=0.0)
+        listed = f'{len(have)} of them, among which {sorted(nearest)}'
+    return ValueError(f'No {kind} {value!r}; have {listed}.{hint}')
 
 
 def _attribute(kind: str, dotted: str) -> Callable | None:

@@ -118,7 +118,7 @@ def test_wrong_flags_are_one_line(capsys, arguments, words):
     assert text.count('\n') == 1
 
 
-def test_overrides_are_told_from_flags():
+def test_overrides_are_kept_apart_from_flags():
     args = parser(overrides=True).parse_args(
         ['--config.a.b=c=d', '--num_steps', '1', '--config', 'x.py', '--config.e', '-1', '--config.f=']
     )

@@ -73,7 +73,7 @@ def test_what_has_long_been_unused_is_removed(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['2-cache', '3-cache']
 
 
-def test_what_compiles_for_long_is_told_with_an_estimate(tmp_path, capfd, monkeypatch):
+def test_what_compiles_for_long_is_announced_with_an_estimate(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(compile_cache, 'PATIENCE', 0.0)
     teller = compile_cache._Teller(tmp_path)
     teller._known = [(1.0, 10.0)]

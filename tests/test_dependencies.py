@@ -119,7 +119,7 @@ def pinned(file: str) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in lines}
 
 
-@pytest.mark.parametrize('file', ['constraints.txt'])
+@pytest.mark.parametrize('file', ['constraints.txt', 'oldest.txt'])
 def test_each_pinned_set_holds_each_requirement_at_an_allowed_version(file):
     versions = pinned(file)
     for part in ('', 'train', 'test'):
@@ -127,3 +127,16 @@ def test_each_pinned_set_holds_each_requirement_at_an_allowed_version(file):
             name = canonicalize_name(requirement.name)
             assert name in versions, f'{file} does not pin {name}'
             assert versions[name] in requirement.specifier, f'{file}: {name} {versions[name]}'
+
+
+def test_the_oldest_set_is_at_the_lower_bounds():
+    """So that a bound of setup.py is never below what the fast tier has passed with."""
+    versions = pinned('oldest.txt')
+    for part in ('', 'train', 'test'):
+        for requirement in requirements()[part]:
+            bounds = [bound.version for bound in requirement.specifier if bound.operator == '>=']
+            assert len(bounds) == 1, requirement
+            got = versions[canonicalize_name(requirement.name)]
+            assert Requirement(f'x=={bounds[0]}').specifier.contains(got), (
+                f'{requirement}: oldest.txt has {got}'
+            )

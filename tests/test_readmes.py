@@ -13,6 +13,9 @@ import sys
 
 import pytest
 
+import configs
+from ldm_jax import command_line
+from ldm_jax.training import overrides
 from tests.test_dependencies import requirements
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -111,11 +114,10 @@ def test_commands_name_tools_flags_and_configs_that_exist(path):
             assert (ROOT / words[0]).is_file()
         extras = [extra for word in words if word.startswith('.[') for extra in word[2:-1].split(',')]
         assert {*extras} <= requirements().keys()
-        named = re.findall(r'configs/[a-z]\w*\.py(?::\w+)?', ' '.join(words))
-        for config in named:
-            file, _, variant = config.partition(':')
-            module = importlib.import_module(file.removesuffix('.py').replace('/', '.'))
-            assert module.get_config(variant) if variant else module.get_config()
+        _, changes = command_line.split(words)
+        for config in re.findall(r'configs/([a-z]\w*)\.py(:\w+)?', ' '.join(words)):
+            # Raises for an unknown config, variant or field, and for a value of another kind.
+            assert overrides.apply(configs.plain(configs.load(''.join(config))), changes)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,20 @@ def test_ci_runs_the_readmes_test_command():
     assert '.ci/run' in (ROOT / '.github' / 'workflows' / 'ci.yml').read_text()
 
 
-def test_readme_is_what_a_newcomer_reads_and_each_room_has_a_page():
+def test_readme_is_what_a_newcomer_reads():
     assert 700 <= len(README.read_text().split()) <= 1300
-    for room in ('ldm_jax', 'configs', 'tools', 'experiments', 'tests'):
-        assert (ROOT / room / 'README.md').is_file()
+
+
+@pytest.mark.parametrize(
+    ('room', 'pattern'), [('ldm_jax', '*/__init__.py'), ('tools', '*.py'), ('experiments', '*/*.md')]
+)
+def test_the_page_of_a_room_names_everything_in_it(room, pattern):
+    paths = [path.relative_to(ROOT / room).parts[0] for path in (ROOT / room).glob(pattern)]
+    text = (ROOT / room / 'README.md').read_text()
+    assert paths
+    assert not [name for name in paths if name not in text]
+
+
+def test_each_room_has_a_page():
+    rooms = [ROOT / room for room in ('ldm_jax', 'configs', 'tools', 'experiments', 'tests')]
+    assert not [name(room) for room in rooms if not (room / 'README.md').is_file()]

@@ -269,7 +269,7 @@ def _is_report(path: pathlib.Path) -> bool:
 
 
 def _write_json(path: pathlib.Path, data: Any) -> None:
-    atomic.write(path, json.dumps(data, indent=2) + '\n')
+    atomic.write(path, json.dumps(data, indent=2) + '\n', alone=True)  # while the destination is claimed
 
 
 def lines(report: Report) -> Iterator[str]:

@@ -33,7 +33,6 @@ from ldm_jax.checkpoints.lazy_arrays import Joined, Leaves, Only, part_of
 Settings = dict[str, Any]
 
 ALIASES = {'vae': 'first_stage', 'te': 'text_encoder'}
-MAX_SIDECAR = 2**20  # bytes of a YAML beside a checkpoint; the published ones have two to five thousand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +132,7 @@ def files(path: str, variant: str | None = None) -> list[pathlib.Path]:
         with reader.open_folder(place, variant=variant) as tensors:
             return [*tensors.paths, *sorted(place.rglob('*.json')), *sorted(place.rglob('*.txt'))]
     with _open_single(place) as tensors:
-        beside = _sidecar_path(place)
+        beside = yaml_fields.path_of(place)
         return [*tensors.paths, *([beside] if beside else [])]
 
 
@@ -219,7 +218,7 @@ def _single(path: pathlib.Path, tensors: TensorFile, choice: Choice, ignored: Ma
         metadata=tensors.metadata,
         scalars=tensors.scalars,
         read=tensors.__getitem__,
-        sidecar=sidecar(path),
+        sidecar=yaml_fields.read(path),
         prediction=choice.prediction,
         model=model,
         name=path.name,
@@ -322,26 +321,3 @@ def _nothing(path: str) -> FileNotFoundError:
         f'There is nothing at {str(path)!r}. Give a .ckpt or .safetensors file, a diffusers folder, a model '
         'directory, a shipped model (emoji32), or the id of a repository on the Hugging Face hub (owner/name).'
     )
-
-
-def _sidecar_path(path: pathlib.Path) -> pathlib.Path | None:
-    return next((p for p in (path.with_suffix('.yaml'), path.with_suffix('.yml')) if p.is_file()), None)
-
-
-def sidecar(path: pathlib.Path) -> yaml_fields.Sidecar | None:
-    """The original code's YAML of the model, where it lies beside the file under its name, checked."""
-    place = _sidecar_path(path)
-    if place is None:
-        return None
-    import yaml
-
-    if place.stat().st_size > MAX_SIDECAR:
-        raise ValueError(
-            f'{place} has {place.stat().st_size} bytes; a YAML of a model has some thousands. Remove it.'
-        )
-    try:
-        found = yaml.safe_load(place.read_text('utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = ' '.join(str(error).split())[:200]
-        raise ValueError(f'{place} is no YAML: {text}. Mend or remove it.') from error
-    return yaml_fields.checked(found, str(place))

@@ -114,7 +114,7 @@ def denoiser(
 def _branches(
     guidance: Guidance, predict: Callable[[Cond], Denoiser], conds: Sequence[Cond]
 ) -> rules.Branches:
-    """Of the conditionings, several prompts made one, and of what guidance pushes away from."""
+    """The predictions of the conditionings, several prompts made one, and of those that guidance pushes away from."""
     if guidance.perturbed_scale is not None:
         count = len(conds)
         conds = [*conds, *conds[1:]]
@@ -126,7 +126,7 @@ def _branches(
 
 
 def _unguided(guidance: Guidance, predict: Callable[[Cond], Denoiser], conds: Sequence[Cond]) -> Denoiser:
-    """What is guided, alone: the last conditioning, which is told all, or several prompts as one."""
+    """The guided prediction alone: that of the last conditioning, which is complete, or of several prompts as one."""
     if guidance.weights is None:
         return predict(conds[-1])
     branches = _branches(dataclasses.replace(guidance, perturbed_scale=None), predict, conds)

@@ -83,8 +83,8 @@ class Pipeline:
         if not given:
             return {}
         if guided:
-            return self._batched(Parts.conditions, given)
-        return {name: (None, cond) for name, cond in self._batched(Parts.conditional, given).items()}
+            return self.map(Parts.conditions, given)
+        return {name: (None, cond) for name, cond in self.map(Parts.conditional, given).items()}
 
     def tokens(self, texts: Sequence[str], prefix: str = '') -> dict[str, np.ndarray]:
         """Texts as conditioning.text takes them: 'tokens' [B, L], and 'tokens_2' for a second text encoder.
@@ -103,11 +103,11 @@ class Pipeline:
 
     def encode(self, images: np.ndarray, eps: np.ndarray | None = None) -> np.ndarray:
         """Images [B, H, W, 3] in [-1, 1] to latents [B, h, w, Z]: the posterior's samples by eps, or its means."""
-        return self._batched(Parts.encode, images, eps)
+        return self.map(Parts.encode, images, eps)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Latents [B, h, w, Z] to images [B, H, W, 3] in [-1, 1]."""
-        return self._batched(Parts.decode, latents)
+        return self.map(Parts.decode, latents)
 
     def noise(
         self, seeds: Sequence[int], size: tuple[int, int], source: str = 'jax', draw: int = 0
@@ -201,7 +201,8 @@ class Pipeline:
         """How many images are worked on at a time."""
         return self.programs.shares(min(batch, self.batch_size or batch))
 
-    def _batched(self, function: Callable[..., PyTree], *batches: PyTree) -> PyTree:
+    def map(self, function: Callable[..., PyTree], *batches: PyTree) -> PyTree:
+        """function(parts, params, *batches) of arrays [B, ...] to such arrays, in the shares that are sampled."""
         batch = len(jax.tree.leaves(batches)[0])
         size = self._share(batch)
         made = []

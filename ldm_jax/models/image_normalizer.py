@@ -1,7 +1,7 @@
 """Whitening of CLIP image embeddings, which unCLIP noises: (x - mean) / std, by the statistics of a data set.
 
-The noise schedule of an embedding supposes unit variance, and embeddings are far from it. The U-Net is told
-the noised embedding in the embeddings' own scale again.
+The noise schedule of an embedding supposes unit variance, and embeddings are far from it. The U-Net is
+given the noised embedding in the embeddings' own scale again.
 Ref: Ramesh et al. 2022, arXiv:2204.06125, section 2; Stability-AI/stablediffusion.
 """
 

@@ -1,4 +1,4 @@
-"""Noise on what a model is told, as in its training: the more, the less the result owes to its details.
+"""Noise on a conditioning, as in training: the more noise, the less the result depends on its details.
 
 Ref: Ho et al. 2021, arXiv:2106.15282, section 4 (conditioning augmentation).
 """

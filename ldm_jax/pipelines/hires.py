@@ -19,7 +19,7 @@ from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.inference.sizes import Sizes
-from ldm_jax.pipelines import interpolation, text_to_image
+from ldm_jax.pipelines import resize_latents, text_to_image
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import last_levels, noised, normal_noise, starting_noise
@@ -32,7 +32,7 @@ PIXELS = {
     'bilinear': Resampling.BILINEAR,
     'nearest': Resampling.NEAREST,
 }
-UPSCALERS = (*(LATENT + method for method in interpolation.METHODS), *PIXELS)
+UPSCALERS = (*(LATENT + method for method in resize_latents.METHODS), *PIXELS)
 WEB_UI = {  # its names
     'Latent': 'latent_bilinear',
     'Latent (antialiased)': 'latent_bilinear_antialiased',
@@ -75,7 +75,7 @@ def hires(
         second: of the second pass; like the first by default. The web UI takes all of its "hires steps", so that
             N of these are num_steps = int(N / strength) here.
 
-    Raises ValueError for an upscaler that there is not, a strength outside (0, 1] or that leaves no step, a size that
+    Raises ValueError for an unknown upscaler, a strength outside (0, 1] or that leaves no step, a size that
     the model cannot make or below the first, and as text_to_image.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -109,7 +109,7 @@ def hires(
     latents = pipeline.sample(sampling, x, first, conds, seeds, guidance=guidance)
     side = pipeline.parts.latents(1, final_size)[1:3]
     method = name.removeprefix(LATENT)
-    latents = _each(latents, side, functools.partial(interpolation.interpolated, method=method))
+    latents = _each(latents, side, functools.partial(resize_latents.interpolated, method=method))
     # Each seed's first noise again, in the new shape, as the web UI has it.
     x = noised(latents, normal_noise(pipeline, second, seeds, final_size), levels)
     conds, guidance = prompt_conds(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)

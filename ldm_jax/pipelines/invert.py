@@ -38,7 +38,7 @@ def invert(
             with more, each step solves for its own noise.
         sampling: its grid and number of steps; the guidance is left out.
 
-    Raises ValueError for a model that is told more than a text, and for a size that it cannot make.
+    Raises ValueError for a model conditioned on more than a text, and for a size that it cannot make.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     model_kinds.check(pipeline.parts, 'invert', 'text')

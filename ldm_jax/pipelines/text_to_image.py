@@ -1,4 +1,4 @@
-"""Prompts to images: every model that is told a text and nothing else, SDXL and its refiner too."""
+"""Prompts to images: every model conditioned on a text and nothing else, SDXL and its refiner too."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def text_to_image(
         size: (H, W); by default the model's own.
         seed: of the first image, the next ones having the next numbers; or B of them. An image depends on its
             own prompt, seed and settings, not on those beside it or on the devices.
-        sizes, negative_sizes: what SDXL is told of the making of what is wanted, and of what is not; the same of
+        sizes, negative_sizes: SDXL's sizes for the prompt and for the negative prompt; the same for
             both by default, but for the refiner's aesthetic score.
 
-    Raises ValueError for a model that is told something else too, or for a size that it cannot make.
+    Raises ValueError for a model conditioned on something else too, or for a size that it cannot make.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     model_kinds.check(pipeline.parts, 'text_to_image', 'text')

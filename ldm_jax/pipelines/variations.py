@@ -91,7 +91,7 @@ def embed(pipeline: Pipeline, images: Images) -> np.ndarray:
     side = pipeline.parts.image_encoder.image_size
     images = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else images
     prepared = [clip_vision.preprocess(jnp.asarray(image, jnp.float32)[None], side)[0] for image in images]
-    return pipeline.programs.map(_embedded, pipeline.params, np.stack(prepared))
+    return pipeline.map(_embedded, np.stack(prepared))
 
 
 def mixed(embeddings: np.ndarray, weights: Sequence[float]) -> np.ndarray:

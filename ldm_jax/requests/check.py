@@ -7,6 +7,7 @@ import pathlib
 from ldm_jax import knobs, text_files
 from ldm_jax.inference.sizes import Sizes, check_size
 from ldm_jax.pipelines.hires import upscaler_named
+from ldm_jax.pipelines.interpolate import stops
 from ldm_jax.pipelines.masks import content_named
 from ldm_jax.requests.request import Request
 from ldm_jax.text import prompt
@@ -23,6 +24,11 @@ def check(request: Request) -> None:
         check_size(request.size, LEAST)
     if request.mask_content is not None:
         content_named(request.mask_content)
+    if request.interpolate is not None:
+        for prompts, seeds in request.ways:
+            stops(prompts, seeds)
+        if request.sampling.variation_seed is not None:
+            raise ValueError('An interpolation has seeds of its own on its way: leave variation_seed out.')
     if request.hires_upscaler is not None:
         upscaler_named(request.hires_upscaler)
     if request.hires_scale is not None and request.hires_size is not None:

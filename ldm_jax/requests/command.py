@@ -54,6 +54,8 @@ def request_of(args: argparse.Namespace) -> Request:
             raise ValueError('There are prompts from --prompt and from --prompts_file: give one of them.')
         given['prompt'] = check.read_prompts(args.prompts_file)
     defaults: Mapping[str, Any] = dict(num_images=4)
+    if 'interpolate' in given:  # one way through the prompts, or from one seed to the next
+        defaults = dict(num_images=1 if len(given.get('prompt', ())) > 1 else 2)
     if args.from_png is not None:
         defaults = png_settings.read(_settings_of(args))
     return knobs.make(Request, {**defaults, **given})
@@ -111,10 +113,9 @@ def _written(
     names = [f'{seed}-{row}' for seed, row in zip(plan.seeds, plan.prompts, strict=True)]
     paths = gallery.save(folder, images, texts, names, scale)
     if len(images) > 1:
-        rows = images.reshape(len(request.rows), request.num_images, *images.shape[1:])
-        titles = [str(row) if request.labels is None else f'class {row}' for row in request.rows]
-        captions = _captions(plan)[: request.num_images]
-        paths.append(gallery.save_sheet(folder, rows, titles, captions, texts[0], scale))
+        rows = images.reshape(len(request.rows), request.per_row, *images.shape[1:])
+        captions = _captions(plan)[: request.per_row]
+        paths.append(gallery.save_sheet(folder, rows, _titles(request), captions, texts[0], scale))
     if output.json:
         made = [
             dict(path=str(path), seed=seed, parameters=text)
@@ -131,7 +132,15 @@ def _written(
     return paths
 
 
+def _titles(request: Request) -> list[str]:
+    if request.interpolate is not None:
+        return [' ... '.join(prompts) for prompts, _ in request.ways]
+    return [str(row) if request.labels is None else f'class {row}' for row in request.rows]
+
+
 def _captions(plan: Plan) -> list[str]:
+    if plan.request.interpolate is not None:
+        return [f'{share:.0%}' for share in plan.request.shares]
     if plan.request.variation_seeds is not None:
         return [f'variation {seed}' for seed in plan.request.variation_seeds]
     return [f'seed {seed}' for seed in plan.seeds]

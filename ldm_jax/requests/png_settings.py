@@ -8,6 +8,7 @@ tools' names.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import warnings
@@ -24,6 +25,7 @@ from ldm_jax.requests.request import MAX_PIXELS, Request
 
 FIELDS = {each.knob.png: each for each in knobs.settings(Request).values() if each.knob.png}
 OPTIONS = {each.knob.png: each for each in knobs.settings(ModelOptions).values() if each.knob.png}
+WAY = 'Interpolation of'  # prompts, as JSON, or a number of seeds
 BROKEN_JSON = re.compile(r'\s*[{[]\s*["{[]')
 ALWAYS = ('Steps', 'Sampler', 'Seed', 'RNG')
 LONG = 80  # characters of a value in a warning
@@ -60,6 +62,10 @@ def write(
     row = request.repeated(request.rows)[index]
     values |= {'Prompt': row} if request.labels is None else {'Prompt': '', 'Class': row}
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
+    if request.interpolate is not None:
+        prompts, seeds = request.ways[index // request.per_row]
+        values['Interpolation share'] = request.shares[index % request.per_row]
+        values[WAY] = json.dumps(prompts, ensure_ascii=False) if len(prompts) > 1 else len(seeds)
     if request.sampling.variation_seed is not None:
         values['Variation seed'] = request.variation_seeds[index]
     values |= {'Size': f'{size[1]}x{size[0]}', 'Model': options.model}
@@ -107,29 +113,45 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
     if sheet := settings.pop(infotext.SHEET, None):
         warnings.warn(f'A sheet of {sheet} images has the settings of its first one.', stacklevel=2)
     found: dict[str, Any] = {}
+    way = settings.pop(WAY, None)
     if 'Size' in settings:
         found['width'], found['height'] = web_ui.size('Size', settings.pop('Size'))
     found |= _values(FIELDS, settings)
     if 'sampler' in found:
-        aliases.resolve(
-            found['sampler'], found.get('grid')
-        )  # at once, where the name can be told to be the image's
+        aliases.resolve(found['sampler'], found.get('grid'))  # raises at once for an unknown name
     spec_settings.read(settings, found)
-    left_out = [
-        f'{name}: {text if len(text) <= LONG else text[: LONG - 3] + "..."}'
-        for name, text in settings.items()
-        if name not in FIELDS | OPTIONS
-    ]
-    if left_out:
-        warnings.warn(
-            f'Settings of the image without a meaning here are left out: {", ".join(left_out)}.', stacklevel=2
-        )
+    _warn_of({name: text for name, text in settings.items() if name not in FIELDS | OPTIONS})
+    if way is not None:
+        found |= _way(way)
     return found
+
+
+def _warn_of(settings: Mapping[str, str]) -> None:
+    """Warns of settings that are left out."""
+    if settings:
+        short = {
+            name: text if len(text) <= LONG else text[: LONG - 3] + '...' for name, text in settings.items()
+        }
+        shown = ', '.join(f'{name}: {text}' for name, text in short.items())
+        warnings.warn(f'Settings of the image without a meaning here are left out: {shown}.', stacklevel=3)
 
 
 def read_options(settings: Mapping[str, str]) -> dict[str, Any]:
     """Fields of ModelOptions by name, likewise. Raises ValueError for a value that cannot be read."""
     return _values(OPTIONS, web_ui.translated(settings, _ours(settings)))
+
+
+def _way(text: str) -> dict[str, Any]:
+    """The fields of an interpolation's way: its prompts, or how many seeds."""
+    try:
+        stops = json.loads(text)
+        if isinstance(stops, int):
+            return dict(num_images=stops)
+        return dict(prompt=tuple(map(str, stops)))
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(
+            f'{WAY} of an image is {text!r}, neither a number of seeds nor a list of prompts.'
+        ) from None
 
 
 def _ours(settings: Mapping[str, str]) -> bool:

@@ -80,7 +80,7 @@ class Request:
                    'latent_nothing': 'latent nothing'},
     )  # fmt: skip
     invert_mask: bool = knob(
-        False, bool, 'what is black in the mask is made anew', png='Mask mode',
+        False, bool, 'the black part of the mask is made anew', png='Mask mode',
         png_words={False: 'Inpaint masked', True: 'Inpaint not masked'},
     )  # fmt: skip
     mask_padding: int | None = knob(
@@ -141,6 +141,14 @@ class Request:
         None, str, 'a JSON file [[class, left, top, right, bottom], ...], or such rows', image=True
     )
     max_pixels: int = knob(MAX_PIXELS, int, 'that an image file may have, width x height', least=1)
+    interpolate: int | None = knob(
+        None, int, 'so many images on the way from each prompt to the next, or from each seed to the next',
+        png='Interpolate', least=2,
+    )  # fmt: skip
+    share: float | None = knob(
+        None, float, 'of --interpolate: only the image at this share of the way, 0 to 1',
+        png='Interpolation share', within='[0, 1]',
+    )  # fmt: skip
     clip_skip: int = knob(1, int, "2 takes the text encoder's last layer but one", png='Clip skip', least=1)
 
     @property
@@ -152,12 +160,36 @@ class Request:
 
     @property
     def rows(self) -> Sequence[Any]:
-        """What there are num_images images of, each: classes or prompts."""
-        return (self.prompts or ('',)) if self.labels is None else self.labels
+        """What there are `per_row` images of, each: classes or prompts; ways by their first prompt."""
+        if self.labels is not None:
+            return self.labels
+        prompts = self.prompts or ('',)
+        if self.interpolate is None:
+            return prompts
+        return prompts[:1] * (self.num_images if len(prompts) > 1 else 1)
+
+    @property
+    def per_row(self) -> int:
+        """How many images there are of each row."""
+        return self.num_images if self.interpolate is None else len(self.shares)
+
+    @property
+    def shares(self) -> list[float]:
+        """Of the way of an interpolation, for each of its images."""
+        last = self.interpolate - 1
+        return [i / last for i in range(self.interpolate)] if self.share is None else [self.share]
+
+    @property
+    def ways(self) -> list[tuple[tuple[str, ...], list[int]]]:
+        """The prompts and the seeds that each row of an interpolation passes: several of one of them."""
+        prompts, seeds = self.prompts or ('',), [self.seed + i for i in range(self.num_images)]
+        return [(prompts, [seed]) for seed in seeds] if len(prompts) > 1 else [(prompts, seeds)]
 
     @property
     def seeds(self) -> list[int]:
         """One for each image, row by row; variations have the same one."""
+        if self.interpolate is not None:
+            return [seeds[0] for _, seeds in self.ways for _ in self.shares]
         varied = self.sampling.variation_seed is not None
         return [self.seed + (0 if varied else i) for i in range(self.num_images)] * len(self.rows)
 
@@ -171,4 +203,4 @@ class Request:
 
     def repeated(self, rows: Sequence[Any]) -> list[Any]:
         """One of the rows for each image."""
-        return [row for row in rows for _ in range(self.num_images)]
+        return [row for row in rows for _ in range(self.per_row)]

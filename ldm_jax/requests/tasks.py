@@ -20,6 +20,7 @@ from ldm_jax.pipelines.hires import hires
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.inpaint import inpaint
 from ldm_jax.pipelines.inpaint_without_text import inpaint_without_text
+from ldm_jax.pipelines.interpolate import interpolate
 from ldm_jax.pipelines.layout_to_image import layout_to_image
 from ldm_jax.pipelines.outpaint import outpaint
 from ldm_jax.pipelines.refine import refine
@@ -125,6 +126,16 @@ def _hires(plan, pipeline, **common):
     return hires(pipeline, *_texts(plan), size=plan.size, **options, **_sizes(plan), **common)
 
 
+def _interpolate(plan, pipeline, seed, **common):
+    request = plan.request
+    options = dict(shares=request.shares, size=plan.size, **_sizes(plan), **common)
+    ways = [
+        interpolate(pipeline, prompts, request.negative_prompt, seed=seeds, **options)
+        for prompts, seeds in request.ways
+    ]
+    return np.concatenate(ways)
+
+
 def _refine(plan, pipeline, refiner, **common):
     options = _options(plan, share='refiner_start') | _sizes(plan)
     return refine(pipeline, refiner, *_texts(plan), size=plan.size, **options, **common)
@@ -220,6 +231,7 @@ TASKS = {
     'text_to_image': Task(_text_to_image, ('text',), (), SIZES),
     'hires': Task(_hires, ('text',), ('hires_scale',), HIRES),
     'hires_to_size': Task(_hires, ('text',), ('hires_size',), HIRES),
+    'interpolate': Task(_interpolate, ('text',), ('interpolate',), ('share', *SIZES)),
     'refine': Task(_refine, ('text',), ('refiner',), ('refiner_start', *SIZES)),
     'image_to_image': Task(_image_to_image, ('text',), ('init_image',), ('strength', *SIZES)),
     'inpaint': Task(

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from ldm_jax import denoising
 from ldm_jax.build import build, components, parts
 from ldm_jax.data import pipeline
 from ldm_jax.training import ema, job, optimizer
@@ -68,6 +69,8 @@ def stage(
         if config.get('warm_start'):
             known = {key: settings[key] for key in ('parameterization', 'loss') if key in settings}
             spec['objective'] = known | spec.get('objective', {})
+            spec.setdefault('conditioning', settings.get('conditioning', {}))
+        denoising.check(fields['unet'], {**fields, **spec}['latent_size'])
     return build('training.stages', {**fields, **spec}), settings
 
 

@@ -198,7 +198,7 @@ def test_losses_in_the_original_files_are_left_out():
         apply_layout.import_params(layout, zeros | {'surprise': np.zeros(3)}, shapes(model))
 
 
-def test_names_that_there_are_not_are_errors():
+def test_unknown_names_are_errors():
     with pytest.raises(ValueError, match=r"'sgm'; have \['compvis', 'diffusers', 'diffusers_old'\]"):
         autoencoder.layout(vae.Model(), 'sgm')
     with pytest.raises(ValueError, match=r"'compvis'; have \['diffusers', 'taesd'\]"):

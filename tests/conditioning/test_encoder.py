@@ -64,7 +64,7 @@ def test_contexts_lie_side_by_side_and_the_last_one_gives_the_vector():
     assert found['moments'].shape == (2, 4, 2, 4)
 
 
-def test_parts_may_be_left_out_and_latents_are_told_from_moments():
+def test_parts_may_be_left_out_and_latents_differ_from_moments():
     settings = dict(models=dict(first_stage=dict(name='taesd', channels=4, num_blocks=(1, 1))))
     model = encoder.from_settings(settings, ['first_stage'])
     weights = params(model.modules)

@@ -223,7 +223,7 @@ def test_adaptive_steps_meet_the_tolerance_that_they_are_given():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('order', [2, 3])
-def test_adaptive_steps_are_of_the_order_that_they_are_told(order):
+def test_adaptive_steps_are_of_the_order_that_is_asked_for(order):
     """Steps h keep an error estimate of h^order at the tolerance, so the error h^order falls with it."""
     with oracles.float64():
         x, levels = jnp.linspace(-2, 2, 9), Schedule().level(jnp.linspace(600.0, 300.0, 2))

@@ -18,6 +18,7 @@ FIELDS = {
     'hires_to_size': (
         dict(hires_size='32x16'), dict(hires_upscaler='latent_bilinear', hires_steps='3', strength='0.6'),
     ),
+    'interpolate': (dict(interpolate=3), dict(share=0.4)),
     'refine': (dict(refiner='REFINER'), dict(refiner_start='0.5')),
     'image_to_image': (dict(init_image='IMAGE'), dict(strength='0.5')),
     'inpaint': (
@@ -82,12 +83,14 @@ def test_files_in_and_png_out(name, kind, folder, tmp_path, sample):
     takes |= SIZES if kind == 'sizes' else {}
     common = dict(model=model, num_steps=6, sampler='ddim', num_images=1, seed=3, scale=1, out=tmp_path)
     if 'tokenizer' in tiny_models.SETTINGS[kind]:
-        common['prompt'] = 'apple'
+        common['prompt'] = ('apple', 'pear') if name == 'interpolate' else 'apple'
     made = []
     for fields in (needs, needs | takes) if takes else (needs,):
         report = sample(**common, **fields)
         assert report['task'] == name
-        assert len(report['images']) == (2 if name == 'class_to_image' else 1)
+        assert (
+            len(report['images']) == {'class_to_image': 2, 'interpolate': 3}.get(name, 1) or 'share' in fields
+        )
         settings = png_settings.read_file(report['images'][0]['path'])
         assert (settings['Steps'], settings['Seed'], settings['Model']) == ('6', '3', model)
         with Image.open(report['images'][0]['path']) as image:

@@ -60,6 +60,24 @@ def run(out, job=None, function=double, **settings):
     )
 
 
+def test_the_captions_that_were_drawn_are_kept_in_the_rows(tmp_path):
+    class Captioned(Images):
+        def captions(self, i):
+            return f'text {i}', f'number {i}'
+
+        def view(self, i, rng):
+            return super().view(i, rng) | {'text': self.captions(i)[rng.integers(2)]}
+
+    job = encoding.Encoding(Captioned(), batch_size=4, shard_size=50, views=6)
+    run(tmp_path / 'a', job)
+    run(tmp_path / 'b', job)
+    source = latents.Source(str(tmp_path / 'a'))
+    texts = [source[i]['text'] for i in range(len(source))]
+    assert sum(text.startswith('number') for text in texts) in range(40, 92)  # of 132
+    assert texts == [latents.Source(str(tmp_path / 'b'))[i]['text'] for i in range(len(source))]
+    assert all(text.split()[1] == source.name(i).split()[1] for i, text in enumerate(texts))
+
+
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

@@ -154,7 +154,7 @@ def test_too_many_corrupt_examples_are_an_error():
         first(1, Numbers(5, broken=tuple(range(5))), batch_size=1, seed=0, max_corrupt=1)
 
 
-def test_the_time_spent_waiting_is_told():
+def test_the_time_spent_waiting_is_reported():
     batches = pipeline.batches(SOURCE, batch_size=2, seed=0)
     next(batches)
     assert batches.waited > 0

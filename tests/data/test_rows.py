@@ -85,7 +85,7 @@ def test_other_labels_are_corrupt(value):
         rows.example(Source([{'kind': value}], text='', label='kind'), 0)
 
 
-def test_missing_fields_are_told_at_once_with_how_many_rows_lack_them():
+def test_missing_fields_are_named_at_once_with_how_many_rows_lack_them():
     entries = [{'caption': 'x'}, {'words': 'y'}, {'words': 'z'}]
     with pytest.raises(
         ValueError,

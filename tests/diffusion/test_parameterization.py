@@ -93,7 +93,7 @@ def test_flow_tells_the_network_the_share_of_noise():
     np.testing.assert_allclose(s.c_noise, [750, 1000], rtol=1e-6)
 
 
-def test_the_network_is_told_the_schedules_time(noisy):
+def test_the_network_is_given_the_schedules_time(noisy):
     *_, level, x = noisy
     denoise = denoiser(lambda x, t, cond: per_example(t, x) + 0 * x, parameterization.named('x0'), Cond())
     np.testing.assert_allclose(denoise(x, level)[:, 0, 0, 0], level.t)

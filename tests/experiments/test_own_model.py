@@ -1,9 +1,16 @@
 """The scripts of experiments/own_model."""
 
+import json
+import shutil
+
+import jax
 import numpy as np
 import pytest
 
-from experiments.own_model import linear_bound, resume_file
+from experiments.own_model import linear_bound, reconstruction, resume_file
+from ldm_jax import images, trees
+from ldm_jax.models import vae
+from ldm_jax.training.saving.checkpoints import Checkpoints
 from tests.training import runs
 
 
@@ -39,3 +46,33 @@ def test_all_components_rebuild_an_image_and_few_only_its_means():
     assert (
         abs(linear_bound.psnr(cut, mean, axes[:, :1]) - 10 * np.log10(12 / 0.36)) < 0.3
     )  # of a uniform variable
+
+
+def test_psnr_and_its_interval():
+    real = np.full((4, 64, 64, 3), 100, np.uint8)
+    made = real + np.array([1, 1, 10, 10], np.uint8)[:, None, None, None]
+    found = reconstruction.psnr(real, made)
+    np.testing.assert_allclose(found, 20 * np.log10(255 / np.array([1, 1, 10, 10])))
+    mean, half = reconstruction.interval(found)
+    assert mean == found.mean()
+    np.testing.assert_allclose(half, 1.96 * (20 / np.sqrt(3)) / 2)  # the values are 10 off their mean
+
+
+def test_a_first_stage_is_rebuilt_from_its_newest_checkpoint(tmp_path, monkeypatch):
+    network = vae.Model(z_channels=2, channels=8, channel_mult=(1,), num_res_blocks=1, num_groups=4)
+    params = trees.init(network, jax.random.key(0), size=8)
+    with Checkpoints(tmp_path / 'checkpoints') as checkpoints:
+        for step, scale in ((3, 0.0), (7, 1.0)):
+            scaled = jax.tree.map(lambda leaf, scale=scale: scale * leaf, params)
+            checkpoints.save(step, {'ema': {'main': {'first_stage': scaled}}})
+    spec = dict(name='vae', z_channels=2, channels=8, channel_mult=(1,), num_res_blocks=1, num_groups=4)
+    (tmp_path / 'config.json').write_text(json.dumps({'models': {'first_stage': spec}}))
+    monkeypatch.setattr(reconstruction, 'BATCH', 2)
+    step, rebuild = reconstruction.first_stage(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    assert step == 7
+    expected = images.to_uint8(network.apply({'params': params}, images.to_float(pixels))[0])
+    assert np.abs(rebuild(pixels).astype(int) - expected).max() <= 1
+    shutil.rmtree(tmp_path / 'checkpoints')
+    with pytest.raises(ValueError, match='no checkpoint yet'):
+        reconstruction.first_stage(tmp_path)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.inference.settings import Guidance, Sampling
+from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.text_to_image import text_to_image
 from tests.checkpoints import folders
 from tests.pipelines import pairs
@@ -63,7 +64,7 @@ def test_of_the_latents_that_it_starts_from(pipeline):
     traced = pipeline.traced()
     size = traced.size()
     _, levels = SAMPLING.plan(traced.parts.schedule)
-    conds = tuple(traced.text(texts, size) for texts in (['', ''], PROMPTS))
+    conds, _ = prompt_conds(traced, SAMPLING, PROMPTS, '', size)
     x = traced.noise(SEEDS, size)
 
     def loss(x):

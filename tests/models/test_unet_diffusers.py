@@ -15,7 +15,7 @@ diffusers = pytest.importorskip('diffusers')
 TINY = dict(channels=16, channel_mult=(1, 2), num_res_blocks=1, depth=(1, 0), num_groups=4)
 POOLED, SINUSOIDS = 8, 4  # SDXL's vector: a pooled text embedding, then so many sinusoids of each size
 
-# family -> fields of the model, what its file's layout is told, what its diffusers config has besides.
+# family -> fields of the model, settings of its file's layout, fields that its diffusers config has besides.
 FAMILIES = {
     'sd1': (
         dict(TINY, num_heads=4, context_width=12),

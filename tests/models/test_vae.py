@@ -219,12 +219,12 @@ def test_wrong_shapes_are_errors(variables, method, shape, message):
         SMALL.apply(variables, jnp.zeros(shape), method=method)
 
 
-def test_axes_that_there_are_not_are_an_error():
+def test_unknown_axes_are_an_error():
     with pytest.raises(ValueError, match=r"axes to wrap 'both'; have \['', 'x', 'y', 'xy'\]"):
         trees.shapes(dataclasses.replace(SMALL, wrap='both'), size=8)
 
 
-def test_attention_in_a_level_that_there_is_not_is_an_error():
+def test_attention_in_an_unknown_level_is_an_error():
     model = dataclasses.replace(SMALL, attention_levels=(2,))
     with pytest.raises(ValueError, match=r'attention_levels \(2,\) must lie in 0 \.\. 1'):
         trees.shapes(model, size=8)

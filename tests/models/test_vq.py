@@ -40,7 +40,7 @@ def variables():
 
 @pytest.fixture(scope='module')
 def latents(variables):
-    """Of X, before quantization."""
+    """The latents of X, before quantization."""
     return jax.jit(SMALL.apply, static_argnames='method')(variables, X, method='latents')
 
 

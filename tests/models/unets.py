@@ -53,7 +53,7 @@ def evaluate(model, params, x, t, cond):
 
 
 def error(model, params, inputs, expected, dtype):
-    """Of the output in a dtype, over the expected output's scale."""
+    """The error of the output in a dtype, over the expected output's scale."""
     with oracles.float64() if dtype == 'float64' else contextlib.nullcontext():
         params, inputs = trees.cast((params, inputs), dtype)
         output = evaluate(model.clone(dtype=jnp.dtype(dtype)), params, *inputs)

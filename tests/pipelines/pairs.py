@@ -144,7 +144,7 @@ def generators(*seeds):
 
 
 def psnr(ours, theirs):
-    """Of images in [-1, 1], in decibels."""
+    """The ratio of signal to noise of images in [-1, 1], in decibels."""
     return 10 * np.log10(4 / np.mean((np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)) ** 2))
 
 

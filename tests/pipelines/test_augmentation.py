@@ -1,4 +1,4 @@
-"""Levels of noise on what a model is told, against diffusers' schedulers."""
+"""Levels of noise on a conditioning, against diffusers' schedulers."""
 
 import numpy as np
 import pytest

@@ -64,7 +64,7 @@ def test_other_kinds_of_guidance_take_the_composition_for_one_prompt(pipeline, c
     assert np.abs(one - made(pipeline, 'a red cat')[0]).max() > 1e-3
 
 
-def test_the_parts_of_a_prompt_are_told_one_by_one(pipeline):
+def test_the_parts_of_a_prompt_are_encoded_one_by_one(pipeline):
     conds, guidance = prompt_conds(pipeline, SAMPLING, ['a red cat :2 AND two dogs', 'a'], '', (16, 16))
     expected, _ = prompt_conds(pipeline, SAMPLING, ['two dogs', 'a'], '', (16, 16))
     assert len(conds) == 3

@@ -42,7 +42,7 @@ def test_latents_and_images_are_those_of_diffusers(text_scale, image_scale):
 
 
 @pytest.mark.slow
-def test_without_guidance_the_network_is_told_both():
+def test_without_guidance_the_network_is_given_both():
     """Outside the interval of guidance too, where there is one evaluation instead of three."""
     pipeline = pairs.model('StableDiffusionInstructPix2PixPipeline')
 

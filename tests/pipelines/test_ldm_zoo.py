@@ -139,7 +139,7 @@ def test_super_resolution_is_that_of_diffusers():
 
 
 @pytest.mark.slow
-def test_a_class_is_told_as_its_embedding_and_guidance_leads_away_from_no_class():
+def test_a_class_is_given_as_its_embedding_and_guidance_leads_away_from_no_class():
     embedder = dict(name='class_embedder', num_classes=1001, width=4)
     settings = zoo(3, class_embedder=embedder)
     settings['models']['unet']['context_width'] = 4

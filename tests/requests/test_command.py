@@ -1,6 +1,7 @@
 """tools/sample.py end to end on tiny models: what concerns it beside the tasks, which have a contract of their own."""
 
 import copy
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from ldm_jax.checkpoints import store
 from ldm_jax.requests import png_settings
 from tests import tiny_models
+from tests.checkpoints.folders import clip_tokenizer
 from tests.pipelines import pairs
 
 TEXT = tiny_models.SETTINGS['text']
@@ -57,6 +59,32 @@ def test_another_first_stage_is_taken(text, tmp_path, sample):
     assert (pixels(sample(model=text, vae=other, **call)) != pixels(expected)).any()
 
 
+def test_a_model_whose_folder_had_no_tokenizer_is_sampled_with_a_prompt(tmp_path, sample):
+    """CLIP's vocabulary is in the package, and the kind of a tokenizer follows from its text encoder."""
+    tokenizers = dict(
+        bare={}, whole=dict(tokenizer=clip_tokenizer(49407))
+    )  # OpenAI's pads with the end token
+    for name, more in tokenizers.items():
+        settings = {key: value for key, value in TEXT.items() if key != 'tokenizer'} | more
+        store.save_model(str(tmp_path / name), settings, pairs.random_params(TEXT))
+    call = FEW | dict(out=tmp_path / 'out')
+    found = sample(model=tmp_path / 'bare', **call)
+    assert found['task'] == 'text_to_image'
+    np.testing.assert_array_equal(pixels(found), pixels(sample(model=tmp_path / 'whole', **call)))
+
+
+def test_an_embedding_given_as_a_model_is_named(tmp_path, sample):
+    torch = pytest.importorskip('torch')
+    path = tmp_path / 'style.pt'
+    torch.save(
+        {'string_to_token': {'*': 265}, 'string_to_param': {'*': torch.zeros(2, 8)}, 'name': 'x'}, path
+    )
+    error = sample(fails=True, model=path, **FEW, out=tmp_path / 'out')
+    assert 'style.pt' in error
+    assert 'embedding' in error
+    assert "begins with ['*']" not in error
+
+
 def test_a_drawn_seed_is_written_and_makes_the_same_image_again(text, tmp_path, sample):
     call = FEW | dict(model=text, out=tmp_path / 'out')
     drawn = sample(seed=-1, **call)
@@ -86,3 +114,23 @@ def test_a_previewed_run_makes_the_same_image(text, tmp_path, sample):
     expected = pixels(sample(**call))
     np.testing.assert_allclose(pixels(sample(preview=1, **call)), expected.astype(int), atol=1)
     assert (tmp_path / 'preview.png').is_file()
+
+
+def test_a_way_between_prompts_is_a_sheet_and_each_of_its_images_is_made_again_from_its_text(
+    text, tmp_path, sample
+):
+    call = FEW | dict(model=text, seed=3, interpolate=4)
+    for prompts, images in ((('a cat', 'a dog', 'a "red" apple'), 1), (('a cat',), 3)):
+        call |= dict(prompt=prompts, num_images=images)
+        made = sample(**call, out=tmp_path / 'out')
+        assert (made['task'], len(made['images'])) == ('interpolate', 4)
+        assert pathlib.Path(made['sheet']).is_file()
+        assert all((pixels(made, i) != pixels(made, i + 1)).any() for i in range(3))
+        for i in (0, 2, 3):
+            again = sample(from_png=made['images'][i]['path'], model=text, scale=1, out=tmp_path / 'again')
+            assert len(again['images']) == 1
+            assert sample.warned == []
+            np.testing.assert_allclose(pixels(again), pixels(made, i).astype(int), atol=1)
+            assert again['images'][0]['parameters'] == made['images'][i]['parameters']
+    ends = sample(**FEW | dict(prompt=('a cat',), seed=3), model=text, out=tmp_path / 'end')
+    np.testing.assert_allclose(pixels(ends), pixels(made, 0).astype(int), atol=1)

@@ -115,3 +115,14 @@ def test_prompts_stand_one_on_each_line(tmp_path):
         read_prompts(str(path))
     with pytest.raises(FileNotFoundError, match='No file of prompts at'):
         read_prompts(str(tmp_path / 'none.txt'))
+
+
+def test_only_line_feeds_divide_prompts(tmp_path):
+    path = tmp_path / 'prompts.txt'
+    prompts = ('a\u2028red cat', 'a\x0cdog,\x85sitting', 'a\x0bhat')
+    for encoding in ('utf-8', 'utf-8-sig', 'utf-16'):
+        path.write_bytes('\r\n'.join(prompts).encode(encoding))
+        assert read_prompts(str(path)) == prompts
+    path.write_bytes('un café noir'.encode('cp1252'))
+    with pytest.raises(ValueError, match=r'prompts\.txt is not UTF-8: .* at byte 6'):
+        read_prompts(str(path))

@@ -211,11 +211,11 @@ def test_a_model_without_text_encoder_or_first_stage_says_how_to_add_them():
     assert found.parts == described(TEXT).parts
     assert found.kind == 'text'
     other = Loaded(folders.TINY['StableDiffusionXLPipeline'], {}, {}, '')
-    with pytest.raises(ValueError, match='writes texts 36 wide, and the denoising network reads 16'):
+    with pytest.raises(ValueError, match='gives vectors 36 wide; the U-Net reads vectors 16 wide'):
         describe(whole, text_encoder=other)
     with pytest.raises(ValueError, match='has no text_encoder to take'):
         describe(whole, text_encoder=Loaded(folders.TINY['LDMPipeline'], {}, {}, ''))
-    with pytest.raises(ValueError, match='latents of 3 channels, and the denoising network makes 4'):
+    with pytest.raises(ValueError, match='makes latents of 3 channels; the U-Net works on 4'):
         describe(whole, vae=Loaded(folders.TINY['LDMPipeline'], {}, {}, ''))
 
 
@@ -223,6 +223,6 @@ def test_parts_of_other_models_take_the_place_of_its_own():
     settings = folders.TINY[TEXT]
     own = Loaded(settings, {}, dict(unet=1, first_stage=2, text_encoder=3), '')
     other = Loaded(settings, {}, dict(unet=4, first_stage=5, text_encoder=6), '')
-    assert describe(own, vae=other).read() == dict(unet=1, first_stage=5, text_encoder=3)
-    assert describe(own, text_encoder=other).read() == dict(unet=1, first_stage=2, text_encoder=6)
-    assert describe(own, weak_model=other).read() == own.params | dict(weak_model=4)
+    assert describe(own, vae=other).read(None) == dict(unet=1, first_stage=5, text_encoder=3)
+    assert describe(own, text_encoder=other).read(None) == dict(unet=1, first_stage=2, text_encoder=6)
+    assert describe(own, weak_model=other).read(None) == own.params | dict(weak_model=4)

@@ -253,7 +253,7 @@ def test_what_init_makes_again_is_not_stored(tmp_path, kind):
 
 
 @pytest.mark.parametrize('where', ['drawing', 'writing'])
-def test_images_that_fail_are_told_after_the_state_is_saved_and_training_goes_on(
+def test_images_that_fail_are_reported_after_the_state_is_saved_and_training_goes_on(
     tmp_path, whole, capsys, monkeypatch, where
 ):
     order, save = [], checkpoints.Checkpoints.save

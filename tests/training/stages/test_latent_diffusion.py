@@ -263,7 +263,7 @@ def test_data_that_lack_something_are_refused_before_training(fields, row, words
 
 
 @pytest.mark.slow
-def test_samples_are_told_examples_or_prompts_and_do_not_change_with_the_batch(frozen):
+def test_samples_are_given_examples_or_prompts_and_do_not_change_with_the_batch(frozen):
     made = stage(frozen, samples=dict(count=2, num_steps=2, prompts=['a red circle', 'a cross']))
     params, batch = params_of(made), batch_of(made)
     prompted = jax.jit(lambda batch: made.sample(params, batch, KEY)['samples'])

@@ -36,7 +36,7 @@ def network(schedule):
     ('fields', 'guided', 'expected'),
     [({}, True, 0.2 + 3 * 0.6), (dict(guidance_scale=1.0), True, 0.8), ({}, False, 0.8)],
 )
-def test_a_perfect_network_gives_what_it_is_told_guided_where_something_is_dropped(
+def test_a_perfect_network_gives_its_conditioning_guided_where_something_is_dropped(
     schedule, fields, guided, expected
 ):
     made = Samples(num_steps=5, **fields)
