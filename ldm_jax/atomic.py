@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 
 PARTIAL = '.ldm_jax-partial'  # no file of anybody else's ends so
@@ -73,12 +74,21 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
                 if file.is_file():
                     flush(file)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         raise
     if target.exists():
         target.rename(old)
     partial.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Removes a folder, in which threads of a writer that failed may still be making files."""
+    for delay in (0, 0.05, 0.2, 0.5, 1):
+        time.sleep(delay)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Sharding
 
 from ldm_jax import denoising
 from ldm_jax.build import build
@@ -28,12 +29,12 @@ programs_of = functools.lru_cache(16)(Programs)  # a model that is opened again 
 class Described:
     """A model that can be sampled, as its settings describe it; its parameters are not read yet.
 
-    read: reads the parameters of all parts.
+    read: reads the parameters of all parts, each array onto a sharding, or to the host where it is None.
     """
 
     parts: Parts
     settings: Mapping[str, Any]
-    read: Callable[[], Params]
+    read: Callable[[Sharding | None], Params]
 
     @functools.cached_property
     def kind(self) -> str:
@@ -84,7 +85,7 @@ def describe(
     if weak_model is not None:
         others, read_other = _source(weak_model, ['unet'])
         parts = parts_of.with_weak_model(parts, others, dtype)
-        read = functools.partial(_joined, read, read_other, {'unet': 'weak_model'})
+        read = functools.partial(_joined, read, read_other, {'unet': 'weak_model'}, None)
     if clip_skip != 1:
         parts = parts_of.skipping(parts, clip_skip)
     if seamless is not None:
@@ -106,7 +107,8 @@ def open_described(
     names = [name for name in ('tokenizer', 'tokenizer_2') if name in described.settings]
     tokenizers = tuple(build('text', described.settings[name]) for name in names)
     own = described.settings.get('guidance_scale')
-    return Pipeline(described.parts, programs.place(described.read()), tokenizers, programs, batch_size, own)
+    params = described.read(programs.everywhere)
+    return Pipeline(described.parts, params, tokenizers, programs, batch_size, own)
 
 
 def open_pipeline(
@@ -128,18 +130,24 @@ def open_pipeline(
 
 def _source(
     model: str | loading.Loaded, parts: Sequence[str] | None = None
-) -> tuple[Mapping[str, Any], Callable[[], Params]]:
+) -> tuple[Mapping[str, Any], Callable[[Sharding | None], Params]]:
     """The settings of a model, and what reads its parameters."""
     if not isinstance(model, str):
-        return default_tokenizers.completed(model.settings), lambda: model.params
+        return default_tokenizers.completed(model.settings), functools.partial(_placed, model.params)
     directory = loading.resolve(model)
-    settings = default_tokenizers.completed(store.open_model(directory).settings)
-    return settings, lambda: loading.load(directory, parts).params
+
+    def read(sharding: Sharding | None) -> Params:
+        return loading.load(directory, parts, shardings=sharding).params
+
+    return store.open_model(directory).settings, read
 
 
 def _with(
-    settings: Mapping[str, Any], read: Callable[[], Params], group: str, model: str | loading.Loaded
-) -> tuple[Mapping[str, Any], Callable[[], Params]]:
+    settings: Mapping[str, Any],
+    read: Callable[[Sharding | None], Params],
+    group: str,
+    model: str | loading.Loaded,
+) -> tuple[Mapping[str, Any], Callable[[Sharding | None], Params]]:
     """Settings and reader with a group of parts (take_parts.GROUPS) of another model."""
     others, _ = _source(model)
     where = model if isinstance(model, str) else 'the other model'
@@ -150,14 +158,19 @@ def _with(
     return found, functools.partial(_joined, read, read_other, {name: name for name in names}, kept)
 
 
+def _placed(params: Params, sharding: Sharding | None) -> Params:
+    return params if sharding is None else jax.device_put(params, sharding)
+
+
 def _joined(
-    read: Callable[[], Params],
-    read_other: Callable[[], Params],
+    read: Callable[[Sharding | None], Params],
+    read_other: Callable[[Sharding | None], Params],
     names: Mapping[str, str],
-    kept: Sequence[str] | None = None,
+    kept: Sequence[str] | None,
+    sharding: Sharding | None,
 ) -> Params:
     """The parameters of a model, with parts of another under their names here."""
-    own, other = read(), read_other()
+    own, other = read(sharding), read_other(sharding)
     own = {name: params for name, params in own.items() if kept is None or name in kept}
     return own | {here: other[there] for there, here in names.items()}
 

@@ -141,9 +141,10 @@ class Programs:
     def _mesh(self) -> Mesh:
         return Mesh(np.array(self.devices), ('data',))
 
-    def place(self, params: Params) -> Params:
-        """The parameters on every device."""
-        return jax.device_put(params, NamedSharding(self._mesh, PartitionSpec()))
+    @property
+    def everywhere(self) -> NamedSharding:
+        """The sharding of parameters, which are whole on every device."""
+        return NamedSharding(self._mesh, PartitionSpec())
 
     def shares(self, batch: int) -> int:
         """The least multiple of the number of devices that holds so many images."""

@@ -11,12 +11,12 @@ import safetensors.numpy
 from ldm_jax import trees
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.checkpoints.apply_layout import export_params
+from ldm_jax.checkpoints.choice import Choice
 from ldm_jax.checkpoints.convert import convert, lines
 from ldm_jax.checkpoints.files import reader
 from ldm_jax.checkpoints.files import safetensors as writer
 from ldm_jax.checkpoints.layouts import diffusers_folder, marks, single_file
 from ldm_jax.checkpoints.lazy_arrays import Arrays
-from ldm_jax.checkpoints.open_checkpoint import Choice
 from tests.checkpoints import folders, single_files
 from tests.checkpoints.single_files import listings
 from tests.checkpoints.test_single_file import narrow
@@ -314,3 +314,22 @@ def test_an_export_says_what_it_is_so_that_nothing_has_to_be_asked(tmp_path):
         convert(tmp_path / 'plain.safetensors', tmp_path / 'unknown')
     convert(tmp_path / 'plain.safetensors', tmp_path / 'said', choice=Choice(prediction='v'))
     assert store.open_model(tmp_path / 'said').settings['parameterization'] == 'v'
+
+
+@pytest.mark.slow
+def test_zero_terminal_snr_goes_in_and_out_by_its_flags(tmp_path):
+    settings, tensors = public_file('sdxl', tmp_path / 'plain.safetensors')
+    flags = {'v_pred': np.zeros(0, np.float32), 'ztsnr': np.zeros(0, np.float32)}
+    safetensors.numpy.save_file(
+        {key: np.array(array, order='C') for key, array in (tensors | flags).items()},
+        tmp_path / 'flagged.safetensors',
+    )
+    convert(tmp_path / 'flagged.safetensors', tmp_path / 'model', choice=Choice(model=settings))
+    found = store.open_model(tmp_path / 'model').settings
+    assert found['schedule'] == dict(name='zero_terminal', base=settings['schedule'])
+    assert found['parameterization'] == 'v'
+    convert(tmp_path / 'model', tmp_path / 'back.safetensors', to='compvis')
+    back = tensors_of(tmp_path / 'back.safetensors')
+    assert {key: array.shape for key, array in back.items() if key in flags} == dict.fromkeys(flags, (0,))
+    convert(tmp_path / 'back.safetensors', tmp_path / 'again')
+    assert store.open_model(tmp_path / 'again').settings == found

@@ -91,7 +91,7 @@ class Toy(nn.Module):
 def toy():
     network = parts_of.Parts(Toy(), Toy(), Schedule(), 'eps', scaling_factor=1.0, latent_size=2)
     programs = Programs(network, tuple(jax.devices()[:1]))
-    return Pipeline(network, programs.place({'unet': {}}), (), programs)
+    return Pipeline(network, {'unet': {}}, (), programs)
 
 
 @pytest.mark.slow

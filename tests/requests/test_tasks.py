@@ -223,6 +223,6 @@ def test_parts_of_other_models_take_the_place_of_its_own():
     settings = folders.TINY[TEXT]
     own = Loaded(settings, {}, dict(unet=1, first_stage=2, text_encoder=3), '')
     other = Loaded(settings, {}, dict(unet=4, first_stage=5, text_encoder=6), '')
-    assert describe(own, vae=other).read() == dict(unet=1, first_stage=5, text_encoder=3)
-    assert describe(own, text_encoder=other).read() == dict(unet=1, first_stage=2, text_encoder=6)
-    assert describe(own, weak_model=other).read() == own.params | dict(weak_model=4)
+    assert describe(own, vae=other).read(None) == dict(unet=1, first_stage=5, text_encoder=3)
+    assert describe(own, text_encoder=other).read(None) == dict(unet=1, first_stage=2, text_encoder=6)
+    assert describe(own, weak_model=other).read(None) == own.params | dict(weak_model=4)

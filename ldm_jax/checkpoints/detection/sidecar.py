@@ -8,6 +8,7 @@ model:
 from __future__ import annotations
 
 import math
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,11 +17,37 @@ from ldm_jax.checkpoints import noise_schedules
 
 Sidecar = Mapping[str, Any]
 
+MAX_BYTES = 2**20  # of a YAML; the published ones have two to five thousand
 STARTS, ENDS, STEPS = 0.0001, 0.02, 1000  # of the original class, where its settings do not say
 WORDS = {
     **dict.fromkeys(('eps', 'epsilon', 'EpsScaling'), 'eps'),
     **dict.fromkeys(('v', 'v_prediction', 'v-prediction', 'vpred', 'VScaling'), 'v'),
 }
+
+
+def path_of(checkpoint: pathlib.Path) -> pathlib.Path | None:
+    """The YAML under the name of a checkpoint, where there is one."""
+    names = (checkpoint.with_suffix('.yaml'), checkpoint.with_suffix('.yml'))
+    return next((path for path in names if path.is_file()), None)
+
+
+def read(checkpoint: pathlib.Path) -> Sidecar | None:
+    """The YAML beside a checkpoint, checked. Raises as `checked`, and ValueError for a file that is no YAML."""
+    path = path_of(checkpoint)
+    if path is None:
+        return None
+    import yaml
+
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(
+            f'{path} has {path.stat().st_size} bytes; a YAML of a model has some thousands. Remove it.'
+        )
+    try:
+        found = yaml.safe_load(path.read_text('utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = ' '.join(str(error).split())[:200]
+        raise ValueError(f'{path} is no YAML: {text}. Mend or remove it.') from error
+    return checked(found, str(path))
 
 
 def params(sidecar: Sidecar | None) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from ldm_jax.checkpoints import open_checkpoint
 from ldm_jax.checkpoints.detection import file_schedules, sidecar
 from tests.checkpoints.single_files import listings, reading
 from tests.checkpoints.test_convert import public_file
@@ -12,7 +11,7 @@ GOOD = 'model:\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n  params:\n
 
 def read(tmp_path, text):
     (tmp_path / 'model.yaml').write_text(text)
-    return open_checkpoint.sidecar(tmp_path / 'model.ckpt')
+    return sidecar.read(tmp_path / 'model.ckpt')
 
 
 def params(tmp_path, line):
@@ -101,7 +100,7 @@ def test_wrong_files_are_named(tmp_path, text, words):
 
 def test_one_of_something_else_says_nothing(tmp_path):
     assert sidecar.params(read(tmp_path, 'title: my model\n')) == {}
-    assert open_checkpoint.sidecar(tmp_path / 'other.ckpt') is None
+    assert sidecar.read(tmp_path / 'other.ckpt') is None
 
 
 @pytest.mark.parametrize(
