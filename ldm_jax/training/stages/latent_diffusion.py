@@ -19,8 +19,9 @@ from ldm_jax.data import pipeline
 from ldm_jax.diffusion import loss as diffusion_loss
 from ldm_jax.diffusion.denoiser import Network, denoiser
 from ldm_jax.diffusion.process import add_noise
+from ldm_jax.training import unknown_words
 from ldm_jax.training.monitoring import metrics
-from ldm_jax.training.stages import latent_examples, samples, unknown_words
+from ldm_jax.training.stages import latent_examples, samples
 from ldm_jax.training.stages.samples import Samples
 from ldm_jax.training.stages.warm_start import fitted
 from ldm_jax.training.trained import Trained
@@ -65,7 +66,7 @@ class Stage(Trained):
         each by a draw of its own, the network learns the unconditional score that guidance needs
         (Ho & Salimans 2022, arXiv:2207.12598).
     frozen: parameters of the parts that stay as they are; the others are trained.
-    initial: parameters of parts to train on from; fresh ones by default.
+    warm_start: parameters of parts to train on from; fresh ones by default.
     null: the embedding of the empty text, for data whose texts are embeddings: dict(context=[L, D], and pooled=[P]).
     samples: fields of training/stages/samples.py: what is sampled while training goes on.
     encode: 'memory' encodes the whole source once, before training; 'step' each batch anew (crops, large data).
@@ -90,7 +91,7 @@ class Stage(Trained):
     tokenizer: Tokenizer | None = None
     tokenizer_2: Tokenizer | None = None
     frozen: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
-    initial: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
+    warm_start: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
     null: Mapping[str, Array] = dataclasses.field(default_factory=dict)
     samples: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -145,8 +146,7 @@ class Stage(Trained):
         latent_examples.check(row, self._kinds, tokenized, has_null='context' in self.null)
         examples, keys = pipeline.Mapped(source, self.example), self.example(row)
         if keys.keys() & self._tokenizers.keys():
-            tokenizers = {part: self._tokenizers[TEXT_ENCODERS[part]] for part in encoders}
-            unknown_words.warn(source, tokenizers, self.frozen)
+            unknown_words.warn(source, self._tokenizers, self.frozen)
         if self.encode == 'step' or not keys.keys() & {'image', *TEXT_ENCODERS.values()}:
             return examples
         latent_examples.check_single(source)
@@ -278,8 +278,8 @@ class Stage(Trained):
     def _initial(self, part: str, key: Array) -> PyTree:
         size = self.latent_size if part == 'unet' else None
         module = self._modules[part]
-        if part in self.initial:
-            return fitted(self.initial[part], trees.shapes(module, size=size))
+        if part in self.warm_start:
+            return fitted(self.warm_start[part], trees.shapes(module, size=size))
         return trees.init(module, key, size=size)
 
     # From a batch
