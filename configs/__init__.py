@@ -5,18 +5,20 @@ component has can be set from the command line, written here or not: --config.op
 
 models              part -> spec of ldm_jax/models; what build.parts builds
 schedule            spec of the noise schedule of a diffusion model
-parameterization    'eps' or 'v': what the U-Net predicts
+parameterization    'eps' or 'v': what the denoising network, models.unet, predicts
 loss                'l2' or 'l1': what it was trained with
 scaling_factor      factor on the first stage's latents; None where the checkpoint holds it
 latent_size         side of the latents at image_size, pixels; the network takes other sizes too
 tokenizer           spec of the text encoder's tokenizer (tokenizer_2: of text_encoder_2)
-context_length      tokens that the U-Net attends to, where they are not 77
+context_length      tokens that the denoising network attends to, where they are not 77
+conditioning        in the settings of a trained model: kind, a module of ldm_jax/conditioning -> its fields
 
 and of a training run, tools/train.py --config:
 
 stage               spec of ldm_jax/training/stages: its name and fields; with latent_diffusion objective (what
-                    diffusion.loss.objective takes), conditioning (kind -> knobs), encode and samples (images
-                    while it trains, see training/stages/samples.py)
+                    diffusion.loss.objective takes), conditioning (kind, a module of ldm_jax/conditioning ->
+                    dict(drop_rate=0.1, **its fields)), encode and samples (images while it trains, see
+                    training/stages/samples.py)
 pretrained          part -> a model that the part is taken from, and stays; or dict(model=..., **changed fields)
 warm_start          a model that the parts in `models` are trained on from; their settings are its own by default
 optimizer           what training.optimizer.optimizer takes: name, lr, warmup_steps, curve, ...

@@ -9,23 +9,22 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-NETWORKS = dict(
+VARIANTS = dict(
     transformer=dict(name='experiments.plain_transformer.model'),
     unet=dict(
         name='unet',
-        channels=48,
+        channels=24,
         channel_mult=(1, 2),
-        num_res_blocks=1,
         depth=(1, 1),
-        head_width=24,
-        num_groups=16,
+        head_width=12,
+        num_groups=8,
         context_width=128,
     ),
 )
 
 
 def get_config(arg: str = 'transformer') -> ConfigDict:
-    """The config of one of NETWORKS."""
+    """The config of one of VARIANTS."""
     return ConfigDict(
         dict(
             stage=dict(
@@ -35,16 +34,16 @@ def get_config(arg: str = 'transformer') -> ConfigDict:
                 conditioning=dict(text=dict(drop_rate=0.1)),
                 samples=dict(num_steps=20, prompts=('a red circle', 'a blue cross')),
             ),
-            models=dict(unet=dict(NETWORKS[arg])),
+            models=dict(unet=dict(VARIANTS[arg])),
             pretrained=dict(first_stage='emoji32', text_encoder='emoji32'),
             schedule=dict(name='scaled_linear'),
             data=dict(name='synthetic', image_size=32),
             optimizer=dict(name='adamw', lr=1e-3, warmup_steps=20, curve='cosine'),
             run=common.run(
-                num_steps=600,
-                batch_size=24,
-                log_every=50,
-                save_every=600,
+                num_steps=300,
+                batch_size=12,
+                log_every=25,
+                save_every=300,
                 ema=dict(main=dict(name='constant', decay=0.99)),
             ),
         )

@@ -18,9 +18,9 @@ class Model(nn.Module):
 
     out_channels: int = 4
     context_width: int = 128
-    width: int = 192
-    depth: int = 6
-    num_heads: int = 6
+    width: int = 96
+    depth: int = 8
+    num_heads: int = 4
     patch: int = 1
     dtype: jnp.dtype = jnp.float32
 

@@ -64,7 +64,7 @@ def texts(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) 
 
 
 def named(source: object) -> str:
-    """How a message calls an image: its path, or as what it was given. Raises ValueError for what is no image."""
+    """Name of an image in messages: its path, or the form that it was given in. Raises ValueError for other objects."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, bytes):

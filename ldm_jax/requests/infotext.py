@@ -1,4 +1,4 @@
-"""What an image was made from, as the text that A1111's web UI keeps in its PNG files under 'parameters'.
+"""Settings of an image, as the text that A1111's web UI keeps in its PNG files under 'parameters'.
 
     a red apple, (sharp:1.2)
     on a table
@@ -32,7 +32,7 @@ MADE = 'Image size'  # of an image whose 'Size' is that of a first pass, or of t
 SHEET = 'Sheet'  # rows x columns, of a file that shows several images
 FEWEST = 3  # settings that make a last line one of settings rather than of the prompt, there as here
 
-# Names are bounded, and what is before them is no part of the pattern: a hostile file cannot make searching quadratic.
+# Names are bounded, and the pattern starts at them: a hostile file cannot make searching quadratic.
 NAME = re.compile(r'\w[\w \-/]{1,99}')
 FIELD = re.compile(rf'({NAME.pattern}):\s*')
 LONGEST = 2**16  # characters of a JSON value; a failed attempt at one costs as much as it is allowed to see

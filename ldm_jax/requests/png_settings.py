@@ -118,22 +118,22 @@ def read(settings: Mapping[str, str]) -> dict[str, Any]:
         found['width'], found['height'] = web_ui.size('Size', settings.pop('Size'))
     found |= _values(FIELDS, settings)
     if 'sampler' in found:
-        aliases.resolve(
-            found['sampler'], found.get('grid')
-        )  # at once, where the error can say that the name is the image's
+        aliases.resolve(found['sampler'], found.get('grid'))  # raises at once for an unknown name
     spec_settings.read(settings, found)
-    left_out = [
-        f'{name}: {text if len(text) <= LONG else text[: LONG - 3] + "..."}'
-        for name, text in settings.items()
-        if name not in FIELDS | OPTIONS
-    ]
-    if left_out:
-        warnings.warn(
-            f'Settings of the image without a meaning here are left out: {", ".join(left_out)}.', stacklevel=2
-        )
+    _warn_of({name: text for name, text in settings.items() if name not in FIELDS | OPTIONS})
     if way is not None:
         found |= _way(way)
     return found
+
+
+def _warn_of(settings: Mapping[str, str]) -> None:
+    """Warns of settings that are left out."""
+    if settings:
+        short = {
+            name: text if len(text) <= LONG else text[: LONG - 3] + '...' for name, text in settings.items()
+        }
+        shown = ', '.join(f'{name}: {text}' for name, text in short.items())
+        warnings.warn(f'Settings of the image without a meaning here are left out: {shown}.', stacklevel=3)
 
 
 def read_options(settings: Mapping[str, str]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Request:
                    'latent_nothing': 'latent nothing'},
     )  # fmt: skip
     invert_mask: bool = knob(
-        False, bool, 'what is black in the mask is made anew', png='Mask mode',
+        False, bool, 'the black part of the mask is made anew', png='Mask mode',
         png_words={False: 'Inpaint masked', True: 'Inpaint not masked'},
     )  # fmt: skip
     mask_padding: int | None = knob(

@@ -57,7 +57,7 @@ def labelled_sheet(rows: Sequence[np.ndarray], prompts: Sequence[str], seeds: Se
 
 
 def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """A text in lines no wider than so many pixels, at most LINES of them; what is left out ends in MORE."""
+    """A text in lines no wider than so many pixels, at most LINES of them; a text that is cut ends in MORE."""
     lines: list[str] = []
     for word in text.split():
         pieces = [word] if font.getlength(word) <= width else list(word)

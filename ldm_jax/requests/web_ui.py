@@ -1,7 +1,7 @@
 """Settings of A1111's web UI and of Forge that have another form here, brought into ours.
 
-What is written here is also read: names and values of ours pass through. What has no meaning here stays as it is, for
-`png_settings` to say so, but for values that change nothing, and for settings that say nothing about pixels.
+Names and values of ours pass through. Settings without a meaning here stay as they are, for `png_settings` to warn of
+them; values that change nothing, and settings that say nothing about pixels, are left out.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 Settings = dict[str, str]
 
-# What an image was made with or by whom, not how: other settings or the model's file have what matters of it.
+# Settings that say with what or by whom an image was made, and nothing of its pixels that others do not say.
 HARMLESS = {
     'Version', 'User', 'Model', 'Model hash', 'VAE hash', 'Lora hashes', 'TI hashes', 'Hashes', 'Init image hash',
-    'Template', 'Negative Template', 'Civitai resources', 'Civitai metadata', 'Created Date', 'Batch size',
+    'Template', 'Negative Template', 'Civitai metadata', 'Created Date', 'Batch size',
     'Batch pos', 'Parser', 'Backend', 'App', 'Operations',
 }  # fmt: skip
 # Settings -> values with which they change nothing; numbers are compared as numbers.

@@ -68,7 +68,7 @@ class BatchLoader:
     def shown(self) -> PyTree:
         """Examples for images, the same throughout the run and on all hosts: the first of the first batch."""
         size = min(SHOWN, self._run.batch_size)
-        batches = self._open(self._run.batch_size, 0, range(size))
+        batches = self._open(self._run.batch_size, 0, range(size), prefetch=0, workers=0)
         try:
             return self._preemption.wait(in_thread(lambda: next(batches)))
         finally:
@@ -101,8 +101,8 @@ class BatchLoader:
         """The counts of examples that this process has read and skipped."""
         return self._batches.report
 
-    def _open(self, batch_size: int, start: int, rows: Any) -> pipeline.Batches:
-        loader = vars(self._run.loader)
+    def _open(self, batch_size: int, start: int, rows: Any, **changed: int) -> pipeline.Batches:
+        loader = vars(self._run.loader) | changed
         return pipeline.batches(self._examples, batch_size, self._run.seed, start, rows=rows, **loader)
 
     def _read(self) -> Batch:

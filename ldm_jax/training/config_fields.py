@@ -46,7 +46,7 @@ GIVEN = {
     'image_encoder',
 }
 GIVEN |= {'image_normalizer', 'perceptual', 'discriminator', 'schedule', 'tokenizer', 'tokenizer_2'}
-GIVEN |= {'frozen', 'initial', 'pretrained', 'null'}
+GIVEN |= {'frozen', 'warm_start', 'pretrained', 'null'}
 OBJECTIVE = {
     'parameterization': parameterization.PARAMETERIZATIONS,
     'loss': loss.DISTANCES,

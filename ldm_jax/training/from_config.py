@@ -5,11 +5,13 @@ The schema is in configs/__init__.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from ldm_jax import denoising
 from ldm_jax.build import build, components, parts
 from ldm_jax.data import pipeline
 from ldm_jax.training import ema, job, optimizer
@@ -35,7 +37,7 @@ def stage(
     """
     first_stage = config['stage']['name'] == 'first_stage'
     diffusion = config['stage']['name'] == 'latent_diffusion'
-    models, settings, frozen, initial = {}, {}, {}, {}
+    models, settings, frozen, warm_start = {}, {}, {}, {}
     for part, taken in config.get('pretrained', {}).items():
         fields = {'model': taken} if isinstance(taken, str) else dict(taken)
         loaded = load(fields.pop('model'), [part])
@@ -45,24 +47,30 @@ def stage(
     trained = config.get('models', {})
     if config.get('warm_start'):
         loaded = load(config['warm_start'], ['first_stage'] if first_stage else list(trained))
-        initial = loaded.params
+        warm_start = loaded.params
         trained = {part: loaded.settings['models'].get(part, {}) | spec for part, spec in trained.items()}
         kept = SHARED if first_stage else loaded.settings.keys() - {'models'}
         settings |= {key: loaded.settings[key] for key in kept if key in loaded.settings}
     if hasattr(source, 'manifest') and source.manifest['settings'].get('scaling_factor') is not None:
         settings['scaling_factor'] = source.manifest['settings']['scaling_factor']
     settings |= {key: config[key] for key in ('schedule', *SHARED) if config.get(key) is not None}
+    for name in ('scaling_factor', 'latent_size'):
+        value = (settings | config['stage']).get(name, 1)
+        if not 0 < value < math.inf:
+            raise ValueError(f'{name} must be above 0; got {value}.')
     settings['models'] = models | trained
     fields = parts(settings) | components(settings)
     spec = dict(config['stage'])
     if first_stage:
-        fields = {part: fields[part] for part in settings['models']} | {'pretrained': frozen | initial}
+        fields = {part: fields[part] for part in settings['models']} | {'pretrained': frozen | warm_start}
     if diffusion:
-        fields |= {'frozen': frozen, 'initial': initial, 'null': getattr(source, 'null', {})}
+        fields |= {'frozen': frozen, 'warm_start': warm_start, 'null': getattr(source, 'null', {})}
         fields |= {key: settings[key] for key in ('scaling_factor', 'latent_size') if key in settings}
         if config.get('warm_start'):
             known = {key: settings[key] for key in ('parameterization', 'loss') if key in settings}
             spec['objective'] = known | spec.get('objective', {})
+            spec.setdefault('conditioning', settings.get('conditioning', {}))
+        denoising.check(fields['unet'], {**fields, **spec}['latent_size'])
     return build('training.stages', {**fields, **spec}), settings
 
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong with an image file, and whatever a decoder makes of it: an image, or one error that names it."""
+"""A damaged image file is an image, or one error that names it, whatever its decoder raises."""
 
 import io
 import random

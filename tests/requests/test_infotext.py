@@ -92,7 +92,7 @@ def test_lines_behind_the_settings():
 
 
 def web_ui_reading(line):
-    """How the web UI finds settings in a line: its grammar, stated as one regular expression."""
+    """Settings that the web UI finds in a line, by its grammar stated as one regular expression."""
     pairs = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', line)
     return {key: json.loads(value) if value[:1] == '"' else value for key, value in pairs}
 

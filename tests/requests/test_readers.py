@@ -30,7 +30,7 @@ def palette(indices):
 
 @pytest.fixture(params=['path', 'text', 'bytes'])
 def given(request, tmp_path):
-    """How a file is given: its content -> a pathlib.Path, a str or the bytes."""
+    """A file in the form of the parameter: its content -> a pathlib.Path, a str or the bytes."""
 
     def give(content):
         if request.param == 'bytes':

@@ -37,7 +37,7 @@ KNOBS = {  # setting -> the sampler and grid that it is for, its value, where it
     'UniPC variant': ('UniPC', 'Automatic', 'bh2', 'sampler', dict(variant='bh2')),
 }
 WARNED = {
-    'Cache FP16 weight for LoRA': 'True',
+'Civitai resources': '[{"type": "lora"}]', 'Cache FP16 weight for LoRA': 'True',
     'Conditional mask weight': '0.5', 'ControlNet 0': '"Module: canny, Model: x"', 'Decode CFG scale': '1',
     'Decode negative prompt': 'x', 'Decode prompt': 'x', 'Decode steps': '50', 'Diffusion in Low Bits': 'fp8',
     'Distilled CFG Scale': '3.5', 'Downcast alphas_cumprod': 'True',

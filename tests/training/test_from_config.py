@@ -35,7 +35,7 @@ def test_a_model_is_fine_tuned_with_its_own_settings():
     assert stage.frozen.keys() == {'first_stage', 'text_encoder'}
     params = stage.init(jax.random.key(0))
     assert params.keys() == {'unet'}
-    for one, other in zip(*map(jax.tree.leaves, (params['unet'], stage.initial['unet'])), strict=True):
+    for one, other in zip(*map(jax.tree.leaves, (params['unet'], stage.warm_start['unet'])), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -128,3 +128,14 @@ def test_a_text_encoder_keeps_the_words_of_every_caption():
     table = saved[0][1]['text_encoder']['token_embedding']['embedding']
     assert table[tokenizer.encode('a cat feline')].all()
     assert not table[tokenizer.encode('dog')].any()
+
+
+@pytest.mark.parametrize('value', [0, -1.0, float('inf'), float('nan')])
+@pytest.mark.parametrize('name', ['scaling_factor', 'latent_size'])
+def test_a_scale_or_size_out_of_range_is_refused(name, value):
+    changed = {'scaling_factor': value} if name == 'scaling_factor' else {}
+    spec = config(**changed)
+    if name == 'latent_size':
+        spec['stage'] = spec['stage'] | {'latent_size': value}
+    with pytest.raises(ValueError, match=f'{name} must be above 0; got'):
+        from_config.stage(spec, loading.load)

@@ -3,8 +3,10 @@
 import pytest
 
 import configs
-from ldm_jax.training import overrides
+from ldm_jax import build
+from ldm_jax.training import config_fields, overrides
 from ldm_jax.training.config_fields import fields
+from ldm_jax.training.saving.resume_check import flat
 
 
 def tiny(stage='latent_diffusion'):
@@ -150,3 +152,22 @@ def trained():
 @pytest.mark.parametrize('name', list(trained()))
 def test_every_config_has_known_fields_alone(name):
     overrides.check(configs.plain(configs.load(name)))
+
+
+@pytest.mark.parametrize('name', list(trained()))
+def test_a_field_set_to_its_own_value_changes_nothing(name):
+    config = configs.plain(configs.load(name))
+    given = [
+        (field, value if isinstance(value, str) else repr(value)) for field, value in flat(config).items()
+    ]
+    assert overrides.apply(config, given) == config
+
+
+@pytest.mark.parametrize('family', ['schedules', 'models', 'conditioning', 'text', 'data', 'training.stages'])
+def test_the_values_of_every_component_have_a_kind(family):
+    """So that a wrong one is refused: an annotation that cannot be read would let anything through."""
+    for name in build.names(family):
+        fields = config_fields.component(family, {'name': name})
+        assert fields.keys() >= {'name'}
+        unreadable = [field for field, hint in fields.items() if hint is config_fields.ANY]
+        assert not unreadable, (name, unreadable)

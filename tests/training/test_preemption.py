@@ -82,7 +82,7 @@ def test_while_waiting_for_data(tmp_path, whole, stuck):
                 stuck()
             return SOURCE[i]
 
-    (last,) = stopped(tmp_path, source=Slow(), save_every=100)
+    (last,) = stopped(tmp_path, source=Slow(), save_every=100, image_every=0)
     assert 1 <= last < 6
     assert_same(run(tmp_path, num_steps=6), whole)
 

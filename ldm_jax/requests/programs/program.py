@@ -1,4 +1,4 @@
-"""What the modules of this folder share: how a program's settings become those of A1111's web UI."""
+"""A program whose settings become those of A1111's web UI, and the reading of JSON that its modules share."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ SAMPLERS = {  # of these programs -> the name that `aliases` knows
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """How a program's settings are found and read.
+    """Rules by which the settings of a program are found and read.
 
     Attributes:
         find: its settings among the texts of a file, or None where it did not write them.
         names: its names -> the web UI's; '' where a setting says nothing about pixels.
         always: what it does without saying so.
         unpack: makes settings of what was found, where these are not its entries.
-        adjust: what is left to be done to settings in the web UI's names.
+        adjust: the last changes, to settings in the web UI's names.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Program:
     adjust: Callable[[dict[str, str]], dict[str, str]] = dict
 
     def read(self, found: Mapping[str, Any]) -> dict[str, str]:
-        """Settings in the web UI's names. Raises ValueError for what is not plain."""
+        """Settings in the web UI's names. Raises ValueError where they are not plain."""
         settings = {'Prompt': '', 'Negative prompt': '', **self.always}
         for key, value in self.unpack(found).items():
             name = self.names.get(key, key)

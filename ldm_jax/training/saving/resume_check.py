@@ -92,10 +92,12 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Nested settings by dotted name."""
+    """Nested settings by dotted name; an empty group is a value."""
     found = {}
     for key, value in settings.items():
-        found |= flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {f'{prefix}{key}': value}
+        found |= (
+            flat(value, f'{prefix}{key}.') if value and isinstance(value, dict) else {f'{prefix}{key}': value}
+        )
     return found
 
 

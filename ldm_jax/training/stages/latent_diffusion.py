@@ -65,7 +65,7 @@ class Stage(Trained):
         each by a draw of its own, the network learns the unconditional score that guidance needs
         (Ho & Salimans 2022, arXiv:2207.12598).
     frozen: parameters of the parts that stay as they are; the others are trained.
-    initial: parameters of parts to train on from; fresh ones by default.
+    warm_start: parameters of parts to train on from; fresh ones by default.
     null: the embedding of the empty text, for data whose texts are embeddings: dict(context=[L, D], and pooled=[P]).
     samples: fields of training/stages/samples.py: what is sampled while training goes on.
     encode: 'memory' encodes the whole source once, before training; 'step' each batch anew (crops, large data).
@@ -90,7 +90,7 @@ class Stage(Trained):
     tokenizer: Tokenizer | None = None
     tokenizer_2: Tokenizer | None = None
     frozen: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
-    initial: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
+    warm_start: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
     null: Mapping[str, Array] = dataclasses.field(default_factory=dict)
     samples: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -278,8 +278,8 @@ class Stage(Trained):
     def _initial(self, part: str, key: Array) -> PyTree:
         size = self.latent_size if part == 'unet' else None
         module = self._modules[part]
-        if part in self.initial:
-            return fitted(self.initial[part], trees.shapes(module, size=size))
+        if part in self.warm_start:
+            return fitted(self.warm_start[part], trees.shapes(module, size=size))
         return trees.init(module, key, size=size)
 
     # From a batch

@@ -40,6 +40,7 @@ def test_a_run_may_get_more_steps_and_other_upkeep(begun):
     [
         (changed(num_steps=5), r"run.num_steps': \(10, 5\).*--allow_change run.num_steps"),
         (CONFIG | {'optimizer': {'lr': 0.2}}, r"optimizer.lr': \(0.1, 0.2\)"),
+        (CONFIG | {'stage': {'conditioning': {'sizes': {}}}}, r'stage.conditioning.sizes'),
         (CONFIG | {'data': {'name': 'x'}}, r"data.name': \(None, 'x'\).*resume\.$"),
     ],
 )

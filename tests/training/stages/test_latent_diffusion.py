@@ -135,7 +135,7 @@ def test_fine_tuning_with_more_channels_starts_as_the_original(frozen):
         frozen,
         unet=unet.Model(context_width=8, **UNET | dict(in_channels=9)),
         conditioning=dict(text=dict(drop_rate=0.3), inpainting={}),
-        initial={'unet': params['unet']},
+        warm_start={'unet': params['unet']},
         encode='step',
     )
     batch = batch_of(wider)
@@ -346,7 +346,7 @@ def test_words_that_the_frozen_text_encoder_does_not_know_are_named(frozen, capl
     assert "'blue', 'square', 'cross'." in caplog.text
     caplog.clear()
     stage(frozen, encode='step').prepare(Captioned(ROWS))
-    stage({'first_stage': frozen['first_stage']}, encode='step', initial={'text_encoder': known}).prepare(
+    stage({'first_stage': frozen['first_stage']}, encode='step', warm_start={'text_encoder': known}).prepare(
         ROWS
     )
     assert caplog.text == ''
