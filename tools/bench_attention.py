@@ -16,7 +16,7 @@ SD = '2x4096x4096x8x40,2x4096x77x8x40,2x1024x1024x8x80,2x1024x77x8x80,2x256x256x
 
 
 def parse():
-    parser = command_line.Parser(__doc__)
+    parser = command_line.Parser(__doc__, compiles=True)
     add = parser.add_argument
     add('--shapes', type=shapes, default=shapes(SD), help='batch x queries x keys x heads x head width, each')
     add('--repeats', type=command_line.at_least(1), default=7, help='timed runs of each way')

@@ -67,7 +67,7 @@ def main(args):
 
 
 def parse():
-    parser = command_line.Parser(__doc__)
+    parser = command_line.Parser(__doc__, compiles=True)
     parser.add_argument('--model', default='sd15', help='a config of text to image')
     parser.add_argument('--size', type=int, default=512, help='of the images, in pixels')
     parser.add_argument('--samplers', default='ddim,dpmpp_2m,euler_ancestral,heun', help='names, by commas')

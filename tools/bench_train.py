@@ -113,7 +113,7 @@ def theirs(args):
 
 
 def parse():
-    parser = command_line.Parser(__doc__)
+    parser = command_line.Parser(__doc__, compiles=True)
     parser.add_argument('--channels', type=int, default=64)
     parser.add_argument('--size', type=int, default=32, help='of the latents')
     parser.add_argument('--batch', type=int, default=4)

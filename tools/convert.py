@@ -51,8 +51,8 @@ def parse():
 
 def main(args):
     from ldm_jax.checkpoints import hub, store
+    from ldm_jax.checkpoints.choice import Choice
     from ldm_jax.checkpoints.convert import convert, lines
-    from ldm_jax.checkpoints.open_checkpoint import Choice
 
     model = None
     if args.model:

@@ -13,7 +13,7 @@ from ldm_jax import command_line
 CASES = ('sd15_unet', 'vae_decode', 'clip_l', 'open_clip_h', 'sdxl_unet')
 
 
-def main(names):
+def main(args):
     import jax
     import numpy as np
     import torch
@@ -22,7 +22,7 @@ def main(names):
     from ldm_jax.checkpoints import apply_layout
 
     print('| network | input | parameters | max error | mean error |\n|---|---|---|---|---|', flush=True)
-    for name in names:
+    for name in args.only.split(','):
         with torch.device('meta'):
             module, model, layout, call, ours, label = case(name)
         module = module.to_empty(device='cpu').eval()
@@ -176,12 +176,12 @@ def case(name):
 
 
 def parse():
-    parser = command_line.Parser(__doc__)
+    parser = command_line.Parser(__doc__, compiles=True)
     parser.add_argument('--only', default=','.join(CASES), help='rows, separated by commas')
-    chosen = parser.parse_args().only.split(',')
-    if unknown := set(chosen) - set(CASES):
+    args = parser.parse_args()
+    if unknown := set(args.only.split(',')) - set(CASES):
         parser.error(f'No rows {sorted(unknown)}; have {list(CASES)}.')
-    return chosen
+    return args
 
 
 if __name__ == '__main__':

@@ -46,10 +46,10 @@ def alone(function, *args, **kwargs):
 def rows(settings, root, run):
     """(layout, output, largest, mean error) of a model's conversions below a folder; run: `alone`, or as it."""
     from ldm_jax.checkpoints import store
+    from ldm_jax.checkpoints.choice import Choice
     from ldm_jax.checkpoints.convert import convert
     from ldm_jax.checkpoints.diffusers import pipelines
     from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
-    from ldm_jax.checkpoints.open_checkpoint import Choice
 
     folder, first, file, second = (root / name for name in ('theirs', 'ours', 'file.safetensors', 'again'))
     folder.mkdir()

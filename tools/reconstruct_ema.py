@@ -18,7 +18,7 @@ POOR = 0.1  # misfit
 
 
 def parse():
-    parser = command_line.Parser(__doc__)
+    parser = command_line.Parser(__doc__, compiles=True)
     add = parser.add_argument
     add('--workdir', required=True, type=pathlib.Path, help="a run's workdir")
     add('--sigma_rel', type=float, help='the width that is wanted, relative to the length of training')

@@ -18,7 +18,7 @@ VARIANTS = dict(
         depth=(1, 1),
         head_width=12,
         num_groups=8,
-        context_width=128,
+        context_width=64,
     ),
 )
 
@@ -30,12 +30,17 @@ def get_config(arg: str = 'transformer') -> ConfigDict:
             stage=dict(
                 name='latent_diffusion',
                 latent_size=8,
+                encode='step',  # the text encoder is trained too
                 objective=dict(parameterization='v', weighting=dict(name='min_snr', gamma=5.0)),
                 conditioning=dict(text=dict(drop_rate=0.1)),
                 samples=dict(num_steps=20, prompts=('a red circle', 'a blue cross')),
             ),
-            models=dict(unet=dict(VARIANTS[arg])),
-            pretrained=dict(first_stage='emoji32', text_encoder='emoji32'),
+            models=dict(
+                unet=dict(VARIANTS[arg]),
+                text_encoder=dict(name='clip_text', context_length=8, width=64, num_layers=1, num_heads=4),
+            ),
+            pretrained=dict(first_stage='emoji32'),
+            tokenizer=dict(name='clip', context_length=8),
             schedule=dict(name='scaled_linear'),
             data=dict(name='synthetic', image_size=32),
             optimizer=dict(name='adamw', lr=1e-3, warmup_steps=20, curve='cosine'),

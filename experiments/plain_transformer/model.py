@@ -17,7 +17,7 @@ class Model(nn.Module):
     """x [B, h, w, out_channels], t [B], Cond(context [B, L, context_width]) -> [B, h, w, out_channels]."""
 
     out_channels: int = 4
-    context_width: int = 128
+    context_width: int = 64
     width: int = 96
     depth: int = 8
     num_heads: int = 4

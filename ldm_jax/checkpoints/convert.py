@@ -23,13 +23,14 @@ from ldm_jax import atomic
 from ldm_jax.build import unknown
 from ldm_jax.checkpoints import claims, store
 from ldm_jax.checkpoints.apply_layout import export, export_specs
+from ldm_jax.checkpoints.choice import Choice
 from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
 from ldm_jax.checkpoints.files import reader, safetensors
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
 from ldm_jax.checkpoints.layouts import diffusers_folder, marks, single_file
 from ldm_jax.checkpoints.layouts.rules import Layout
 from ldm_jax.checkpoints.lazy_arrays import Cast, Leaves, part_of
-from ldm_jax.checkpoints.open_checkpoint import Choice, Source, opened, with_part_of
+from ldm_jax.checkpoints.open_checkpoint import Source, opened, with_part_of
 from ldm_jax.progress import Meter
 
 DTYPES = ('float32', 'bfloat16', 'float16')

@@ -17,11 +17,11 @@ from ldm_jax import atomic, build
 from ldm_jax.cache import cache_folder
 from ldm_jax.checkpoints import hub, open_checkpoint, store
 from ldm_jax.checkpoints.checksums import Damaged
+from ldm_jax.checkpoints.choice import Choice, check_choice, chosen
 from ldm_jax.checkpoints.convert import convert
-from ldm_jax.checkpoints.open_checkpoint import Choice
 from ldm_jax.types import PyTree
 
-FORMAT = 1  # of converted checkpoints; another number makes the cache convert anew
+FORMAT = 2  # of converted checkpoints; another number makes the cache convert anew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def load(
     names (~/.cache/ldm_jax by default), so that it is converted once, wherever it lies and whatever it is called.
     """
     directory = resolve(model, choice, revision)
-    names = open_checkpoint.chosen(parts, store.open_model(directory).parts, model)
+    names = chosen(parts, store.open_model(directory).parts, model)
     try:
         settings, params = store.load_model(directory, names, dtype=dtype, shardings=shardings, verify=verify)
     except Damaged as error:
@@ -91,7 +91,7 @@ def resolve(
     """The model directory of what `load` takes: its own, or that of its conversion, made if need be."""
     place = store.find(model)
     if store.is_model(place):
-        open_checkpoint.check_choice(place, choice)
+        check_choice(place, choice)
         return place
     place, origin = hub.locate(place, revision, choice.variant)
     key = _key(place, choice)
@@ -111,6 +111,7 @@ def _key(path: str, choice: Choice) -> str:
         choice.prediction,
         choice.weights,
         choice.model and json.dumps(dict(choice.model), sort_keys=True),
+        list(choice.ignore),
     ]
     return hashlib.sha256(json.dumps([FORMAT, digests, chosen]).encode()).hexdigest()[:32]
 

@@ -90,8 +90,8 @@ class Sampling:
     """The settings of a run.
 
     Attributes:
-        sampler: a name, ours or another tool's ('DPM++ 2M Karras'), or a spec dict(name='ddim', eta=1.0). A knob
-            may be a list with a value for each image.
+        sampler: a name, ours or another tool's ('DPM++ 2M Karras'), a spec dict(name='ddim', eta=1.0), or what is in
+            a scheduler_config.json of diffusers. A knob may be a list with a value for each image.
         grid: the levels, likewise; the sampler's own, or 'trailing', by default.
         num_steps: that the grid is made for.
         variation_seed, variation_strength: starting noise is turned so far towards this seed's, on the web UI's arc.
@@ -158,14 +158,18 @@ class Sampling:
 
     def specs(self) -> tuple[dict[str, Any], dict[str, Any] | str]:
         """The specs of sampler and grid."""
-        from ldm_jax.diffusion import aliases, grids
+        from ldm_jax.diffusion import aliases, grids, scheduler_config
 
         name, grid = self.sampler, self.grid
-        spec = {}
-        if not isinstance(name, str):
+        spec, known = {}, None
+        if not isinstance(name, str) and '_class_name' in name:
+            spec, known = scheduler_config.read(name)
+            name = spec.pop('name')
+        elif not isinstance(name, str):
             spec = dict(name)
             name = spec.pop('name')
-        sampler, known = aliases.resolve(name, grid if isinstance(grid, str) else None)
+        sampler, own = aliases.resolve(name, grid if isinstance(grid, str) else None)
+        known = own if known is None or isinstance(grid, str) else known
         if self.eta is not None:
             if 'eta' not in _fields(sampler['name']):
                 having = [each for each in aliases.names() if 'eta' in _fields(each)]
@@ -196,7 +200,9 @@ def _built(spec: Mapping[str, Any]) -> Sampler | Solver:
     import jax
     import numpy as np
 
-    each = {key: value for key, value in spec.items() if isinstance(value, list | tuple)}
+    component = build.component('samplers', spec['name'])
+    knobs_of = {f.name for f in dataclasses.fields(component) if f.metadata.get('pytree_node', True)}
+    each = {key: value for key, value in spec.items() if isinstance(value, list | tuple) and key in knobs_of}
     sampler = build.build('samplers', spec | {key: value[0] for key, value in each.items()})
     sampler = jax.tree.map(np.float32, sampler)  # a knob of 1 and one of 1.0 are one program
     return sampler.replace(**{key: np.asarray(value, np.float32) for key, value in each.items()})

@@ -175,7 +175,7 @@ class Request:
 
     @property
     def shares(self) -> list[float]:
-        """Of the way of an interpolation, for each of its images."""
+        """The share of the way of an interpolation, for each of its images."""
         last = self.interpolate - 1
         return [i / last for i in range(self.interpolate)] if self.share is None else [self.share]
 

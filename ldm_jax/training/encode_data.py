@@ -17,6 +17,7 @@ from ldm_jax.checkpoints import loading, store
 from ldm_jax.conditioning import encoder
 from ldm_jax.data import encoding, pipeline
 from ldm_jax.images import to_float
+from ldm_jax.training import unknown_words
 from ldm_jax.types import PyTree
 
 
@@ -62,7 +63,9 @@ def encode(
         raise ValueError(f'batch_size must be a multiple of the {mesh.size} devices; got {batch_size}.')
     shared, split = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in ((), ('data',)))
     run = jax.jit(encoders, in_shardings=(shared, split, split))
-    params = jax.device_put(loading.load(path, encoders.parts).params, shared)
+    loaded = loading.load(path, encoders.parts).params
+    unknown_words.warn(job.source, encoders.tokenizers, loaded)
+    params = jax.device_put(loaded, shared)
 
     def written(found: PyTree) -> dict[str, np.ndarray]:
         return {name: np.asarray(array.astype(dtypes.dtype)) for name, array in found.items()}

@@ -11,12 +11,12 @@ import safetensors.numpy
 from ldm_jax import trees
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.checkpoints.apply_layout import export_params
+from ldm_jax.checkpoints.choice import Choice
 from ldm_jax.checkpoints.convert import convert, lines
 from ldm_jax.checkpoints.files import reader
 from ldm_jax.checkpoints.files import safetensors as writer
 from ldm_jax.checkpoints.layouts import diffusers_folder, marks, single_file
 from ldm_jax.checkpoints.lazy_arrays import Arrays
-from ldm_jax.checkpoints.open_checkpoint import Choice
 from tests.checkpoints import folders, single_files
 from tests.checkpoints.single_files import listings
 from tests.checkpoints.test_single_file import narrow

@@ -5,8 +5,8 @@ import pytest
 import safetensors.numpy
 
 from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints.choice import Choice
 from ldm_jax.checkpoints.convert import convert
-from ldm_jax.checkpoints.open_checkpoint import Choice
 from tests.checkpoints.test_convert import public_file
 
 ONE = np.ones((2, 3), np.float32)

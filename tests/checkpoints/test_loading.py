@@ -14,9 +14,9 @@ from ldm_jax import trees
 from ldm_jax.cache import CACHE
 from ldm_jax.checkpoints import checksums, loading, store
 from ldm_jax.checkpoints.checksums import Damaged
+from ldm_jax.checkpoints.choice import Choice
 from ldm_jax.checkpoints.convert import convert
 from ldm_jax.checkpoints.lazy_arrays import Arrays
-from ldm_jax.checkpoints.open_checkpoint import Choice
 from tests.checkpoints import folders
 
 SETTINGS = folders.TINY['StableDiffusionPipeline']
@@ -83,6 +83,8 @@ def test_other_content_or_choices_are_converted_anew(checkpoints, tmp_path):
     first = loading.resolve(str(file))
     assert loading.resolve(str(file), Choice(prediction='v')) != first
     assert loading.load(str(file), choice=Choice(prediction='v')).settings['parameterization'] == 'v'
+    with pytest.raises(ValueError, match='no key that fits'):  # looked for, not found among what was kept
+        loading.resolve(str(file), Choice(ignore=('nothing',)))
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     time.sleep(0.01)  # a time stamp later

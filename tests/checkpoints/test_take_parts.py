@@ -8,8 +8,8 @@ import pytest
 
 from ldm_jax import trees
 from ldm_jax.checkpoints import store
+from ldm_jax.checkpoints.choice import Choice
 from ldm_jax.checkpoints.convert import convert
-from ldm_jax.checkpoints.open_checkpoint import Choice
 from tests.checkpoints import folders
 
 WHOLE = folders.TINY['StableDiffusionPipeline']

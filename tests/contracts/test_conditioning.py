@@ -27,6 +27,7 @@ from ldm_jax.pipelines.class_to_image import class_to_image
 from ldm_jax.pipelines.from_conditioning import from_conditioning
 from ldm_jax.pipelines.layout_to_image import layout_to_image
 from ldm_jax.pipelines.text_to_image import text_to_image
+from ldm_jax.requests import png_settings
 from ldm_jax.training import from_config
 from ldm_jax.training.run import Run
 
@@ -157,7 +158,7 @@ def config_of(name, drop_rate=0.5):
             encode='step',
             samples=dict(count=0),
         ),
-        models=dict(unet=dict(name=NETWORK, **row.network), **row.models),
+        models=dict(unet=dict(name=NETWORK, **row.network)) | dict(row.models),
         pretrained={part: dict(model='none') for part in row.pretrained},
         schedule=dict(name='scaled_linear'),
         optimizer=dict(name='adamw', lr=1e-2),
@@ -282,3 +283,21 @@ def test_without_a_drop_rate_there_is_nothing_to_guide_away_from(tmp_path):
             sample(Sampling(num_steps=1, guidance=Guidance(3.0)))
     with pytest.raises(ValueError, match=r"needs \['label'\]; got \[\]"):
         from_conditioning(pipeline, {})
+
+
+@pytest.mark.slow
+def test_a_u_net_with_a_table_of_ten_classes_and_none_is_sampled_from_the_command_line(
+    tmp_path, sample, monkeypatch
+):
+    """Not ImageNet's thousand, and no class embedder: what the last class means is in the settings."""
+    unet = dict(
+        name='unet', in_channels=3, out_channels=3, channels=8, channel_mult=(1,), num_res_blocks=1, depth=(0,),
+        mid_depth=0, num_heads=1, num_groups=4, num_classes=11,
+    )  # fmt: skip
+    monkeypatch.setitem(ROWS, 'class_label', dataclasses.replace(ROWS['class_label'], models=dict(unet=unet)))
+    exported('class_label', tmp_path / 'model')
+    line = dict(model=str(tmp_path / 'model'), labels=(0, 9), num_steps=2, num_images=1, out=tmp_path / 'out')
+    report = sample(**line)
+    assert report['task'] == 'class_to_image'
+    assert png_settings.read_file(report['images'][0]['path'])['CFG scale'] == '3.0'
+    assert sample(fails=True, **line | dict(labels=(10,)))

@@ -2,10 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from ldm_jax.diffusion import scheduler_config
+from ldm_jax import build
+from ldm_jax.diffusion import grids, scheduler_config
 from ldm_jax.diffusion.scheduler_config_inverse import full, write
+from ldm_jax.inference.settings import Sampling
+from ldm_jax.schedules.scaled_linear import Schedule
 from tests import diffusers_schedulers as walks
 
 STEPS = (1, 2, 5, 9, 17)
@@ -128,3 +132,15 @@ def test_fields_of_other_classes_are_ignored_as_diffusers_does():
 def test_what_no_class_does_is_not_written():
     with pytest.raises(ValueError, match='No scheduler of diffusers does what'):
         write(dict(name='restart'), dict(name='karras'))
+
+
+def test_a_config_stands_for_sampler_and_grid_in_settings():
+    config = dict(_class_name=UNIPC, disable_corrector=[0, 1], use_karras_sigmas=True, solver_order=3)
+    made, levels = Sampling(config, num_steps=5).plan(Schedule())
+    spec, grid = scheduler_config.read(config)
+    assert made == build.build('samplers', spec)
+    np.testing.assert_array_equal(levels.sigma, grids.named(grid)(Schedule(), 5).sigma)
+    _, levels = Sampling(config, 'trailing', num_steps=5).plan(Schedule())
+    np.testing.assert_array_equal(levels.sigma, grids.named('trailing')(Schedule(), 5).sigma)
+    with pytest.raises(ValueError, match=r'thresholding True has no counterpart'):
+        Sampling(dict(_class_name=MULTI, thresholding=True))

@@ -17,6 +17,7 @@ from typing import Any
 from ldm_jax.checkpoints.detection import infer_shapes
 from ldm_jax.checkpoints.layouts.single_file import Place
 
+MODEL = "Name a config with --model (model='sd15'), which says what shapes do not."
 SD_BETAS = (0.00085, 0.012)
 
 

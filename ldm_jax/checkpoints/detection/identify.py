@@ -12,15 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax import build
-from ldm_jax.checkpoints.detection import file_schedules, infer_shapes
+from ldm_jax.checkpoints.detection import file_schedules, infer_shapes, towers
 from ldm_jax.checkpoints.detection import metadata as file_metadata
 from ldm_jax.checkpoints.detection import sidecar as yaml
 from ldm_jax.checkpoints.detection.families import (
     BY_WIDTH,
     FAMILIES,
-    HEAD_WIDTH,
-    IMAGE_ACTIVATIONS,
-    IMAGE_HEADS,
+    MODEL,
     OTHERS,
     Facts,
     Family,
@@ -36,7 +34,6 @@ EXPECTED = (
     'Expected is a checkpoint of Stable Diffusion 1 or 2, SDXL or latent diffusion in one file, or its U-Net, '
     'autoencoder or text encoder alone.'
 )
-MODEL = "Name a config with --model (model='sd15'), which says what shapes do not."
 NO_SCALE = (
     "the latent scale of this model is the buffer 'scale_factor' of its checkpoint, which is missing here. Put a "
     'YAML beside the file whose model.params says scale_factor.'
@@ -147,44 +144,14 @@ def _models(facts: Facts, family: Family) -> dict[str, dict[str, Any]]:
         if part in models and models[part]['name'] == 'clip_text':
             if tower is None:
                 raise ValueError(f'{family.name} has no CLIP tower as {part}, and the file does. {MODEL}')
-            models[part] = _text_tower(models[part], tower)
+            models[part] = towers.text(models[part], tower)
     if 'image_encoder' in models:
-        models['image_encoder'] = _image_tower(models['image_encoder'])
+        models['image_encoder'] = towers.image(models['image_encoder'])
     if 'rescaler' in models:
         # The map is of the image's size and becomes of the latents', so each level of the first stage is a halving.
         levels = facts.parts.get('first_stage', {}).get('channel_mult', (1, 2, 4))
         models['rescaler'] = dict(models['rescaler'], num_stages=len(levels) - 1)
     return {part: _short(spec) for part, spec in models.items()}
-
-
-def _text_tower(fields: Mapping[str, Any], tower: Tower) -> dict[str, Any]:
-    # A tower that OpenCLIP wrote is whole, and has its projection; one without was cut to the layers in use.
-    whole = fields['num_layers'] == 24 or fields['projection_width'] is not None
-    return dict(
-        fields,
-        num_layers=fields['num_layers'] - (tower.cut and whole),
-        num_heads=_heads(fields['width'], 'text tower'),
-        activation=tower.activation,
-        projection_width=fields['projection_width'] if tower.projection else None,
-        output_layer=tower.output_layer,
-        final_norm=tower.final_norm,
-    )
-
-
-def _image_tower(fields: Mapping[str, Any]) -> dict[str, Any]:
-    width = fields['width']
-    if width not in IMAGE_ACTIVATIONS:
-        raise ValueError(
-            f'The activation of an image tower {width} wide is not known, only of {sorted(IMAGE_ACTIVATIONS)}. '
-            f'{MODEL}'
-        )
-    return dict(fields, num_heads=IMAGE_HEADS, activation=IMAGE_ACTIVATIONS[width])
-
-
-def _heads(width: int, what: str) -> int:
-    if width % HEAD_WIDTH:
-        raise ValueError(f'A {what} {width} wide does not split into heads of {HEAD_WIDTH}. {MODEL}')
-    return width // HEAD_WIDTH
 
 
 def _texts(parts: Mapping[str, Any], family: Family) -> dict[str, Any]:
@@ -244,12 +211,12 @@ def _alone(parts: Mapping[str, Any], specs: Mapping[str, Any]) -> Settings:
             raise ValueError(
                 f'A CLIP text tower {text["width"]} wide is none of the published {sorted(BY_WIDTH)}. {MODEL}'
             )
-        models['text_encoder'] = _text_tower(text, tower)
+        models['text_encoder'] = towers.text(text, tower)
         settings['tokenizer'] = _tokenizer(text, tower)
     elif text is not None and (tokenizer := _tokenizer(text, None)) is not None:
         settings['tokenizer'] = tokenizer
     if 'image_encoder' in models:
-        models['image_encoder'] = _image_tower(models['image_encoder'])
+        models['image_encoder'] = towers.image(models['image_encoder'])
     # The first stages of latent diffusion, which still have their losses, were all trained on 256 x 256.
     if 'first_stage' in models and any(key.startswith('loss.') for key in specs):
         settings['image_size'] = 256

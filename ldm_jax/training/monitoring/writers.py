@@ -177,9 +177,9 @@ class WeightsAndBiases:
         if not path.exists():
             path.write_text(uuid.uuid4().hex)
         self._wandb = wandb
-        self._run = wandb.init(
-            id=path.read_text(), resume='allow', dir=str(root), config=dict(config), **settings
-        )
+        # A resumed run may have other settings, see resume_check.
+        settings = {'resume': 'allow', 'dir': str(root), 'allow_val_change': True} | settings
+        self._run = wandb.init(id=path.read_text(), config=dict(config), **settings)
         # wandb's own step counter refuses to go back to a step; against a metric it may.
         self._run.define_metric('step')
         self._run.define_metric('*', step_metric='step')

@@ -19,8 +19,9 @@ from ldm_jax.data import pipeline
 from ldm_jax.diffusion import loss as diffusion_loss
 from ldm_jax.diffusion.denoiser import Network, denoiser
 from ldm_jax.diffusion.process import add_noise
+from ldm_jax.training import unknown_words
 from ldm_jax.training.monitoring import metrics
-from ldm_jax.training.stages import latent_examples, samples, unknown_words
+from ldm_jax.training.stages import latent_examples, samples
 from ldm_jax.training.stages.samples import Samples
 from ldm_jax.training.stages.warm_start import fitted
 from ldm_jax.training.trained import Trained
@@ -145,8 +146,7 @@ class Stage(Trained):
         latent_examples.check(row, self._kinds, tokenized, has_null='context' in self.null)
         examples, keys = pipeline.Mapped(source, self.example), self.example(row)
         if keys.keys() & self._tokenizers.keys():
-            tokenizers = {part: self._tokenizers[TEXT_ENCODERS[part]] for part in encoders}
-            unknown_words.warn(source, tokenizers, self.frozen)
+            unknown_words.warn(source, self._tokenizers, self.frozen)
         if self.encode == 'step' or not keys.keys() & {'image', *TEXT_ENCODERS.values()}:
             return examples
         latent_examples.check_single(source)

@@ -78,7 +78,7 @@ class Recorded:
     """Stands in for the package wandb: keeps what it is given."""
 
     def __init__(self):
-        self.inits, self.logged, self.metrics, self.finished = [], [], [], 0
+        self.inits, self.logged, self.metrics, self.summary, self.finished = [], [], [], {}, 0
 
     def module(self):
         module = types.ModuleType('wandb')
@@ -91,6 +91,7 @@ class Recorded:
             log=self.logged.append,
             define_metric=lambda *args, **kwargs: self.metrics.append((args, kwargs)),
             finish=self._finish,
+            summary=self.summary,
         )
 
     def _finish(self):
@@ -124,3 +125,27 @@ def test_other_writers_and_settings_are_refused():
         writers.named('wandbb')
     with pytest.raises(ValueError, match="knob of writer tensorboard 'folder'"):
         writers.named(dict(name='tensorboard', folder='x'))
+
+
+def test_changed_settings_are_kept_wherever_metrics_go(tmp_path, monkeypatch):
+    recorded = Recorded()
+    monkeypatch.setitem(sys.modules, 'wandb', recorded.module())
+    chosen = ('tensorboard', 'wandb')
+    fill(writers.build(chosen, tmp_path, 0, {'lr': 1}), [1, 2])
+    writer = writers.build(chosen, tmp_path, 2, {'lr': 2})
+    writer.changed(2, {'optimizer.lr': (1, 2)})
+    fill(writer, [3])
+    fill(writers.build(chosen, tmp_path, 1, {'lr': 2}), [2, 3])  # a line of what happened stays
+    assert {'step': 2, 'changed': {'optimizer.lr': [1, 2]}} in lines(tmp_path)
+    assert writers.read_changes(tmp_path) == [(2, {'optimizer.lr': [1, 2]})]
+    assert [line['step'] for line in writers.read_metrics(tmp_path)] == [1, 2, 3]
+    assert recorded.summary == {'changed/2': '{"optimizer.lr": [1, 2]}'}
+    assert all(init['allow_val_change'] for init in recorded.inits)
+    texts = [
+        value.tensor.string_val
+        for event in events(tmp_path / 'tensorboard')
+        for value in event.summary.value
+        if value.tag.startswith('changed')
+    ]
+    assert len(texts) == 1
+    assert b'optimizer.lr' in texts[0][0]

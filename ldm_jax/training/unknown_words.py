@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.data import pipeline
 from ldm_jax.data.corrupt import Corrupt
 from ldm_jax.text import unread
@@ -26,14 +27,14 @@ def warn(
 
     Args:
         source: with texts.
-        tokenizers: part -> the tokenizer of a text encoder.
+        tokenizers: by the name of their tokens, as conditioning.networks.TEXT_ENCODERS has it for each text encoder.
         frozen: part -> parameters that are not trained.
     """
-    for part, tokenizer in tokenizers.items():
+    for part, tokens in TEXT_ENCODERS.items():
         embedding = frozen.get(part, {}).get('token_embedding', {}).get('embedding')
-        if embedding is None or np.any(np.asarray(embedding) != 0, axis=1).all():
+        if tokens not in tokenizers or embedding is None or np.any(np.asarray(embedding) != 0, axis=1).all():
             continue
-        words = unread.unknown_words(_captions(source), tokenizer.encode, np.asarray(embedding))
+        words = unread.unknown_words(_captions(source), tokenizers[tokens].encode, np.asarray(embedding))
         if words:
             quoted = ', '.join(map(repr, words[:SHOWN])) + (', ...' if len(words) > SHOWN else '')
             log.warning(
