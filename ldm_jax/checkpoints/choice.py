@@ -53,6 +53,8 @@ def chosen(parts: Sequence[str] | None, have: Sequence[str], where: str) -> tupl
 
 def check_choice(path: str, choice: Choice) -> None:
     """Raises ValueError where a choice contradicts the model directory at a path, which leaves nothing open."""
+    if choice == Choice(parts=choice.parts):
+        return
     found = store.open_model(path).settings.get('parameterization')
     wrong = {
         'prediction': choice.prediction not in (None, found),

@@ -71,13 +71,26 @@ def load(
     A converted checkpoint is kept by its content in the folder that the environment variable LDM_JAX_CACHE
     names (~/.cache/ldm_jax by default), so that it is converted once, wherever it lies and whatever it is called.
     """
-    directory = resolve(model, choice, revision)
-    names = chosen(parts, store.open_model(directory).parts, model)
+    stored = store.open_model(resolve(model, choice, revision), verify)
+    return load_stored(stored, model, parts, dtype=dtype, shardings=shardings)
+
+
+def load_stored(
+    stored: store.Stored,
+    model: str,
+    parts: Sequence[str] | None = None,
+    *,
+    dtype: str | None = 'float32',
+    shardings: jax.sharding.Sharding | store.Shardings | None = None,
+) -> Loaded:
+    """`load` of a model whose directory `resolve` found, and which is open."""
+    names = chosen(parts, stored.parts, model)
+    directory = str(stored.directory)
     try:
-        settings, params = store.load_model(directory, names, dtype=dtype, shardings=shardings, verify=verify)
+        settings, params = store.load_stored(stored, names, dtype=dtype, shardings=shardings)
     except Damaged as error:
-        if directory == store.find(model):  # it is not a conversion that can be made again
-            raise
+        if pathlib.Path(store.find(model)).absolute() == stored.directory:
+            raise  # it is not a conversion that can be made again
         raise Damaged(f'{error} It is the conversion of {model}: delete it, and load again.') from error
     networks = {part: network for part, network in build.parts(settings).items() if part in params}
     return Loaded(settings, networks, params, directory)

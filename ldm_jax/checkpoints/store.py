@@ -178,15 +178,25 @@ def load_model(
         ValueError: it has no such part.
         Damaged: an array is not what was written.
     """
-    stored = open_model(path, verify)
+    return load_stored(open_model(path, verify), parts, dtype=dtype, shardings=shardings)
+
+
+def load_stored(
+    stored: Stored,
+    parts: Sequence[str] | None = None,
+    *,
+    dtype: str | None = 'float32',
+    shardings: jax.sharding.Sharding | Shardings | None = None,
+) -> tuple[dict[str, Any], dict[str, PyTree]]:
+    """`load_model` of a model directory that is open."""
     kind = None if dtype is None else np.dtype(dtype)
     place = (lambda name, target: shardings) if isinstance(shardings, jax.sharding.Sharding) else shardings
     params = {}
     for part in stored.parts if parts is None else parts:
         if part not in stored.parts:
-            raise unknown(f'part of {path}', part, stored.parts)
+            raise unknown(f'part of {stored.directory}', part, stored.parts)
         paths = [name for name in stored.specs if part_of(name) == part]
-        if place is not None and not verify:
+        if place is not None and not stored.verify:
             arrays = stored.place(paths, kind, place)
         else:
             arrays = stored.load(paths, kind, place)

@@ -24,7 +24,7 @@ from ldm_jax.checkpoints.lazy_arrays import cast, is_float, part_of, windows
 from ldm_jax.checkpoints.orbax_trees import restore
 
 SETTINGS, CHECKSUMS, REPORT = 'settings.json', 'checksums.json', 'report.json'
-PIECE = 2**26  # bytes that are read at once
+PIECE = 2**27  # bytes that are read at once
 AHEAD = 2  # pieces that are read before one is done with
 WORKERS = min(8, os.cpu_count() or 1)
 

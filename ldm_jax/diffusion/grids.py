@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ldm_jax.build import function, unknown
-from ldm_jax.diffusion import spacings
+from ldm_jax.diffusion import host_levels, spacings
 from ldm_jax.types import NoiseLevel, Schedule
 
 # What a name means beside the spacing of its own name: how public tools' grids are made of these.
@@ -91,7 +91,7 @@ class Grid:
                     f'{times[-1]:g}, which must fall at every step, from {last} at most to 0 at least '
                     f'(above 0 where the end is the first level). Take fewer steps.'
                 )
-            levels = spacings.levels(schedule, np.append(times, 0))
+            levels = host_levels.levels(schedule, np.append(times, 0))
             if self.interpolation != 'log_snr':
                 levels = self._interpolated(schedule, levels)
             if self.end == 'clean':
@@ -107,7 +107,7 @@ class Grid:
 
     def _interpolated(self, schedule: Schedule, levels: NoiseLevel) -> NoiseLevel:
         """Levels [S + 1] at the same times, with the noise that `interpolation` says: diffusers' ways with tables."""
-        table = spacings.levels(schedule, np.arange(schedule.num_train_steps))
+        table = host_levels.levels(schedule, np.arange(schedule.num_train_steps))
         alpha, sigma = np.asarray(table.alpha, np.float64), np.asarray(table.sigma, np.float64)
         if not np.allclose(np.hypot(alpha, sigma), 1, atol=1e-5) or alpha[-1] == 0:
             raise ValueError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from ldm_jax.diffusion import spacings
+from ldm_jax.diffusion import host_levels
 from ldm_jax.diffusion.grids import Grid
 from ldm_jax.types import NoiseLevel, Schedule
 
@@ -44,7 +44,7 @@ def restarts(
         return levels
     ends = ratio[[top, bottom]] ** (1 / RHO)
     inner = np.linspace(ends[0], ends[1], steps + 1)[1:-1] ** RHO
-    inner = spacings.levels(schedule, spacings.on_host(schedule.time, -2 * np.log(inner)))
+    inner = host_levels.levels(schedule, host_levels.on_host(schedule.time, -2 * np.log(inner)))
     # Here and below numpy: a jnp.concatenate compiles for each S.
     levels = table = jax.tree.map(np.asarray, levels)
     for _ in range(times):
@@ -78,7 +78,7 @@ def tcd(schedule: Schedule, levels: NoiseLevel, gamma: float = 0.3) -> NoiseLeve
     Ref: Zheng et al. 2024, arXiv:2402.19159, algorithm 4; diffusers' TCDScheduler, where gamma is eta.
     """
     levels = jax.tree.map(np.asarray, levels)
-    low = spacings.levels(schedule, np.floor((1 - gamma) * levels.t[1:-1]))
+    low = host_levels.levels(schedule, np.floor((1 - gamma) * levels.t[1:-1]))
     return jax.tree.map(
         lambda a, below: np.concatenate([a[:1], np.stack([below, a[1:-1]], 1).ravel(), a[-1:]]), levels, low
     )
@@ -93,7 +93,7 @@ def even_stride(schedule: Schedule, grid: Grid, num_steps: int) -> NoiseLevel:
     with jax.ensure_compile_time_eval():
         times = grid.times(schedule, num_steps)
         below = times - schedule.num_train_steps // num_steps
-        levels = spacings.levels(schedule, np.stack([times, np.maximum(below, 0)], 1).ravel())
+        levels = host_levels.levels(schedule, np.stack([times, np.maximum(below, 0)], 1).ravel())
         if grid.end == 'clean':
             levels.alpha[1::2][below < 0], levels.sigma[1::2][below < 0] = 1, 0
         return levels

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.build import unknown
-from ldm_jax.types import Array, NoiseLevel, PyTree, Schedule
+from ldm_jax.diffusion.host_levels import levels, noise_range, times_of_noise
+from ldm_jax.types import Schedule
 
 ALIGNED = {  # Sabour et al. 2024, arXiv:2404.14507, from their page; the last one is where the last step ends
     'sd1': (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
@@ -133,7 +132,9 @@ def beta(
 
     if of == 'noise':
         low, high = _ends(schedule, within=within, num_steps=num_steps)
-        return _times(schedule, low + special.betaincinv(alpha, beta, _from_top(num_steps)) * (high - low))
+        return times_of_noise(
+            schedule, low + special.betaincinv(alpha, beta, _from_top(num_steps)) * (high - low)
+        )
     if of != 'time':
         raise unknown('distribution', of, ['noise', 'time'])
     last = _whole(schedule, num_steps) - 1
@@ -164,7 +165,7 @@ def karras(
     """
     ends = _ends(schedule, sigma_min, sigma_max, within, num_steps)
     low, high = (end ** (1 / rho) for end in ends)
-    return _times(schedule, (low + _from_top(num_steps) * (high - low)) ** rho)
+    return times_of_noise(schedule, (low + _from_top(num_steps) * (high - low)) ** rho)
 
 
 def polyexponential(
@@ -181,7 +182,7 @@ def polyexponential(
     within: see karras.
     """
     low, high = np.log(_ends(schedule, sigma_min, sigma_max, within, num_steps))
-    return _times(schedule, np.exp(low + _from_top(num_steps) ** rho * (high - low)))
+    return times_of_noise(schedule, np.exp(low + _from_top(num_steps) ** rho * (high - low)))
 
 
 def kl_optimal(
@@ -189,7 +190,7 @@ def kl_optimal(
 ) -> np.ndarray:
     """arctan sigma evenly spaced. Ref: Sabour et al. 2024, arXiv:2404.14507, section 3.1."""
     low, high = np.arctan(_ends(schedule, sigma_min, sigma_max))
-    return _times(schedule, np.tan(low + _from_top(num_steps) * (high - low)))
+    return times_of_noise(schedule, np.tan(low + _from_top(num_steps) * (high - low)))
 
 
 def linear_quadratic(
@@ -206,7 +207,7 @@ def linear_quadratic(
     slope = threshold_noise / linear if linear else 0.0
     bend = (1 - slope * num_steps) / (num_steps - linear) ** 2
     fallen = slope * i + bend * np.maximum(i - linear, 0) ** 2
-    return _times(schedule, (1 - fallen) * _ends(schedule)[1])
+    return times_of_noise(schedule, (1 - fallen) * _ends(schedule)[1])
 
 
 def align_your_steps(schedule: Schedule, num_steps: int, *, model: str = 'sd1') -> np.ndarray:
@@ -217,13 +218,15 @@ def align_your_steps(schedule: Schedule, num_steps: int, *, model: str = 'sd1') 
     if model not in ALIGNED:
         raise unknown('model', model, sorted(ALIGNED))
     table = np.log(ALIGNED[model])[::-1]
-    return _times(schedule, np.exp(np.interp(_from_top(num_steps), np.linspace(0, 1, len(table)), table)))
+    return times_of_noise(
+        schedule, np.exp(np.interp(_from_top(num_steps), np.linspace(0, 1, len(table)), table))
+    )
 
 
 def sigmas(schedule: Schedule, num_steps: int, *, values: tuple[float, ...]) -> np.ndarray:
     """The times of these sigmas; a 0 that ends the list is the grid's end and dropped."""
     values = values[:-1] if values and values[-1] == 0 else values
-    return _times(schedule, _listed(values, num_steps))
+    return times_of_noise(schedule, _listed(values, num_steps))
 
 
 SPACINGS: dict[str, Callable[..., np.ndarray]] = {
@@ -265,31 +268,6 @@ def _listed(values: tuple[float, ...], num_steps: int) -> np.ndarray:
     return np.asarray(values, np.float64)
 
 
-def levels(schedule: Schedule, times: np.ndarray) -> NoiseLevel:
-    """The schedule's levels at times [S], as numpy arrays of jax's float type."""
-    return on_host(schedule.level, times)
-
-
-def on_host(function: Callable[[Array], PyTree], values: np.ndarray) -> PyTree:
-    """A schedule's function of an array [S], as numpy arrays. Padded, so that one program serves every S below 1024."""
-    padded = np.resize(values, -(-len(values) // 1024) * 1024)
-    found = function(jnp.asarray(padded, float))
-    return jax.tree.map(lambda a: np.array(a)[: len(values)], found)
-
-
-def _range(schedule: Schedule) -> tuple[bool, float, float]:
-    """Whether signal and noise add up to one (flow matching); the least and the largest noise, inf perhaps.
-
-    Noise is sigma / alpha, or on that line sigma.
-    """
-    at = levels(schedule, np.array([0, schedule.num_train_steps / 2, schedule.num_train_steps - 1]))
-    alpha, sigma = at.alpha.astype(np.float64), at.sigma.astype(np.float64)
-    straight = bool(np.isclose(alpha[1] + sigma[1], 1, atol=1e-5))
-    with np.errstate(divide='ignore'):
-        noise = sigma if straight else sigma / alpha
-    return straight, float(noise[0]), float(noise[-1])
-
-
 def _ends(
     schedule: Schedule,
     sigma_min: float | None = None,
@@ -298,7 +276,7 @@ def _ends(
     num_steps: int = 1,
 ) -> tuple[float, float]:
     """The least and the largest noise to sample at: the schedule's own, another spacing's, or those given."""
-    _, low, high = _range(schedule)
+    _, low, high = noise_range(schedule)
     if within is not None:
         if within not in ('leading', 'trailing'):
             raise unknown('spacing to be within', within, ['leading', 'trailing'])
@@ -314,17 +292,3 @@ def _ends(
             'ends at noise alone give sigma_max, or (zero_terminal) last_alpha_cumprod.'
         )
     return low, high
-
-
-def _times(schedule: Schedule, noise: np.ndarray) -> np.ndarray:
-    """The times of these amounts of noise; a hundredth beyond the ends is taken for rounding."""
-    straight, low, high = _range(schedule)
-    if noise.min() < 0.99 * low or noise.max() > 1.01 * high:
-        raise ValueError(
-            f'sigma must be within what the network was trained at, {low:.4g} .. {high:.4g}; '
-            f'got {noise.min():.4g} .. {noise.max():.4g}.'
-        )
-    noise = np.clip(noise, low, high)
-    with np.errstate(divide='ignore'):
-        log_snr = -2 * np.log(noise / (1 - noise) if straight else noise)
-    return on_host(schedule.time, log_snr).astype(np.float64)

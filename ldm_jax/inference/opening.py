@@ -134,12 +134,12 @@ def _source(
     """The settings of a model, and what reads its parameters."""
     if not isinstance(model, str):
         return default_tokenizers.completed(model.settings), functools.partial(_placed, model.params)
-    directory = loading.resolve(model)
+    stored = store.open_model(loading.resolve(model))
 
     def read(sharding: Sharding | None) -> Params:
-        return loading.load(directory, parts, shardings=sharding).params
+        return loading.load_stored(stored, model, parts, shardings=sharding).params
 
-    return store.open_model(directory).settings, read
+    return default_tokenizers.completed(stored.settings), read
 
 
 def _with(
@@ -153,6 +153,7 @@ def _with(
     where = model if isinstance(model, str) else 'the other model'
     names = take_parts.parts_of(group, others, where)
     found = take_parts.taken(settings, group, others, where)
+    take_parts.check_fit(found, group, where)
     kept = tuple(name for name in settings['models'] if name not in take_parts.GROUPS[group][0])
     _, read_other = _source(model, names)
     return found, functools.partial(_joined, read, read_other, {name: name for name in names}, kept)

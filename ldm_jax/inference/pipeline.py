@@ -63,7 +63,8 @@ class Pipeline:
 
     def guidance(self, sampling: Sampling, batch: int) -> Guidance:
         """The numbers of guidance for B images, with the scale that suits the model where sampling leaves it open."""
-        own = model_kinds.own_scale(self.parts, self.guidance_scale)
+        left_open = isinstance(sampling.guidance.scale, str)  # OWN
+        own = model_kinds.own_scale(self.parts, self.guidance_scale) if left_open else None
         return guided.arrays(sampling.guidance, batch, own)
 
     def conditions(self, given: Mapping[str, Mapping[str, np.ndarray]], *, guided: bool = True) -> Conditions:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.diffusion import spacings
+from ldm_jax.diffusion import host_levels
 from ldm_jax.types import NoiseLevel, Schedule
 
 
@@ -30,4 +30,4 @@ def levels(
         raise ValueError(f'{values.size} noise levels for {batch} images: give one for each, or one for all.')
     if not np.issubdtype(values.dtype, np.integer) or values.min() < 0 or values.max() > highest:
         raise ValueError(f'noise_level must be whole and from 0 to {highest}; got {noise_level}.')
-    return spacings.levels(schedule, np.broadcast_to(values, (batch,)).astype(np.float64))
+    return host_levels.levels(schedule, np.broadcast_to(values, (batch,)).astype(np.float64))

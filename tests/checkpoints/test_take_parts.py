@@ -49,7 +49,7 @@ def same(found, expected):
         np.testing.assert_array_equal(found[name], leaf)
 
 
-@pytest.mark.parametrize('source', ['other', 'other.safetensors'])
+@pytest.mark.parametrize('source', ['other', pytest.param('other.safetensors', marks=pytest.mark.slow)])
 def test_a_unet_alone_gets_what_it_lacks(models, tmp_path, source):
     take = {'text_encoder': str(models / source), 'first_stage': str(models / 'whole')}
     report = convert(str(models / 'unet'), str(tmp_path / 'out'), take=take)

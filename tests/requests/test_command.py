@@ -1,5 +1,6 @@
 """tools/sample.py end to end on tiny models: what concerns it beside the tasks, which have a contract of their own."""
 
+import collections
 import copy
 import pathlib
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.checkpoints import store
-from ldm_jax.requests import png_settings
+from ldm_jax.checkpoints import loading, store
+from ldm_jax.inference import model as parts_of
+from ldm_jax.inference import model_kinds
+from ldm_jax.requests import check, inputs, png_settings, resolve, tasks
 from tests import tiny_models
 from tests.checkpoints.folders import clip_tokenizer
 from tests.pipelines import pairs
@@ -134,3 +137,27 @@ def test_a_way_between_prompts_is_a_sheet_and_each_of_its_images_is_made_again_f
             assert again['images'][0]['parameters'] == made['images'][i]['parameters']
     ends = sample(**FEW | dict(prompt=('a cat',), seed=3), model=text, out=tmp_path / 'end')
     np.testing.assert_allclose(pixels(ends), pixels(made, 0).astype(int), atol=1)
+
+
+def test_a_request_is_resolved_once(text, tmp_path, sample, monkeypatch):
+    """The model is found, opened, described and matched to a task by one call each."""
+    counts = collections.Counter()
+
+    def counted(module, name):
+        function = getattr(module, name)
+
+        def call(*args, **kwargs):
+            counts[f'{module.__name__}.{name}'] += 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    for module, names in {
+        check: ['check'], inputs: ['read'], loading: ['resolve'], model_kinds: ['own_scale'],
+        parts_of: ['from_settings'], resolve: ['resolve', 'describe'], store: ['open_model'], tasks: ['task_of'],
+    }.items():  # fmt: skip
+        for name in names:
+            counted(module, name)
+    sample(**FEW, model=text, out=tmp_path)
+    assert len(counts) == 9
+    assert set(counts.values()) == {1}, counts
