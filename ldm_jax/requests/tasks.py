@@ -76,8 +76,8 @@ def task_of(kind: str, request: Request) -> str:
     if foreign:
         others = sorted(name for name, task in TASKS.items() if foreign & set(task.needs + task.takes))
         raise ValueError(
-            f'{_fields(foreign)} means nothing to this model, which is conditioned on {conditioning}; '
-            f'{"it is" if len(foreign) == 1 else "they are"} for {", ".join(others)}.'
+            f'{_fields(foreign)} {"means" if len(foreign) == 1 else "mean"} nothing to this model, which is '
+            f'conditioned on {conditioning}; {"it is" if len(foreign) == 1 else "they are"} for {", ".join(others)}.'
         )
     near = {name: task for name, task in fitting.items() if given <= set(task.needs + task.takes)}
     if not near:
