@@ -168,10 +168,13 @@ class Sampling:
         elif not isinstance(name, str):
             spec = dict(name)
             name = spec.pop('name')
-        if self.eta is not None:
-            spec['eta'] = self.eta
         sampler, own = aliases.resolve(name, grid if isinstance(grid, str) else None)
         known = own if known is None or isinstance(grid, str) else known
+        if self.eta is not None:
+            if 'eta' not in _fields(sampler['name']):
+                having = [each for each in aliases.names() if 'eta' in _fields(each)]
+                raise ValueError(f'The sampler {name!r} has no eta. These have one: {", ".join(having)}.')
+            spec['eta'] = self.eta
         if grid is not None and not isinstance(grid, str):
             known = dict(grid)
         grids.named(known or 'trailing')  # raises for an unknown one
@@ -186,6 +189,10 @@ class Sampling:
         grid = grids.named(grid)
         table = getattr(sampler, 'table', None)  # of samplers that walk more than a grid
         return sampler, table(schedule, grid, self.num_steps) if table else grid(schedule, self.num_steps)
+
+
+def _fields(sampler: str) -> set[str]:
+    return {field.name for field in dataclasses.fields(build.component('samplers', sampler))}
 
 
 def _built(spec: Mapping[str, Any]) -> Sampler | Solver:

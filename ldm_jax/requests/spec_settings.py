@@ -27,13 +27,14 @@ KNOBS = {  # setting -> field of Sampling, and the knob of its spec
     'Beta schedule alpha': ('grid', 'alpha'),
     'Beta schedule beta': ('grid', 'beta'),
 }
+CLASS = '_class_name'  # of a scheduler's config of diffusers, which is a spec too
 REST = {'Sampler settings': 'sampler', 'Schedule settings': 'grid'}
 
 
 def write(field: str, spec: Mapping[str, Any]) -> dict[str, str]:
     """Settings of a spec of a sampler or a grid."""
     rest = {knob: value for knob, value in spec.items() if knob != 'name'}
-    found = {NAMES[field]: str(spec['name'])}
+    found = {NAMES[field]: str(spec.get('name', spec.get(CLASS)))}
     for name, (of, knob) in KNOBS.items():
         if of == field and isinstance(rest.get(knob), int | float | str):
             found[name] = str(rest.pop(knob))
@@ -59,7 +60,8 @@ def read(settings: dict[str, str], fields: dict[str, Any]) -> None:
     for field, named in given.items():
         if not named:
             continue
-        changed = fields | {field: _name(field, fields) | _joined(named.values())}
+        knobs = _joined(named.values())
+        changed = fields | {field: knobs if CLASS in knobs else _name(field, fields) | knobs}
         try:
             Sampling(changed.get('sampler', Sampling.sampler), changed.get('grid'))
         except ValueError:

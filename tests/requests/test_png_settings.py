@@ -121,6 +121,10 @@ def test_every_field_is_written_and_read_back(name, recwarn):
         ('euler', dict(name='karras', rho=5.0, sigma_min=0.1, discard_next_to_last=1)),
         (dict(name='euler', s_churn=0.5), dict(name='beta', alpha=0.5, beta=0.7)),
         (dict(name='ddim', eta=[0.5, 1.0]), dict(name='trailing')),
+        (
+            dict(_class_name='EulerDiscreteScheduler', timestep_spacing='trailing'),
+            None,
+        ),
     ],
 )
 def test_samplers_and_grids_with_knobs_are_read_back(sampler, grid, recwarn):

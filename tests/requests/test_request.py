@@ -1,4 +1,4 @@
-"""What is wrong with a request whatever the model is, found before there is one."""
+"""Mistakes in a request that no model could mend are found before there is one."""
 
 import dataclasses
 
@@ -36,7 +36,10 @@ def everything(request):
         (dict(sampler='dpmp_2m'), r"No sampler 'dpmp_2m'; the nearest are .*'dpmpp_2m'"),
         (dict(grid='karas'), r"No grid 'karas'; the nearest are .*'Karras'"),
         (dict(sampler='ddim', eta=0.5, num_steps=0), r'num_steps must be in \[1, 1024\]; got 0'),
-        (dict(sampler='dpmpp_2m', eta=0.5), "No field of samplers/dpmpp_2m 'eta'"),
+        (
+            dict(sampler='DPM++ 2M', eta=0.5),
+            r"The sampler 'DPM\+\+ 2M' has no eta. These have one: ddim, .*euler_ancestral",
+        ),
         (dict(width=500), r'500 x 500.*multiples of 8.*nearest that is: 496 x 496'),
         (dict(width=512, height=513), r'513 x 512.*nearest that is: 512 x 512'),
         (dict(strength=0.0), r'strength must be in \(0, 1\]; got 0\.0'),

@@ -67,7 +67,7 @@ def test_the_task_is_the_one_that_the_model_and_the_fields_are_for(name, given, 
             dict(strength=0.5),
             '^--strength is not enough .*: hires needs --hires_scale; .*inpaint needs --init_image, --mask',
         ),
-        (EDIT, dict(init_image='x', mask='y', depth='z'), '^--mask, --depth means nothing .*; they are for '),
+        (EDIT, dict(init_image='x', mask='y', depth='z'), '^--mask, --depth mean nothing .*; they are for '),
         (
             'LDMPipeline',
             dict(init_image='x'),
