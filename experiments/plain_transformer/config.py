@@ -1,4 +1,4 @@
-"""A plain transformer, or the U-Net that it is compared with, on the latents of coloured shapes; minutes on two cores.
+"""A plain transformer, or a U-Net of about its size, on the latents of coloured shapes; a minute or two on two cores.
 
 python tools/train.py --config experiments/plain_transformer/config.py:transformer --workdir runs/plain/transformer
 python tools/train.py --config experiments/plain_transformer/config.py:unet --workdir runs/plain/unet
@@ -13,10 +13,11 @@ VARIANTS = dict(
     transformer=dict(name='experiments.plain_transformer.model'),
     unet=dict(
         name='unet',
-        channels=24,
+        channels=16,
         channel_mult=(1, 2),
+        num_res_blocks=1,
         depth=(1, 1),
-        head_width=12,
+        head_width=8,
         num_groups=8,
         context_width=64,
     ),
@@ -45,10 +46,10 @@ def get_config(arg: str = 'transformer') -> ConfigDict:
             data=dict(name='synthetic', image_size=32),
             optimizer=dict(name='adamw', lr=1e-3, warmup_steps=20, curve='cosine'),
             run=common.run(
-                num_steps=300,
+                num_steps=200,
                 batch_size=12,
                 log_every=25,
-                save_every=300,
+                save_every=200,
                 ema=dict(main=dict(name='constant', decay=0.99)),
             ),
         )

@@ -18,8 +18,8 @@ class Model(nn.Module):
 
     out_channels: int = 4
     context_width: int = 64
-    width: int = 96
-    depth: int = 8
+    width: int = 64
+    depth: int = 6
     num_heads: int = 4
     patch: int = 1
     dtype: jnp.dtype = jnp.float32

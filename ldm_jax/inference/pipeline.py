@@ -52,7 +52,7 @@ class Pipeline:
         return dataclasses.replace(self, programs=Traced(self.parts), batch_size=None)
 
     def size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
-        """(H, W) of an image: what is asked for, or what the model was trained on.
+        """(H, W) of an image: the given one, or that of the images the model was trained on.
 
         Raises ValueError, with the nearest size that works, unless its sides are multiples of what the model needs.
         """
@@ -129,7 +129,7 @@ class Pipeline:
         kept: KnownRegion | None = None,
         stop: int | None = None,
     ) -> np.ndarray:
-        """Walks x [B, h, w, Z] down the levels, told conds: latents.
+        """Walks x [B, h, w, Z] down the levels under conditionings: latents.
 
         Args:
             sampling: whose sampler and guidance these are; levels are its own, or a part of them.

@@ -92,7 +92,7 @@ def fit(latents: Array, images: Array) -> Linear:
             f'Images must be [{b}, f {h}, f {w}, 3] for latents {latents.shape}; got {images.shape}.'
         )
     if b * h * w <= channels:
-        raise ValueError(f'{b * h * w} latents do not tell {channels + 1} unknowns; give more images.')
+        raise ValueError(f'{b * h * w} latents do not determine {channels + 1} unknowns; give more images.')
     small = images.reshape(b, h, factor, w, factor, 3).mean((2, 4))
     known = jnp.concatenate([latents, jnp.ones((b, h, w, 1), latents.dtype)], -1).reshape(-1, channels + 1)
     solution = jnp.linalg.lstsq(known, small.reshape(-1, 3))[0]

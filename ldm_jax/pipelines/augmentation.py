@@ -22,7 +22,7 @@ def levels(
         noise_level: whole times of the schedule, from 0 on.
         highest: that the model was trained at; the schedule's last by default.
 
-    Raises ValueError for another count, for what is no whole number and for what is out of range.
+    Raises ValueError for another count, and for a level that is no whole number or out of range.
     """
     highest = schedule.num_train_steps - 1 if highest is None else highest
     values = np.asarray(noise_level)

@@ -35,7 +35,7 @@ def depth_to_image(
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1] to begin with, at the size that is wanted.
         depths: [H', W', 1] or [B, H', W', 1] of any size and scale, larger where things are nearer, as MiDaS gives
             it. It is stretched over the image.
-        strength: share of the steps that are taken, from the end: at 1 the depth map is what is left of the image.
+        strength: share of the steps that are taken, from the end: at 1 nothing but the depth map is left of the image.
         prompts, negative_prompts, seed: as in text_to_image.
 
     Raises ValueError for a model of another kind, for a depth map that is flat, not finite or of another count, and

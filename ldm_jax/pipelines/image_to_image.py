@@ -47,6 +47,5 @@ def image_to_image(
     seeds = pipelines.seeds_from(seed, len(prompts))
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, normal_noise(pipeline, sampling, seeds, size, draw=1), levels)
-    told = (prompts, negative_prompts, size, sizes, negative_sizes)
-    conds, guidance = prompt_conds(pipeline, sampling, *told)
+    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))

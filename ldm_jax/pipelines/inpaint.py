@@ -129,7 +129,7 @@ def _check_masks(images: np.ndarray, masks: np.ndarray) -> None:
 def _views(
     images: np.ndarray, masks: np.ndarray, padding: int | None, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, list[masking.Region | None]]:
-    """What is worked on of images and masks, at that size, and where it lies: the whole without a padding."""
+    """Regions of images and masks to work on, at that size, and their places: the whole without a padding."""
     if padding is None:
         return images, masks, [None] * len(images)
     regions = [masking.masked_crop(mask, padding, size[1] / size[0]) for mask in masks]

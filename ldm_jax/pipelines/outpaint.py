@@ -51,7 +51,7 @@ def outpaint(
 def extended(
     images: np.ndarray, rows: tuple[int, int], columns: tuple[int, int], blur: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images [B, H, W, 3] with their edges repeated outwards, and the mask [H', W', 1] of what is to be painted.
+    """Images [B, H, W, 3] with their edges repeated outwards, and the mask [H', W', 1] of the part to paint.
 
     Args:
         rows, columns: pixels to add before and behind.

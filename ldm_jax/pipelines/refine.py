@@ -51,14 +51,14 @@ def refine(
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(pipeline.parts.schedule)
     first = handover(pipeline.parts.schedule, levels, share)
-    told = [
+    given = [
         prompt_conds(each, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
         for each in (pipeline, refiner)
     ]
     x = starting_noise(pipeline, sampling, levels, seeds, size)
-    x = pipeline.sample(sampling, x, levels, told[0][0], seeds, guidance=told[0][1], stop=first)
+    x = pipeline.sample(sampling, x, levels, given[0][0], seeds, guidance=given[0][1], stop=first)
     rest = jax.tree.map(lambda a: a[first:], levels)
-    return refiner.decode(refiner.sample(sampling, x, rest, told[1][0], seeds, guidance=told[1][1]))
+    return refiner.decode(refiner.sample(sampling, x, rest, given[1][0], seeds, guidance=given[1][1]))
 
 
 def handover(schedule: Schedule, levels: NoiseLevel, share: float) -> int:

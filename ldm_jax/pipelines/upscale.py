@@ -35,7 +35,7 @@ def upscale(
     """Images [B, F H, F W, 3] in [-1, 1], one for each prompt; F is 4 of the published model: pixels for each latent.
 
     Args:
-        prompts: what is seen; '' will do.
+        prompts: what the image shows; '' will do.
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1], small.
         noise_level: of all images or of each, 0 .. 350: more invents more, and hides artefacts of compression.
         negative_prompts, seed: as in text_to_image.

@@ -41,7 +41,7 @@ def variations(
     """Images [B, H, W, 3] in [-1, 1], one for each prompt and image; one of either goes with all of the others.
 
     Args:
-        prompts: what to add to what is seen; '' will do.
+        prompts: what to add to the image; '' will do.
         images: [h, w, 3] in [-1, 1], an array or a list of such of any sizes, or embeddings [D] or [B, D] as `embed`
             gives them.
         weights: one for each of the images, which are mixed into one by them: see `mixed`.

@@ -1,4 +1,4 @@
-"""What is wrong with a request whatever the model is, found before there is one."""
+"""Checks of a request that need no model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beside what is asked for: which model makes it and how it runs, and where images go. Imports nothing heavy."""
+"""Options beside the request: which model makes the images, how it runs, where they go. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ldm_jax.requests.request import Request
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """What is to be done, with nothing left open.
+    """Everything that a task needs, with nothing left open.
 
     Attributes:
         request: as it was asked, with a seed where one was to be drawn.

@@ -1,4 +1,4 @@
-"""What is asked for, as plain data: prompts, numbers, names and images. Importing this imports nothing heavy.
+"""Requests as plain data: prompts, numbers, names and images. Importing this imports nothing heavy.
 
 Flags, JSON and the text in PNG files are all made from the fields here and in `inference.settings`; see `knobs`.
 """

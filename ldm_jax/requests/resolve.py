@@ -24,8 +24,8 @@ FAR = 2.0  # times the side of the images that the model was trained on
 def resolve(request: Request, options: ModelOptions = ModelOptions()) -> Plan:  # noqa: B008 (frozen)
     """The plan of a request. Prompts of which a part has no effect are warned of.
 
-    Raises FileNotFoundError for a file or a model that is not there, and ValueError for what is wrong with the
-    request, with an image that it names, or between it and the model; the message says what to do.
+    Raises FileNotFoundError for a file or a model that does not exist, and ValueError for mistakes in the request,
+    in an image that it names, or between it and the model; the message says what to do.
     """
     check.check(request)
     given = inputs.read(request)

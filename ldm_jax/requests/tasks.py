@@ -69,15 +69,15 @@ def task_of(kind: str, request: Request) -> str:
     for name, task in fitting.items():
         if set(task.needs) <= given <= set(task.needs + task.takes):
             return name
-    told, _ = model_kinds.KINDS[kind]
+    conditioning, _ = model_kinds.KINDS[kind]
     if not fitting:
-        raise ValueError(f'No task is for this model, which is conditioned on {told}.')
+        raise ValueError(f'No task is for this model, which is conditioned on {conditioning}.')
     foreign = given - {field for task in fitting.values() for field in task.needs + task.takes}
     if foreign:
         others = sorted(name for name, task in TASKS.items() if foreign & set(task.needs + task.takes))
         raise ValueError(
             f'{_fields(foreign)} {"means" if len(foreign) == 1 else "mean"} nothing to this model, which is '
-            f'conditioned on {told}; {"it is" if len(foreign) == 1 else "they are"} for {", ".join(others)}.'
+            f'conditioned on {conditioning}; {"it is" if len(foreign) == 1 else "they are"} for {", ".join(others)}.'
         )
     near = {name: task for name, task in fitting.items() if given <= set(task.needs + task.takes)}
     if not near:

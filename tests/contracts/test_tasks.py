@@ -44,7 +44,11 @@ SIZES = dict(  # of models that are conditioned on sizes, beside a row's own
     negative_original_size='8x8', negative_crop_top_left='0,1', negative_target_size='32x16',
 )  # fmt: skip
 ROWS = [(name, kind) for name, task in TASKS.items() for kind in task.kinds]
-ROWS += [(name, 'sizes') for name, task in TASKS.items() if set(SIZES) <= set(task.takes)]
+ROWS += [
+    pytest.param(name, 'sizes', marks=() if name == 'text_to_image' else pytest.mark.slow)
+    for name, task in TASKS.items()
+    if set(SIZES) <= set(task.takes)
+]
 
 
 @pytest.fixture(scope='module')

@@ -63,7 +63,7 @@ def test_images_that_are_not_those_of_the_latents_are_an_error(images, message):
 
 
 def test_too_few_latents_for_a_fit_are_an_error():
-    with pytest.raises(ValueError, match='4 latents do not tell 5 unknowns'):
+    with pytest.raises(ValueError, match='4 latents do not determine 5 unknowns'):
         preview.fit(jnp.zeros((1, 2, 2, 4)), jnp.zeros((1, 16, 16, 3)))
 
 

@@ -28,7 +28,7 @@ DDIM = Sampling(
 PLAIN = Sampling('ddim', num_steps=2, guidance=Guidance(None))
 
 
-class Told(nn.Module):
+class Answer(nn.Module):
     """Predicts as x0 what `of` makes of a conditioning."""
 
     of: str
@@ -43,10 +43,10 @@ class Told(nn.Module):
         return jnp.broadcast_to(cond.context.mean((1, 2))[:, None, None, None], x.shape)
 
 
-def told(settings, of):
-    """Our pipeline of settings whose U-Net answers by `Told`."""
+def answering(settings, of):
+    """Our pipeline of settings whose U-Net answers by `Answer`."""
     pipeline = pairs.ours(settings)
-    unet = Told(of, settings['models']['unet']['in_channels'])
+    unet = Answer(of, settings['models']['unet']['in_channels'])
     parts = dataclasses.replace(pipeline.parts, unet=unet, parameterization='x0')
     params = dict(pipeline.params, unet={})
     return dataclasses.replace(
@@ -143,7 +143,7 @@ def test_a_class_is_given_as_its_embedding_and_guidance_leads_away_from_no_class
     embedder = dict(name='class_embedder', num_classes=1001, width=4)
     settings = zoo(3, class_embedder=embedder)
     settings['models']['unet']['context_width'] = 4
-    pipeline = told(settings, 'context')
+    pipeline = answering(settings, 'context')
     table = np.asarray(pipeline.params['class_embedder']['embedding']['embedding']).mean(1)
     for scale in (None, 1.0, 3.0):
         sampling = knobs.replace(PLAIN, guidance_scale=scale)
@@ -154,7 +154,7 @@ def test_a_class_is_given_as_its_embedding_and_guidance_leads_away_from_no_class
     with pytest.raises(ValueError, match='Classes are 0 to 999; got \\[1000\\]'):
         class_to_image(pipeline, 1000)
     settings['models']['class_embedder'] = dict(embedder, num_classes=1000)
-    without = told(settings, 'context')
+    without = answering(settings, 'context')
     with pytest.raises(ValueError, match='nothing to guide away from'):
         class_to_image(without, 3, sampling=Sampling(guidance=Guidance(3.0)))
 
@@ -164,11 +164,11 @@ def test_the_hole_is_black_the_mask_one_and_the_rest_keeps_its_pixels():
     image = np.random.default_rng(0).uniform(-1, 1, (16, 16, 3)).astype(np.float32)
     hidden = np.zeros((16, 16, 1))
     hidden[4:12, 2:8] = 1
-    pipeline = told(zoo(7), 'concat')
+    pipeline = answering(zoo(7), 'concat')
     images = inpaint_without_text(pipeline, image, hidden, sampling=PLAIN)
     seen = pipeline.decode(pipeline.encode(np.where(hidden > 0, np.float32(-1), image)[None]))[0]
     np.testing.assert_allclose(images[0], np.where(hidden > 0, seen, image), atol=1e-5)
-    pipeline = told(zoo(7), 'last')
+    pipeline = answering(zoo(7), 'last')
     images = inpaint_without_text(pipeline, image, hidden, sampling=PLAIN)
     mask = np.broadcast_to(np.where(hidden[::2, ::2], 1.0, -1.0), (8, 8, 3))
     np.testing.assert_allclose(
@@ -182,7 +182,7 @@ def test_the_hole_is_black_the_mask_one_and_the_rest_keeps_its_pixels():
 def test_a_map_of_classes_goes_through_the_rescaler():
     rescaler = dict(name='spatial_rescaler', num_stages=1, in_channels=5, out_channels=3)
     labels = np.random.default_rng(0).integers(0, 5, (2, 16, 16))
-    pipeline = told(zoo(6, rescaler=rescaler), 'concat')
+    pipeline = answering(zoo(6, rescaler=rescaler), 'concat')
     images = semantic_to_image(pipeline, labels, sampling=PLAIN)
     shares = np.eye(5)[labels].reshape(2, 8, 2, 8, 2, 5).mean((2, 4))
     kernel = np.asarray(pipeline.params['rescaler']['channel_mapper']['kernel'])[0, 0]
@@ -212,7 +212,7 @@ def test_layouts_are_read_by_the_text_encoder():
     )
     settings = zoo(3, text_encoder=encoder)
     settings['models']['unet']['context_width'] = 4
-    pipeline = told(settings, 'context')
+    pipeline = answering(settings, 'context')
     boxes = [(3, 0.0, 0.0, 0.5, 0.5)]
     one = layout_to_image(pipeline, boxes, sampling=PLAIN)
     two = layout_to_image(pipeline, [boxes, [(5, 0.0, 0.0, 0.5, 0.5)]], sampling=PLAIN)
@@ -227,9 +227,9 @@ def test_guidance_without_anything_to_guide_by_is_refused():
     with pytest.raises(
         ValueError, match=r'conditioned on nothing, so there is nothing to guide away from.*3\.0'
     ):
-        unconditional(told(zoo(3), 'concat'), sampling=Sampling(guidance=Guidance(3.0)))
+        unconditional(answering(zoo(3), 'concat'), sampling=Sampling(guidance=Guidance(3.0)))
     with pytest.raises(
         ValueError,
         match='super_resolution is for models conditioned on a small image.*conditioned on nothing',
     ):
-        super_resolution(told(zoo(3), 'concat'), np.zeros((8, 8, 3)))
+        super_resolution(answering(zoo(3), 'concat'), np.zeros((8, 8, 3)))

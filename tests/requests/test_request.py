@@ -1,4 +1,4 @@
-"""What is wrong with a request whatever the model is, found before there is one."""
+"""Mistakes in a request that no model could mend are found before there is one."""
 
 import dataclasses
 
