@@ -48,7 +48,7 @@ setup(
         'regex>=2025.10.22',
         'tokenizers>=0.22.1',
         'tqdm>=4.66',
-        'transformers>=5.0',
+        'transformers>=5.3',
     ],
     extras_require={
         'train': TRAIN,

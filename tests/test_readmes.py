@@ -190,6 +190,7 @@ def test_the_page_of_a_room_names_everything_in_it(room, pattern):
     assert not [name for name in paths if name not in text]
 
 
-def test_each_room_has_a_page():
+def test_each_room_and_each_experiment_has_a_page():
     rooms = [ROOT / room for room in ('ldm_jax', 'configs', 'tools', 'experiments', 'tests')]
+    rooms += {path.parent for path in (ROOT / 'experiments').glob('*/*.py')}
     assert not [name(room) for room in rooms if not (room / 'README.md').is_file()]

@@ -22,6 +22,8 @@ MARKS = re.compile(
     re.VERBOSE,
 )
 WORDS = re.compile(r'\w+|[^\w\s]+')
+# Nobody misses what these add.
+LITTLE = {'a', 'an', 'and', 'at', 'by', 'for', 'in', 'of', 'on', 'or', 'the', 'to', 'with', ',', '.'}
 
 
 def marks(prompt: str) -> tuple[str, ...]:
@@ -36,7 +38,7 @@ def marks(prompt: str) -> tuple[str, ...]:
 def unknown_words(
     texts: str | Iterable[str], encode: Callable[[str], Sequence[int]], embedding: np.ndarray
 ) -> tuple[str, ...]:
-    """The words of texts that have a token whose vector is zero, each once, in order.
+    """The words of texts that have a token whose vector is zero, each once, in order; articles and the like left out.
 
     Such a word adds nothing to a prompt. With the text encoder frozen no training can change that.
 
@@ -49,4 +51,5 @@ def unknown_words(
     if known.all():
         return ()
     words = dict.fromkeys(word for text in texts for word in WORDS.findall(text))
+    words = [word for word in words if word.lower() not in LITTLE]
     return tuple(word for word in words if not known[list(encode(word))].all())
