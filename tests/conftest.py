@@ -1,5 +1,6 @@
 """Shared set-up: tests run on the CPU, with eight devices for the ones that shard."""
 
+import gc
 import json
 import os
 import pathlib
@@ -16,6 +17,27 @@ os.environ.setdefault(
     '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
     ' --xla_cpu_use_fusion_emitters=false',
 )
+
+
+MOST = 3 << 30  # bytes of a worker above which it drops its compiled programs
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compiled_programs_are_dropped():
+    """A worker keeps every program that it compiled: without this two of them grew to 8 GB each."""
+    yield
+    if 'jax' not in sys.modules or _resident() < MOST:
+        return
+    if opening := sys.modules.get('ldm_jax.inference.opening'):
+        opening.programs_of.cache_clear()
+    sys.modules['jax'].clear_caches()
+    gc.collect()
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has; 0 where the system does not say."""
+    pages = pathlib.Path('/proc/self/statm')
+    return int(pages.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') if pages.exists() else 0
 
 
 @pytest.fixture
