@@ -145,7 +145,7 @@ def unknown(kind: str, value: Any, have: Sequence[str]) -> ValueError:
     """The error for an unknown name, with the nearest known one, and all of them while a line holds them."""
     near = difflib.get_close_matches(str(value), have, n=1)
     hint = f' Did you mean {near[0]!r}?' if near else ''
-    listed = str(list(have))
+    listed = str(list(have)) if have else 'none'
     if len(listed) > LISTED:
         nearest = difflib.get_close_matches(str(value), have, n=8, cutoff=0.0)
         listed = f'{len(have)} of them, among which {sorted(nearest)}'

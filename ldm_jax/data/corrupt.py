@@ -66,7 +66,7 @@ class Report:
             )
 
     def __str__(self) -> str:
-        return f'{self.read} examples read, {len(self.names)} corrupt ones skipped'
+        return f'{self.read} examples read; corrupt and left out: {len(self.names)}, met {self.skipped} times'
 
 
 def _last(names: dict[str, str], count: int = 3) -> str:

@@ -125,7 +125,8 @@ def check(source: TableSource, first: int | None = None, hint: str = '') -> None
         absent = ' or '.join(map(repr, sorted(wanted - have)))
         raise ValueError(
             f'{source.path}: {len(lacking)} of {len(table)} rows have no field {absent}; the first, '
-            f'{table.name(row)}, has {sorted(have)}. text is {source.text!r}, label {source.label!r}. {hint}'.rstrip()
+            f'{table.name(row)}, has {sorted(have)}. text is {source.text!r}, label {source.label!r}; '
+            f"text='' takes images alone. {hint}".rstrip()
         )
     if first is not None:
         raise ValueError(f'{source.path}: none of its first rows can be read: {failure}.')

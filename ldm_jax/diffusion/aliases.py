@@ -170,9 +170,9 @@ def _plain(name: str) -> str:
 
 def _unknown(kind: str, name: str, have: list[str]) -> ValueError:
     plain = {_plain(key): key for key in reversed(have)}  # the first of two stays
-    near = difflib.get_close_matches(_plain(name), plain, n=5, cutoff=0.4)
+    near = difflib.get_close_matches(_plain(name), plain, n=5, cutoff=0.5)
     found = (
-        f'the nearest are {[plain[key] for key in near]}'
+        f'the nearest are {[plain[key] for key in near]}, and tools/sample.py --list_samplers lists all'
         if near
         else 'tools/sample.py --list_samplers lists them'
     )

@@ -66,8 +66,8 @@ def stops(prompts: str | Sequence[str], seed: int | Sequence[int]) -> tuple[list
     count = max(len(prompts), len(seeds))
     if count < 2 or {len(prompts), len(seeds)} - {1, count}:
         raise ValueError(
-            f'{len(prompts)} prompts and {len(seeds)} seeds: a way has two stops or more, as many of both or one of '
-            'either.'
+            f'Prompts: {len(prompts)}, seeds: {len(seeds)}. A way has two stops or more: give two prompts or more, or '
+            'two seeds or more (num_images), as many of both or one of either.'
         )
     return prompts * (count // len(prompts)), seeds * (count // len(seeds))
 

@@ -111,6 +111,11 @@ def _written(
         for i in range(len(images))
     ]
     names = [f'{seed}-{row}' for seed, row in zip(plan.seeds, plan.prompts, strict=True)]
+    if request.interpolate is not None:
+        shares = _captions(plan) * len(request.rows)
+        titles = [title for title in _titles(request) for _ in request.shares]
+        each = zip(plan.seeds, shares, titles, strict=True)
+        names = [f'{seed}-{share}-{title}' for seed, share, title in each]
     paths = gallery.save(folder, images, texts, names, scale)
     if len(images) > 1:
         rows = images.reshape(len(request.rows), request.per_row, *images.shape[1:])

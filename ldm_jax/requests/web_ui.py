@@ -13,7 +13,7 @@ Settings = dict[str, str]
 
 # Settings that say with what or by whom an image was made, and nothing of its pixels that others do not say.
 HARMLESS = {
-    'Version', 'User', 'Model', 'Model hash', 'VAE hash', 'Lora hashes', 'TI hashes', 'Hashes', 'Init image hash',
+    'Version', 'User', 'Model', 'Model hash', 'VAE hash', 'Hashes', 'Init image hash',
     'Template', 'Negative Template', 'Civitai metadata', 'Created Date', 'Batch size',
     'Batch pos', 'Parser', 'Backend', 'App', 'Operations',
 }  # fmt: skip

@@ -153,7 +153,7 @@ WRONG = {
         ((*SAMPLE, '--text_encoder', '{tmp}/none'), '{tmp}/none', 1),
         ((*SAMPLE, '--vae', '{tmp}/none'), '{tmp}/none', 1),
         ((*SAMPLE, '--refiner', '{tmp}/none'), '{tmp}/none', 1),
-        ((*SAMPLE, '--interpolate', '5', '--num_images', '1'), 'a way has two stops or more', 1),
+        ((*SAMPLE, '--interpolate', '5', '--num_images', '1'), 'A way has two stops or more', 1),
         ((*SAMPLE, '--interpolate', '1'), 'interpolate must be at least 2; got 1', 1),
         ((*SAMPLE, '--share', '0.5'), '--share is not enough for this model: interpolate needs', 1),
         ((*SAMPLE, '--window', '3'), '3 x 3', 1),

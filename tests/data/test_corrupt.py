@@ -21,7 +21,7 @@ def test_each_example_is_named_once_and_counted_each_time(caplog):
         report.add(4, [('y', 'gone')])
     assert (report.read, report.skipped, report.names) == (16, 4, {'x': 'broken', 'y': 'gone'})
     assert [message.split(': ', 1)[1] for message in caplog.messages] == ['x: broken', 'y: gone']
-    assert str(report) == '16 examples read, 2 corrupt ones skipped'
+    assert str(report) == '16 examples read; corrupt and left out: 2, met 4 times'
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_shares_fall_between_stops():
     assert stops(['a', 'b'], 3) == (['a', 'b'], [3, 3])
     assert stops('a', [1, 2, 3]) == (['a'] * 3, [1, 2, 3])
     for wrong in (('a', 1), (['a'], [1]), (['a', 'b'], [1, 2, 3])):
-        with pytest.raises(ValueError, match='a way has two stops or more'):
+        with pytest.raises(ValueError, match='A way has two stops or more'):
             stops(*wrong)
     with pytest.raises(ValueError, match=r'from 0 to 1; got \[0, 1.5\]'):
         segments([0, 1.5], 2)

@@ -50,7 +50,7 @@ WARNED = {
     'Refiner switch by sampling steps': 'True', 'SD upscale overlap': '64', 'SD upscale upscaler': 'Lanczos',
     'Script': 'X/Y/Z plot',
     'Seed resize from': '64x64', 'Sigma Adjustment': 'True', 'Skip Early CFG': '0.2', 'Soft inpainting enabled': 'True',
-    'Styles': 'x', 'TI': 'easynegative', 'Token merging ratio': '0.5',
+    'Lora hashes': '"a: b"', 'Styles': 'x', 'TI hashes': '"a: b"', 'TI': 'easynegative', 'Token merging ratio': '0.5',
     'Token merging ratio hr': '0.5',
     'UniPC skip type': 'logSNR',
     'VAE': 'vae-ft-mse.safetensors', 'VAE Decoder': 'TAESD', 'VAE Encoder': 'TAESD', 'X Type': 'Steps',
@@ -60,8 +60,8 @@ WITHOUT_EFFECT = {
     'Conditional mask weight': '1.0', 'ENSD': '0', 'Emphasis': 'Original', 'Hires CFG Scale': '2.0',
     'Hires resize': '0x0', 'Hires sampler': 'Use same sampler', 'Init image hash': 'abc',
     'Inpaint area': 'Whole picture',
-    'Lora hashes': '"a: b"', 'Mask mode': 'Inpaint masked', 'Model hash': 'abc', 'Noise multiplier': '1',
-    'Pad conds': 'True', 'RNG': 'GPU', 'TI hashes': '"a: b"', 'Tiling': 'False', 'User': 'x', 'VAE': 'Automatic',
+    'Mask mode': 'Inpaint masked', 'Model hash': 'abc', 'Noise multiplier': '1',
+    'Pad conds': 'True', 'RNG': 'GPU', 'Tiling': 'False', 'User': 'x', 'VAE': 'Automatic',
     'VAE hash': 'abc', 'Variation seed': '9', 'Variation seed strength': '0', 'Version': 'v1.10.1',
 }  # fmt: skip
 

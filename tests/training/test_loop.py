@@ -164,7 +164,7 @@ def test_batches_of_several_shapes_and_examples_that_cannot_be_read(tmp_path, ca
     for _ in range(20):
         next(read)
     assert sum(line['corrupt'] for line in lines) == read.report.skipped > 0
-    assert 'corrupt ones skipped' in capsys.readouterr().out
+    assert 'corrupt and left out' in capsys.readouterr().out
 
 
 def test_too_many_that_cannot_be_read_end_the_run(tmp_path):

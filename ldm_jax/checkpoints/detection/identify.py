@@ -244,10 +244,10 @@ def _named(
         if model.get('schedule') is not None:
             settings['schedule'] = file_schedules.flagged(model['schedule'], specs, read, metadata)
         settings['parameterization'] = _parameterization(
-            said or model['parameterization'], settings.get('schedule', {})
+            said or model.get('parameterization'), settings.get('schedule', {})
         )
         settings['scaling_factor'] = file_metadata.scaling_factor(
-            specs, read, sidecar, model['scaling_factor']
+            specs, read, sidecar, model.get('scaling_factor')
         )
         if settings['scaling_factor'] is None:
             raise ValueError(NO_SCALE)

@@ -1,7 +1,10 @@
 """The YAML beside a checkpoint: numbers are read as numbers, anything else is one error with file, field and value."""
 
+import json
+
 import pytest
 
+from ldm_jax.checkpoints import convert, store
 from ldm_jax.checkpoints.detection import file_schedules, sidecar
 from tests.checkpoints.single_files import listings, reading
 from tests.checkpoints.test_convert import public_file
@@ -134,3 +137,23 @@ def test_nothing_is_written_for_a_wrong_one(tmp_path):
         with pytest.raises(ValueError, match=r'model\.yaml'):
             convert(str(tmp_path / 'model.safetensors'), str(tmp_path / 'out'))
     assert {path.name for path in tmp_path.iterdir()} == {'model.safetensors', 'model.yaml'}
+
+
+def test_a_scale_that_the_metadata_leaves_out_is_the_sidecars(tmp_path):
+    source = tmp_path / 'model.safetensors'
+    convert.convert(str(store.find('emoji32')), str(source), to='compvis')
+    content = source.read_bytes()
+    length = int.from_bytes(content[:8], 'little')
+    header = json.loads(content[8 : 8 + length])
+    ours = json.loads(header['__metadata__']['settings.json'])
+    del ours['scaling_factor']
+    header['__metadata__']['settings.json'] = json.dumps(ours)
+    text = json.dumps(header).encode()
+    text += b' ' * (-len(text) % 8)
+    source.write_bytes(len(text).to_bytes(8, 'little') + text + content[8 + length :])
+    with pytest.raises(ValueError, match='scale'):
+        convert.convert(str(source), str(tmp_path / 'without'))
+    assert not (tmp_path / 'without').exists()
+    source.with_suffix('.yaml').write_text('model:\n  params:\n    scale_factor: 2e-1\n')
+    convert.convert(str(source), str(tmp_path / 'with'))
+    assert store.open_model(str(tmp_path / 'with')).settings['scaling_factor'] == 0.2
