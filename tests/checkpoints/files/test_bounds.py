@@ -57,11 +57,11 @@ BOMBS = {
 
 @pytest.mark.slow
 def test_memory_is_bounded_by_the_file_s_size(tmp_path):
-    files = {}
+    contents = {}
     for case, expression in BOMBS.items():
-        files[f'{case}, zip'] = files.torch_zip(program(expression))
+        contents[f'{case}, zip'] = files.torch_zip(program(expression))
     for case in ('lists', 'memoized', 'wide text'):
-        files[f'{case}, legacy'] = files.torch_legacy(program(BOMBS[case]))
+        contents[f'{case}, legacy'] = files.torch_legacy(program(BOMBS[case]))
     one = files.Zip().add('a/000000', b'')
     names = [b'a/%06d' % index for index in range(65_000)]
     body = b''.join(one.body.replace(b'a/000000', member) for member in names)
@@ -70,12 +70,12 @@ def test_memory_is_bounded_by_the_file_s_size(tmp_path):
         one.directory[:42] + offset + member for offset, member in zip(offsets, names, strict=True)
     )
     end = struct.pack('<4s4H2IH', b'PK\5\6', 0, 0, len(names), len(names), len(directory), len(body), 0)
-    files['members, zip'] = body + directory + end
-    paths = {case: tmp_path / case for case in files}
-    for case, content in files.items():
+    contents['members, zip'] = body + directory + end
+    paths = {case: tmp_path / case for case in contents}
+    for case, content in contents.items():
         paths[case].write_bytes(content)
-    for case, peak in zip(files, files.peaks_of_opening(list(paths.values())), strict=True):
-        assert peak < 2 * len(files[case]) + (64 << 20), case
+    for case, peak in zip(paths, files.peaks_of_opening(list(paths.values())), strict=True):
+        assert peak < 2 * len(contents[case]) + (64 << 20), case
 
 
 def test_the_reader_imports_nothing_heavy_and_nothing_that_unpickles(tmp_path):
