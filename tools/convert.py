@@ -7,10 +7,13 @@
 
 SOURCE is a .ckpt or .safetensors file, a diffusers folder, a model directory, or the id of a repository on the
 Hugging Face hub (owner/name, owner/name/file.safetensors). Nothing in a .ckpt is executed. A report of what became
-of every key is written beside the result.
+of every key is written beside the result. An earlier conversion at the destination is replaced once the new one is
+whole; anything else there is left alone.
 """
 
 import json
+import os
+import sys
 
 from ldm_jax import command_line
 
@@ -72,9 +75,12 @@ def main(args):
     source, origin = hub.locate(store.find(args.source), args.revision, args.variant)
     given = {'text_encoder': args.text_encoder, 'first_stage': args.vae}
     take = {part: hub.locate(store.find(path))[0] for part, path in given.items() if path is not None}
+    replaced = os.path.exists(args.destination)
     report = convert(
         source, args.destination, to=args.to, dtype=args.dtype, choice=choice, origin=origin, take=take
     )
+    if replaced:
+        print(f'{args.destination}: replaced the conversion that was there', file=sys.stderr)
     print(json.dumps(report, indent=2) if args.json else '\n'.join(lines(report)))
 
 

@@ -31,6 +31,9 @@ def test_a_shipped_model_goes_out_and_comes_back(tmp_path):
     assert 'first_stage: 954,567 parameters in 152 arrays (152 float16)' in out.stdout
     back = run('emoji32.safetensors', 'back', '--json', cwd=tmp_path)
     assert back.returncode == 0, back.stderr
+    assert 'replaced' not in back.stderr
+    again = run('emoji32.safetensors', 'back', cwd=tmp_path)
+    assert 'back: replaced the conversion that was there' in again.stderr
     assert json.loads(back.stdout)['parts']['first_stage']['parameters'] == 954_567
     ours, theirs = (store.open_model(path) for path in (store.find('emoji32'), tmp_path / 'back'))
     names = [name for name in ours.specs if name.startswith('first_stage/')]
