@@ -322,6 +322,7 @@ def saved(folder):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NETWORKS)
 def test_a_folder_that_diffusers_saved_is_read_whole(name, tmp_path):
     pipeline(name).save_pretrained(tmp_path)

@@ -117,6 +117,7 @@ def assert_parity(model, fixture, seed, outputs):
         assert oracles.relative_error(array, kept[name]) < 1e-9, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_parameters_keys_and_shapes_of_the_published(name):
     model, count, num_keys, digest = PUBLISHED[name]

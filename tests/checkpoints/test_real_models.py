@@ -53,6 +53,7 @@ def assert_works(model):
     assert psnr == pytest.approx(27.6, abs=0.05)  # as the data's README says
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('half', HALVES)
 def test_a_real_tiny_autoencoder_loads_by_either_of_its_files(pair, half, tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE, str(tmp_path / 'cache'))

@@ -236,6 +236,7 @@ def test_what_is_trained_is_exported_loaded_and_sampled(name, tmp_path):
         assert np.isfinite(images).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', each_kind(NAMES))
 def test_sampling_has_the_conditioning_that_training_had(name):
     row, drop_rate = ROWS[name], 0.5

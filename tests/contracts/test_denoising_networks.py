@@ -63,6 +63,7 @@ def test_it_says_what_it_is_conditioned_on_and_is_called_so(name):
     assert 8 % denoising.downscale(network) == 0
 
 
+@pytest.mark.slow
 def test_one_time_for_all_is_that_time_for_each(name):
     network = NETWORKS[name]
     params = trees.init(network, jax.random.key(0), size=8)

@@ -43,7 +43,18 @@ SIZES = dict(  # of models that are conditioned on sizes, beside a row's own
     original_size='64x32', crop_top_left='1,2', target_size='16x16',
     negative_original_size='8x8', negative_crop_top_left='0,1', negative_target_size='32x16',
 )  # fmt: skip
-ROWS = [(name, kind) for name, task in TASKS.items() for kind in task.kinds]
+FAST = (
+    'text_to_image',
+    'image_to_image',
+    'depth_to_image',
+    'class_to_image',
+    'semantic_to_image',
+)  # one of each way
+ROWS = [
+    pytest.param(name, kind, marks=() if name in FAST else pytest.mark.slow)
+    for name, task in TASKS.items()
+    for kind in task.kinds
+]
 ROWS += [
     pytest.param(name, 'sizes', marks=() if name == 'text_to_image' else pytest.mark.slow)
     for name, task in TASKS.items()

@@ -53,6 +53,7 @@ def occurrences(jaxpr, name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('spec', SPECS, ids=str)
 def test_the_program_has_the_network_once(spec):
     sampler = build.build('samplers', spec)
@@ -102,6 +103,7 @@ def evaluations(sampler, levels, start=X):
     return len(calls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('spec', [spec for spec in SPECS if spec['name'] != 'dpm_adaptive'], ids=str)
 def test_a_run_evaluates_as_often_as_the_sampler_says(spec):
     expected = EVALUATIONS.get(' '.join(map(str, spec.values())), STEPS)

@@ -14,6 +14,7 @@ from ldm_jax.training.saving.checkpoints import Checkpoints
 from tests.training import runs
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_file_as_if_it_had_never_moved(tmp_path):
     runs.run(tmp_path / 'whole', num_steps=20)
     runs.run(tmp_path / 'first', num_steps=10)
@@ -58,6 +59,7 @@ def test_psnr_and_its_interval():
     np.testing.assert_allclose(half, 1.96 * (20 / np.sqrt(3)) / 2)  # the values are 10 off their mean
 
 
+@pytest.mark.slow
 def test_a_first_stage_is_rebuilt_from_its_newest_checkpoint(tmp_path, monkeypatch):
     network = vae.Model(z_channels=2, channels=8, channel_mult=(1,), num_res_blocks=1, num_groups=4)
     params = trees.init(network, jax.random.key(0), size=8)

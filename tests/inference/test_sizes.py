@@ -19,6 +19,7 @@ def embedded(cond):
     return cond.vector[0, 12:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [BASE, REFINER])
 @pytest.mark.parametrize(
     ('sizes', 'negative_sizes'), [(None, None), (WANTED, None), (WANTED, UNWANTED)], ids=['no', 'one', 'two']

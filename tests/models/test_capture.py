@@ -80,6 +80,7 @@ def test_every_attention_of_a_u_net_is_there_by_its_path(remat):
     np.testing.assert_allclose(out, plain, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_network_of_one_s_own_and_what_is_not_asked_for():
     model = plain_transformer.Model(context_width=6, width=8, depth=2, num_heads=2)
     x, cond = normal(B, 4, 4, 4), Cond(context=normal(B, M, 6))

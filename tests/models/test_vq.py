@@ -44,6 +44,7 @@ def latents(variables):
     return jax.jit(SMALL.apply, static_argnames='method')(variables, X, method='latents')
 
 
+@pytest.mark.slow
 def test_outputs_and_gradients_are_those_of_diffusers():
     model = vq.Model(
         num_codes=24,

@@ -12,12 +12,18 @@ from ldm_jax.types import Cond
 from tests import oracles
 
 
-def cases(names):
-    """Each name in float64 and, of the slow tests, in float32: (name, dtype, tolerance)."""
+def cases(names, fast):
+    """Each name in float64 and float32: (name, dtype, tolerance). Slow but for those named fast, in float64."""
     return [
-        pytest.param(name, dtype, tolerance, marks=marks, id=f'{name}-{dtype}')
+        pytest.param(
+            name,
+            dtype,
+            tolerance,
+            marks=() if dtype == 'float64' and name in fast else pytest.mark.slow,
+            id=f'{name}-{dtype}',
+        )
         for name in names
-        for dtype, tolerance, marks in (('float64', 1e-9, ()), ('float32', 1e-5, pytest.mark.slow))
+        for dtype, tolerance in (('float64', 1e-9), ('float32', 1e-5))
     ]
 
 

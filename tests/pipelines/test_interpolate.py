@@ -36,6 +36,7 @@ def test_a_way_through_prompts_passes_the_image_of_each(pipeline):
     assert min(steps) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_way_through_seeds_passes_the_image_of_each(pipeline):
     expected = text_to_image(pipeline, ['a'] * 3, 'blurry', size=(16, 16), seed=[7, 8, 9], sampling=DDIM)
     close(images(pipeline, 'a', [7, 8, 9], [0, 0.5, 1]), expected)

@@ -41,6 +41,7 @@ def without(path, *names):
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_model_without_text_encoder_says_how_to_add_it_and_takes_it(text, tmp_path, sample):
     bare = without(tmp_path / 'bare', 'text_encoder')
     call = FEW | dict(out=tmp_path / 'out')
@@ -119,6 +120,7 @@ def test_a_previewed_run_makes_the_same_image(text, tmp_path, sample):
     assert (tmp_path / 'preview.png').is_file()
 
 
+@pytest.mark.slow
 def test_a_way_between_prompts_is_a_sheet_and_each_of_its_images_is_made_again_from_its_text(
     text, tmp_path, sample
 ):

@@ -84,6 +84,7 @@ def test_masked_content_by_both_names(make):
         assert np.abs(found - plain).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_hires_resize_is_a_second_pass_at_that_size(make):
     found = make(BASE + ', Denoising strength: 0.5, Hires resize: 32x32, Hires upscaler: Latent')
     assert found.shape == (32, 32, 3)

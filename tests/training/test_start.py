@@ -56,6 +56,7 @@ def test_nor_does_one_that_fails_while_it_begins(tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / 'images').iterdir()) == ['0000006_rows.png']
 
 
+@pytest.mark.slow
 def test_a_rate_may_change_when_it_is_asked_for_and_that_is_recorded(tmp_path):
     train(tmp_path, ('optimizer.warmup_steps', '0'), ('optimizer.curve', 'constant'))
     more = [('run.num_steps', '10'), ('optimizer.warmup_steps', '0'), ('optimizer.curve', 'constant')]

@@ -88,6 +88,7 @@ def test_a_run_without_such_averages_says_how_to_have_them(tmp_path):
         ema_snapshots.of_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_damaged_snapshot_is_named(workdir, tmp_path):
     snapshot = parted(workdir)[0][-1]
     record = stored_steps.read_record(snapshot.folder)

@@ -202,6 +202,7 @@ def test_before_its_start_the_adversary_changes_nothing():
         assert np.abs(kernel[0] - kernel[1]).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_the_discriminator_tells_images_from_reconstructions_after_training():
     # An untrained generator that learns almost nothing makes smooth grey; images are noise. Those can be distinguished.
     stage = stage_of('kl')

@@ -116,6 +116,7 @@ def test_the_log_variance_is_learned_when_asked():
     assert float(metrics['logvar']) == 0.3
 
 
+@pytest.mark.slow
 def test_the_kl_term_is_weighed_per_image():
     stage = first_stage.Stage(tiny_stages.Kl(), image_size=16, perceptual_weight=0.0, kl_weight=0.5)
     params = stage.init(jax.random.key(0))
