@@ -123,22 +123,33 @@ def function(kind: str, table: Mapping[str, Callable], spec: str | Mapping[str, 
         table: those of ldm_jax, by name. A name with a dot is one of any importable module: 'my_project.losses.welsch'.
         spec: knobs are keyword-only arguments; lists become tuples.
 
-    Raises ValueError for an unknown name or knob, with the nearest.
+    Raises ValueError for an unknown name or knob, with the nearest, and for a knob that is missing.
     """
     fields = {'name': spec} if isinstance(spec, str) else dict(spec.items())
     if 'name' not in fields:
         raise ValueError(f"A {kind} spec needs a 'name'; got {fields}. Have {sorted(table)}.")
     name = fields.pop('name')
-    found = _attribute(kind, name) if '.' in str(name) else table.get(name)
-    if found is None:
-        raise unknown(kind, name, sorted(table))
+    found = chosen(kind, table, name)
     parameters = inspect.signature(found).parameters.values()
     knobs = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     for key, value in fields.items():
         if key not in knobs and all(p.kind is not p.VAR_KEYWORD for p in parameters):
             raise unknown(f'knob of {kind} {name}', key, knobs)
         fields[key] = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+    for p in parameters:
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in fields:
+            raise ValueError(
+                f'{kind.capitalize()} {name!r} needs {p.name}: dict(name={name!r}, {p.name}=...).'
+            )
     return functools.partial(found, **fields) if fields else found
+
+
+def chosen(kind: str, table: Mapping[str, Callable], name: str) -> Callable:
+    """A function or class, by its name in a table or a dotted one in any module. Raises ValueError for neither."""
+    found = _attribute(kind, name) if '.' in str(name) else table.get(name)
+    if found is None:
+        raise unknown(kind, name, sorted(table))
+    return found
 
 
 def unknown(kind: str, value: Any, have: Sequence[str]) -> ValueError:

@@ -66,3 +66,14 @@ def test_an_import_that_fails_inside_a_module_is_not_mistaken_for_a_wrong_name(t
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match='a_module_that_is_not_there'):
         build.build('samplers', dict(name='parts.broken'))
+
+
+def test_a_knob_that_is_missing_is_named():
+    def half_life(step, *, steps):
+        return step / steps
+
+    with pytest.raises(
+        ValueError, match=r"Decay 'half_life' needs steps: dict\(name='half_life', steps=\.\.\.\)"
+    ):
+        build.function('decay', {'half_life': half_life}, 'half_life')
+    assert build.function('decay', {'half_life': half_life}, dict(name='half_life', steps=2))(1) == 0.5

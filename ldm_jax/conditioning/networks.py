@@ -16,6 +16,17 @@ import jax.numpy as jnp
 from ldm_jax import images
 from ldm_jax.types import Array, PyTree, Schedule, Tokenizer
 
+# The networks of a model, the denoising one among them: as settings, training and pipelines call them.
+PARTS = (
+    'unet',
+    'first_stage',
+    'text_encoder',
+    'text_encoder_2',
+    'class_embedder',
+    'rescaler',
+    'image_encoder',
+    'image_normalizer',
+)
 TEXT_ENCODERS = {'text_encoder': 'tokens', 'text_encoder_2': 'tokens_2'}  # part -> the name of its tokens
 
 

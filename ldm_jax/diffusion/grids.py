@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ldm_jax.build import function, unknown
+from ldm_jax.build import chosen, unknown
 from ldm_jax.diffusion import host_levels, spacings
 from ldm_jax.types import NoiseLevel, Schedule
 
@@ -128,7 +128,7 @@ def named(spec: str | Mapping[str, Any]) -> Grid:
 
     A dotted name is that of a spacing.
 
-    Raises ValueError for an unknown grid or knob; the message lists what there is.
+    Raises ValueError for an unknown grid or knob, with the known ones, and for a knob that is missing.
     """
     fields = {'name': spec} if isinstance(spec, str) else dict(spec.items())
     if 'name' not in fields:
@@ -137,13 +137,16 @@ def named(spec: str | Mapping[str, Any]) -> Grid:
     if name not in names() and '.' not in str(name):
         raise unknown('grid', name, names())
     fields = {'spacing': name} | NAMED.get(name, {}) | fields
-    spacing = function('spacing', spacings.SPACINGS, fields.pop('spacing'))
+    spacing = chosen('spacing', spacings.SPACINGS, fields.pop('spacing'))
     own = [field.name for field in dataclasses.fields(Grid) if field.name not in ('spacing', 'knobs')]
     settings = {key: fields.pop(key) for key in own if key in fields}
-    knobs = [p.name for p in inspect.signature(spacing).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    knobs = [p for p in inspect.signature(spacing).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for key in fields:
-        if key not in knobs:
-            raise unknown(f'knob of grid {name}', key, knobs + own)
+        if key not in [p.name for p in knobs]:
+            raise unknown(f'knob of grid {name}', key, [p.name for p in knobs] + own)
+    for knob in knobs:
+        if knob.default is knob.empty and knob.name not in fields:
+            raise ValueError(f'Grid {name!r} needs {knob.name}: dict(name={name!r}, {knob.name}=...).')
     frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
     return Grid(spacing, tuple(sorted(frozen.items())), **settings)
 

@@ -16,7 +16,7 @@ from ldm_jax import build, denoising
 from ldm_jax.build import unknown
 from ldm_jax.conditioning import combine
 from ldm_jax.conditioning.combine import Kind
-from ldm_jax.conditioning.networks import Networks
+from ldm_jax.conditioning.networks import PARTS, Networks
 from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.denoiser import Network
 from ldm_jax.diffusion.multidiffusion import Windows, windowed
@@ -25,16 +25,6 @@ from ldm_jax.inference.tiled import FirstStage
 from ldm_jax.types import Array, Cond, PyTree, Schedule
 
 Params = Mapping[str, PyTree]  # part -> parameters
-PARTS = (
-    'unet',
-    'first_stage',
-    'text_encoder',
-    'text_encoder_2',
-    'class_embedder',
-    'rescaler',
-    'image_encoder',
-    'image_normalizer',
-)
 
 
 @dataclasses.dataclass(frozen=True)

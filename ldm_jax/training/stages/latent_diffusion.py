@@ -14,7 +14,7 @@ from flax import struct
 
 from ldm_jax import denoising, trees
 from ldm_jax.conditioning import combine
-from ldm_jax.conditioning.networks import TEXT_ENCODERS, Networks
+from ldm_jax.conditioning.networks import PARTS, TEXT_ENCODERS, Networks
 from ldm_jax.data import pipeline
 from ldm_jax.diffusion import loss as diffusion_loss
 from ldm_jax.diffusion.denoiser import Network, denoiser
@@ -26,17 +26,6 @@ from ldm_jax.training.stages.samples import Samples
 from ldm_jax.training.stages.warm_start import fitted
 from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, Cond, PyTree, Schedule, Tokenizer
-
-PARTS = (
-    'unet',
-    'first_stage',
-    'text_encoder',
-    'text_encoder_2',
-    'class_embedder',
-    'rescaler',
-    'image_encoder',
-    'image_normalizer',
-)
 
 
 @struct.dataclass
