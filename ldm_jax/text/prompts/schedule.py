@@ -160,9 +160,7 @@ def _end_prompt(text: str, mark: str, stack: list[_Open], tried: set[int], found
         here.at = here.begins = end
     elif mark == ']' and square and here.turns:
         _close(stack, tried, found, (end, _Node(end, tuple(here.spans), None)))
-    elif mark == ']' and square and count == 1:
-        _close(stack, tried, found, (end, None))
-    elif mark == ')' and not square and count <= 2:
+    elif (mark == ']' and square and count == 1) or (mark == ')' and not square and count <= 2):
         _close(stack, tried, found, (end, None))
     else:
         _close(stack, tried, found, None)

@@ -1,4 +1,4 @@
-"""Prompts of ours, and what the original parsers make of them: fixtures/prompt_parsing.json, whose `meta` explains it."""
+"""Prompts of ours, and what the original parsers make of them: fixtures/prompt_parsing.json."""
 
 import functools
 import hashlib

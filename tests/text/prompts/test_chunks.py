@@ -1,5 +1,6 @@
 """Chunks as the web UI and ComfyUI make them, by every recorded answer of theirs; ComfyUI's weights."""
 
+import contextlib
 import itertools
 import time
 
@@ -71,16 +72,14 @@ def recursive(text, weight=1.0):
         else:
             piece += letter
     found = []
-    for piece in [*pieces, *[piece] * bool(piece)]:
-        if len(piece) < 2 or piece[0] != '(' or piece[-1] != ')':
-            found.append((piece, weight))
+    for each in [*pieces, *[piece] * bool(piece)]:
+        if len(each) < 2 or each[0] != '(' or each[-1] != ')':
+            found.append((each, weight))
             continue
-        inner, its, colon = piece[1:-1], weight * 1.1, piece[1:-1].rfind(':')
+        inner, its, colon = each[1:-1], weight * 1.1, each[1:-1].rfind(':')
         if colon > 0:
-            try:
+            with contextlib.suppress(ValueError):
                 inner, its = inner[:colon], float(inner[colon + 1 :])
-            except ValueError:
-                pass
         found += recursive(inner, its)
     return found
 
