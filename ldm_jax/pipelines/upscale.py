@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax import denoising
 from ldm_jax.diffusion import noise_sources
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
