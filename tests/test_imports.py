@@ -15,7 +15,7 @@ LAYERS = {
     'samplers': 2, 'checkpoints': 2, 'adapters': 2, 'conditioning': 2,
     'training': 3, 'inference': 3,
     'pipelines': 4, 'evaluation': 4, 'aot': 4,
-    'requests': 5,
+    'requests': 5, 'sweeps': 5,
     'server': 6,
 }  # fmt: skip
 ONLY = {'samplers': {'diffusion'}}  # a sampler knows noise levels: no network, no schedule, no text
