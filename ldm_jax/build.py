@@ -27,6 +27,7 @@ CLASSES = {
     'text': 'Tokenizer',
     'data': 'Source',
     'training.stages': 'Stage',
+    'evaluation': 'Metric',
 }
 
 COMPONENTS = {

@@ -127,3 +127,26 @@ class Solver(Protocol):
     def solve(
         self, denoise: Denoiser, x: Array, levels: NoiseLevel, num_steps: Array, keys: Array
     ) -> Array: ...  # x at levels[num_steps]
+
+
+class Metric(Protocol):
+    """A number of a set of images: rows of each image in, numbers out (evaluation/README.md).
+
+    A row is what the metric keeps of an image, [D]: a network's features, or the score of a pair. Merging states in
+    any order, and adding rows in any order, changes a result by rounding of float64 at most.
+    """
+
+    against: (
+        str  # 'set': `result` takes the state of reference images; 'pair': a row needs the image's reference
+    )
+    # or its text; 'none': the images alone
+
+    def init(self) -> PyTree: ...  # the state of no images
+
+    def update(
+        self, state: PyTree, rows: np.ndarray, numbers: np.ndarray
+    ) -> PyTree: ...  # rows [B, D] of the images with these numbers [B], each of which counts once
+
+    def merge(self, a: PyTree, b: PyTree) -> PyTree: ...  # the state of both sets
+
+    def result(self, state: PyTree, reference: PyTree | None = None) -> dict[str, float]: ...  # by name
