@@ -99,9 +99,7 @@ def _plans(used: Sequence[Use]) -> dict[Layer, list[tuple[Adapter, Change, float
 def _weight(changes: Sequence[Change], strengths: np.ndarray, leaf: Array) -> Array:
     """The weight of a layer after several changes, where it was and sharded as it was."""
     names = tuple(change.kind for change in changes)
-    tensors = [
-        {name: np.asarray(array, np.float32) for name, array in c.tensors.items()} for c in changes
-    ]
+    tensors = [{name: np.asarray(array, np.float32) for name, array in c.tensors.items()} for c in changes]
     sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
     found = _changed(names, sharding)(leaf, tensors, strengths.astype(np.float32))
     return found if sharding is not None else np.asarray(found)
@@ -122,7 +120,9 @@ def _changed(names: tuple[str, ...], sharding: jax.sharding.Sharding | None):
 def _bias(change: Change) -> np.ndarray | None:
     """The change of the bias at strength 1, or None."""
     name = {'norm': 'b_norm', 'full': 'diff_b'}.get(change.kind)
-    return None if name is None or name not in change.tensors else np.asarray(change.tensors[name], np.float32)
+    return (
+        None if name is None or name not in change.tensors else np.asarray(change.tensors[name], np.float32)
+    )
 
 
 def _added(leaf: Array, bias: np.ndarray, strength: float) -> Array:

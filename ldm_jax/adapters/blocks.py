@@ -1,7 +1,7 @@
 """How strongly an adapter acts, on the U-Net and the text encoders apart, and block by block.
 
-Blocks are the U-Net's original ones: IN00 .. IN11, M00 and OUT00 .. OUT11 in Stable Diffusion 1 and 2, IN00 .. IN08, M00
-and OUT00 .. OUT08 in SDXL. BASE is the text encoders.
+Blocks are the U-Net's original ones: IN00 .. IN11, M00 and OUT00 .. OUT11 in Stable Diffusion 1 and 2, IN00 .. IN08,
+M00 and OUT00 .. OUT08 in SDXL. BASE is the text encoders.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def strength(value: float | Sequence[float] | Strength) -> Strength:
     if isinstance(value, int | float):
         return Strength(value, value)
     if len(value) != 2:
-        raise ValueError(f'An adapter has one strength, or one of the U-Net and one of the texts; got {value}.')
+        raise ValueError(
+            f'An adapter has one strength, or one of the U-Net and one of the texts; got {value}.'
+        )
     return Strength(*map(float, value))
 
 
@@ -71,7 +73,7 @@ def block_weights(values: Sequence[float]) -> dict[str, float]:
 
 
 def block_of(layer: Layer) -> str:
-    """The block of a layer: 'IN04'; the time embedding is IN00's, what ends the network the last one's, as in merging."""
+    """The block of a layer: 'IN04'; the time embedding is IN00's, what ends the network OUT11's, as in merging."""
     if layer.part != 'unet':
         return 'BASE'
     match = BLOCK.match(layer.original)

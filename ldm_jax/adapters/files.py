@@ -8,10 +8,12 @@ import hashlib
 import pathlib
 import re
 from collections.abc import Mapping
+
 import flax.linen as nn
 import numpy as np
 
 from ldm_jax.adapters import kinds, made_for, peft_config
+from ldm_jax.adapters import scale as scales
 from ldm_jax.checkpoints import hub
 from ldm_jax.checkpoints.files import reader
 from ldm_jax.checkpoints.files.pickles import hostile
@@ -25,7 +27,9 @@ BUNDLED = re.compile(r'bundle_emb\.(.+)\.(clip_l|clip_g)')
 ENCODERS = {'clip_l': 'text_encoder', 'clip_g': 'text_encoder_2'}
 BEYOND = re.compile(r'lora_te\d?_.*encoder_layers_(\d+)_.*|text_encoder(?:_2)?\..*encoder\.layers\.(\d+)\..*')
 # What a folder of an adapter holds, the likeliest first.
-NAMES = ('adapter_model.safetensors', 'pytorch_lora_weights.safetensors', 'adapter_model.bin', 'pytorch_lora_weights.bin')  # fmt: skip
+NAMES = tuple(
+    f'{name}.{kind}' for kind in ('safetensors', 'bin') for name in ('adapter_model', 'pytorch_lora_weights')
+)
 SUFFIXES = ('.safetensors', '.pt', '.bin', '.ckpt')
 
 
@@ -63,6 +67,25 @@ class Adapter:
         return file_hash(self.path)
 
 
+def truncated(adapter: Adapter, rank: int) -> Adapter:
+    """The adapter with the first so many of its rank alone, its scale as it was ('dyn' of A1111's tags).
+
+    Raises ValueError for a rank below 1.
+    """
+    if rank < 1:
+        raise ValueError(f'The rank of an adapter is at least 1; got {rank}.')
+    changes = {}
+    for layer, change in adapter.changes.items():
+        tensors = change.tensors
+        if change.kind == 'lora' and 'lora_mid' not in tensors:
+            up, down = tensors['lora_up'], tensors['lora_down']
+            scale = scales.scale(tensors, down.shape[0])
+            tensors = {name: array for name, array in tensors.items() if name != 'alpha'}
+            tensors |= dict(lora_up=up[:, :rank], lora_down=down[:rank], scale=np.float32(scale))
+        changes[layer] = Change(change.kind, tensors)
+    return dataclasses.replace(adapter, changes=changes)
+
+
 def file_hash(path: pathlib.Path) -> str:
     """SHA-256 of a file; of a safetensors file of what is behind its header, so that edited metadata change nothing."""
     with open(path, 'rb') as file:
@@ -89,7 +112,9 @@ def locate(name: str) -> pathlib.Path:
         known = [path / each for each in NAMES if (path / each).exists()]
         found = known[:1] or sorted(path.glob('*.safetensors'))
         if len(found) != 1:
-            raise ValueError(f'{path} holds {len(found)} adapters ({listed([f.name for f in found])}); name one.')
+            raise ValueError(
+                f'{path} holds {len(found)} adapters ({listed([f.name for f in found])}); name one.'
+            )
         return found[0]
     return path
 
@@ -145,7 +170,7 @@ def _sorted(
     unknown: list[str] = []
     for key in tensors:
         hit = _numbered(key, order) or adapter_names.find(key, table)
-        if hit is not None:
+        if hit is not None and (hit[1] != 'weight' or f'{key.removesuffix("weight")}on_input' in tensors):
             layer, name = hit
             if name in found.setdefault(layer, {}):
                 raise ValueError(f'{key} and {found[layer][name]} name the same tensor of {layer.name}.')

@@ -16,7 +16,7 @@ TAKES = ('alpha', 'scale')
 
 
 def change(tensors: Tensors, weight: Array) -> Array:
-    """Tensors: a1 [i, r], a2 [r, i], b1 [o, r], b2 [r, i, *k]; old files have a1 and a2, b1 and b2 the other way round."""
+    """Tensors: a1 [i, r], a2 [r, i], b1 [o, r], b2 [r, i, *k]; old files have each pair swapped."""
     a1, a2, b1, b2 = (tensors[name] for name in ('a1', 'a2', 'b1', 'b2'))
     if b1.shape[0] != weight.shape[0] or b1.shape[1] != b2.shape[0]:
         a1, a2, b1, b2 = a2, a1, b2, b1

@@ -24,6 +24,4 @@ def change(tensors: Tensors, weight: Array) -> Array:
     own, on_input = tensors['weight'].reshape(-1), tensors['on_input'].reshape(())
     if outputs != inputs:
         return weight * own.reshape((outputs, 1, *rest) if len(own) == outputs else (1, inputs, *rest))
-    return weight * jnp.where(
-        on_input > 0, own.reshape(1, inputs, *rest), own.reshape(outputs, 1, *rest)
-    )
+    return weight * jnp.where(on_input > 0, own.reshape(1, inputs, *rest), own.reshape(outputs, 1, *rest))

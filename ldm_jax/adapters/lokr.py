@@ -34,7 +34,6 @@ def change(tensors: Tensors, weight: Array) -> Array:
     product = jnp.kron(first.reshape(*first.shape, *(1,) * (second.ndim - 2)), second)
     rank = next((tensors[name].shape[0] for name in ('lokr_w2_b', 'lokr_w1_b') if name in tensors), None)
     if rank is None:
-        own = tensors['scale'].reshape(()) if 'scale' in tensors else 1.0
-    else:
-        own = scales.scale(tensors, rank)
+        tensors = {name: array for name, array in tensors.items() if name != 'alpha'}
+    own = scales.scale(tensors, rank or 1)
     return scales.decomposed(tensors, weight, own * product.reshape(weight.shape))

@@ -9,7 +9,7 @@ import flax.linen as nn
 
 from ldm_jax import denoising
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
-from ldm_jax.checkpoints.layouts.adapter_names import Layer
+from ldm_jax.checkpoints.layouts.adapter_names import NUMBERED, Layer
 from ldm_jax.checkpoints.layouts.rules import listed
 
 WIDTHS = {768: 'Stable Diffusion 1', 1024: 'Stable Diffusion 2', 1280: "SDXL's refiner", 2048: 'SDXL'}
@@ -22,15 +22,16 @@ OTHERS = (
     (r'lora_te2_|text_encoder_2\.', 'SDXL'),
 )
 NOT_ADAPTERS = (
-    (r'model\.diffusion_model\.input_blocks\.0\.0\.weight|conv_in\.weight', 'a whole model: give it as --model'),
+    (
+        r'model\.diffusion_model\.input_blocks\.0\.0\.weight|conv_in\.weight',
+        'a whole model: give it as --model',
+    ),
     (r'(control_model|controlnet_\w+|input_hint_block)\..*', 'a ControlNet'),
     (r'string_to_param|emb_params|clip_[lg]|\*|<.*>', 'an embedding of new words (textual inversion)'),
 )
 
 
-def family(
-    specs: Mapping[str, TensorSpec], found: Mapping[Layer, Mapping[str, str]]
-) -> str | None:
+def family(specs: Mapping[str, TensorSpec], found: Mapping[Layer, Mapping[str, str]]) -> str | None:
     """The name of the family of models that an adapter was made for, or None.
 
     found: layer -> tensor -> key, of the keys that are known.
@@ -40,6 +41,9 @@ def family(
             return name
     widths = {specs[key].shape[1] for key in specs if CROSS.fullmatch(key) and len(specs[key].shape) > 1}
     widths |= _widths(specs, found)
+    if not widths:  # numbered layers, of which some read texts
+        numbered = {spec.shape[-1] for key, spec in specs.items() if NUMBERED.fullmatch(key)}
+        widths = numbered & {768, 1024}
     return WIDTHS.get(widths.pop()) if len(widths) == 1 else None
 
 
@@ -70,8 +74,10 @@ def message(
             f'{name} is an adapter for {theirs}; this model {here}. Take the adapter that was made for it, or give a '
             f'model of {theirs} as --model.'
         )
-    if not unknown:
-        return f'{name} reads contexts {sorted(_widths(specs, found))} wide, and this model {_context(models)}.'
+    if found and not unknown:
+        return (
+            f'{name} reads contexts {sorted(_widths(specs, found))} wide, and this model {_context(models)}.'
+        )
     what = 'changes layers that this model does not have' if found else 'has no layer of this model'
     return f'{name} {what}: {listed(list(unknown))}. It was made for a model of another kind; nothing of it is used.'
 

@@ -1,4 +1,4 @@
-"""OFT as PEFT has it: blocks of inputs are rotated, W' = W R.
+"""OFT as PEFT has it: blocks of inputs are rotated, W' = W R^T.
 
 Ref: Qiu et al. 2025, arXiv:2506.19847 (OFTv2), whose Cayley transform may be a truncated Neumann series.
 """
@@ -16,7 +16,7 @@ TAKES = ()
 
 
 def change(tensors: Tensors, weight: Array) -> Array:
-    """Tensors: oft_R [n, b (b - 1) / 2], the triangle above the diagonal of each Q; one block (n = 1) serves all inputs.
+    """Tensors: oft_R [n, b (b - 1) / 2], what is above the diagonal of each Q; one block serves all inputs.
 
     neumann: [terms]; a series of so many terms takes the place of the inverse, where the file's config says so.
     """
@@ -30,7 +30,7 @@ def change(tensors: Tensors, weight: Array) -> Array:
     flat = weight.reshape(weight.shape[0], -1)
     count = flat.shape[1] // size
     turned = jnp.broadcast_to(turned, (count, size, size)) if blocks == 1 else turned
-    rotated = jnp.einsum('oknx,knm->okmx', flat.reshape(len(flat), count, size, 1), turned)
+    rotated = jnp.einsum('oknx,kmn->okmx', flat.reshape(len(flat), count, size, 1), turned)
     return rotated.reshape(weight.shape) - weight
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ldm_jax.adapters.kinds import Tensors
 from ldm_jax.types import Array
 
-TAKES = ('alpha', 'scale', 'dora_scale')
+TAKES = ('alpha', 'scale', 'dora_scale', 'magnitude')
 
 
 def scale(tensors: Tensors, rank: int) -> Array | float:
@@ -20,13 +20,15 @@ def scale(tensors: Tensors, rank: int) -> Array | float:
 def decomposed(tensors: Tensors, weight: Array, difference: Array) -> Array:
     """The difference itself, or with magnitudes that of DoRA: W' = m V / norm(V), V = W + difference.
 
-    dora_scale: [1, i, ...] for a norm of each input, [o, 1, ...] or [o] for one of each output (PEFT, LyCORIS).
+    dora_scale: LyCORIS': [1, i, ...] for a norm of each input, [o, 1, ...] for one of each output.
+    magnitude: PEFT's: [o] or [1, o, 1, 1], always of each output.
     Ref: Liu et al. 2024, arXiv:2402.09353, eq. 5.
     """
-    if 'dora_scale' not in tensors:
+    magnitude = tensors.get('magnitude', tensors.get('dora_scale'))
+    if magnitude is None:
         return difference
-    magnitude, moved = tensors['dora_scale'], weight + difference
-    by_input = magnitude.ndim > 1 and magnitude.shape[0] == 1 and weight.shape[0] > 1
+    moved = weight + difference
+    by_input = 'magnitude' not in tensors and magnitude.shape[0] == 1 and weight.shape[0] > 1
     axes = tuple(axis for axis in range(weight.ndim) if axis != (1 if by_input else 0))
     shape = [1] * weight.ndim
     shape[1 if by_input else 0] = weight.shape[1 if by_input else 0]

@@ -12,11 +12,11 @@ from ldm_jax.adapters import apply, blocks, files
 from ldm_jax.checkpoints.layouts import adapter_names
 from tests.adapters import tiny
 
-SGM = {'sdxl': 'conv_in mid_block.resnets.0.conv1 up_blocks.0.attentions.0.proj_in'.split()}
+SGM = {'sdxl': ['conv_in', 'mid_block.resnets.0.conv1', 'up_blocks.0.attentions.0.proj_in']}
 
 
 def attention(name):
-    return 'attentions' in name and '.to_' in name or 'self_attn' in name
+    return ('attentions' in name and '.to_' in name) or 'self_attn' in name
 
 
 def chosen(family, which=attention, rank=2):
@@ -136,7 +136,9 @@ def test_a_strength_of_zero_is_the_model_itself_and_a_merge_leaves_it_as_it_was(
     apply.merged(base, [(adapter, blocks.strength(0.7))])
     same = apply.merged(base, [(adapter, blocks.strength(0.0))])
     for tree in (base, same):
-        assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(kept), strict=True))
+        assert all(
+            np.array_equal(a, b) for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(kept), strict=True)
+        )
 
 
 def test_sgm_names_are_the_same_layers_as_those_of_diffusers(tmp_path):
@@ -150,7 +152,10 @@ def test_sgm_names_are_the_same_layers_as_those_of_diffusers(tmp_path):
     factors = chosen('sdxl', lambda name: not name.startswith('add_embedding'))
     write(tmp_path / 'diffusers.safetensors', *kohya('sdxl', factors, 1.0))
     write(tmp_path / 'sgm.safetensors', *kohya('sdxl', factors, 1.0, originals.get))
-    one, other = (files.read(tmp_path / f'{n}.safetensors', tiny.models('sdxl')) for n in ('diffusers', 'sgm'))
-    assert one.changes.keys() == other.changes.keys() and len(one.changes) == len(factors)
+    one, other = (
+        files.read(tmp_path / f'{n}.safetensors', tiny.models('sdxl')) for n in ('diffusers', 'sgm')
+    )
+    assert one.changes.keys() == other.changes.keys()
+    assert len(one.changes) == len(factors)
     for layer, change in one.changes.items():
         assert all(np.array_equal(a, other.changes[layer].tensors[n]) for n, a in change.tensors.items())

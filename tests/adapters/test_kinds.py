@@ -117,7 +117,10 @@ def test_outputs_are_those_of_lycoris(name):
 
 
 def test_norms_are_those_of_lycoris():
-    for base, x in ((torch.nn.LayerNorm(8), torch.randn(3, 8)), (torch.nn.GroupNorm(2, 8), torch.randn(2, 8, 3, 3))):
+    for base, x in (
+        (torch.nn.LayerNorm(8), torch.randn(3, 8)),
+        (torch.nn.GroupNorm(2, 8), torch.randn(2, 8, 3, 3)),
+    ):
         randomize(base, 1)
         weight, bias = (value.detach().numpy().copy() for value in (base.weight, base.bias))
         plain = type(base)(*((2, 8) if x.ndim == 4 else (8,)))
@@ -158,11 +161,12 @@ def test_an_adapter_of_fewer_input_channels_leaves_the_others_as_they_are():
     normal = np.random.default_rng(0).standard_normal
     tensors = dict(lora_up=normal((6, 2, 1, 1)), lora_down=normal((2, 4, 3, 3)))
     change = np.asarray(kinds.change('lora', tensors, np.zeros((6, 9, 3, 3))))
-    assert np.any(change[:, :4]) and not np.any(change[:, 4:])
+    assert np.any(change[:, :4])
+    assert not np.any(change[:, 4:])
 
 
 @pytest.mark.parametrize(
-    'tensors, message',
+    ('tensors', 'message'),
     [
         (dict(lora_up=(8, 2), lora_down=(2, 11)), r'lora_down \[2, 11\], lora_up \[8, 2\] do not fit'),
         (dict(lora_up=(8, 3), lora_down=(2, 12)), 'do not fit'),

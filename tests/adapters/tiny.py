@@ -58,11 +58,15 @@ def torch_models(name):
     for part in ('text_encoder', 'text_encoder_2'):
         if part not in ours:
             continue
-        kind = transformers.CLIPTextModelWithProjection if part == 'text_encoder_2' else transformers.CLIPTextModel
+        kind = (
+            transformers.CLIPTextModelWithProjection
+            if part == 'text_encoder_2'
+            else transformers.CLIPTextModel
+        )
         made[part] = kind(
             transformers.CLIPTextConfig(
-                vocab_size=60, hidden_size=ours[part].width, intermediate_size=4 * ours[part].width, num_hidden_layers=2,
-                num_attention_heads=2, projection_dim=12, eos_token_id=59,
+                vocab_size=60, hidden_size=ours[part].width, intermediate_size=4 * ours[part].width,
+                num_hidden_layers=2, num_attention_heads=2, projection_dim=12, eos_token_id=59,
             )
         )  # fmt: skip
     for i, module in enumerate(made.values()):
@@ -89,7 +93,9 @@ def params_of(name, modules):
         if part == 'unet':
             layout = diffusers_unet.layout(model, linear_projection=name != 'sd1')
         else:
-            layout = transformers_clip.layout(model, nested=any(key.startswith('text_model.') for key in state))
+            layout = transformers_clip.layout(
+                model, nested=any(key.startswith('text_model.') for key in state)
+            )
         known = {key: array for key, array in state.items() if layout.ignored(key) is None}
         found[part] = oracles.params_like(model, layout, known)
     return found

@@ -1,11 +1,12 @@
 """The names of adapters' files: layers of a model and tensors beside them, in every spelling that is in use.
 
-    kohya         lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight   (or sgm's lora_unet_input_blocks_1_1_proj_in)
-                  lora_te_text_model_encoder_layers_0_mlp_fc1.alpha             (SDXL: lora_te1_, lora_te2_)
+    kohya         lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight
+                  lora_unet_input_blocks_1_1_proj_in.lora_up.weight in sgm's names
+                  lora_te_text_model_encoder_layers_0_mlp_fc1.alpha, SDXL lora_te1_, lora_te2_
     diffusers     unet.down_blocks.0....attn1.to_q.lora_A.weight  first: ....attn1.processor.to_q_lora.down.weight
     PEFT          base_model.model.down_blocks.0....attn1.to_q.lora_A.weight
     LyCORIS       lycoris_down_blocks_0_attentions_0_proj_in.hada_w1_a, and kohya's
-    ComfyUI       diffusion_model.input_blocks.1.1.proj_in.lora_up.weight, text_encoders.clip_l.transformer.text_model....
+    ComfyUI       diffusion_model.input_blocks.1.1.proj_in.lora_up.weight, text_encoders.clip_l.transformer....
     cloneofsimo   unet:0:up, numbered in the order of its own search
 
 Names are never split at '_', which they contain: a table of all layers in each spelling is made from the model's own.
@@ -32,8 +33,8 @@ TENSORS = {
     'lora.up.weight': 'lora_up', 'lora.down.weight': 'lora_down',
     'lora_linear_layer.up.weight': 'lora_up', 'lora_linear_layer.down.weight': 'lora_down',
     'alpha': 'alpha', 'scale': 'scale',
-    'dora_scale': 'dora_scale', 'lora_magnitude_vector': 'dora_scale', 'lora_magnitude_vector.weight': 'dora_scale',
-    'lora_magnitude_vector.default.weight': 'dora_scale',
+    'dora_scale': 'dora_scale', 'lora_magnitude_vector': 'magnitude', 'lora_magnitude_vector.weight': 'magnitude',
+    'lora_magnitude_vector.default.weight': 'magnitude',
     **{name: name for name in ('hada_w1_a', 'hada_w1_b', 'hada_w2_a', 'hada_w2_b', 'hada_t1', 'hada_t2')},
     **{name: name for name in ('lokr_w1', 'lokr_w1_a', 'lokr_w1_b', 'lokr_w2', 'lokr_w2_a', 'lokr_w2_b', 'lokr_t2')},
     **{f'{name}.weight': name for name in ('a1', 'a2', 'b1', 'b2')},
@@ -41,7 +42,7 @@ TENSORS = {
     'oft_blocks': 'oft_blocks', 'oft_diag': 'oft_diag', 'rescale': 'rescale', 'oft_R.weight': 'oft_R',
     'w_norm': 'w_norm', 'b_norm': 'b_norm', 'diff': 'diff', 'diff_b': 'diff_b',
 }  # fmt: skip
-# Names within a layer's own name, as the first diffusers wrote them: .to_q_lora.down -> .to_q, .to_out_lora -> .to_out.0.
+# The first diffusers put the tensor into the layer's own name: .to_q_lora.down, of .to_q, .to_out_lora, of .to_out.0.
 PROCESSOR = re.compile(r'(.*\.attn[12])\.(?:processor\.)?to_(q|k|v|out)_lora\.(up|down)\.weight')
 PROCESSOR_TEXT = re.compile(r'(.*\.self_attn)\.to_(q|k|v|out)_lora\.(up|down)\.weight')
 NUMBERED = re.compile(r'(unet|text_encoder):(\d+):(up|down)')  # of cloneofsimo
