@@ -12,6 +12,7 @@ TRAIN = [
     'grain>=0.2.15',
     'importlib_resources>=6.4',  # TensorFlow Datasets imports it and does not name it
     'msgpack>=1.0.8',
+    'opencv-python-headless>=4.11',
     'optax>=0.2.8',
     'protobuf>=6.31.1',
     'pyarrow>=18',
