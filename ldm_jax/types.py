@@ -41,6 +41,9 @@ class Cond:
     vector: Array | None = None  # [B, D] one embedding for the image: SDXL sizes, unCLIP image embedding
     label: Array | None = None  # [B] integer class: noise level of the x4 upscaler
     perturbed: Array | None = None  # [B] bool: whose self-attention is the identity, where the network says
+    strengths: Array | None = (
+        None  # [B, K] of the network's adapters (adapted.py), or [B, K, S] for each step
+    )
 
 
 @dataclasses.dataclass(frozen=True)

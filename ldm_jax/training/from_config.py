@@ -6,12 +6,14 @@ The schema is in configs/__init__.py.
 from __future__ import annotations
 
 import math
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from ldm_jax import denoising
+from ldm_jax.adapters import write
 from ldm_jax.build import build, components, parts
 from ldm_jax.data import pipeline
 from ldm_jax.training import ema, job, optimizer
@@ -30,7 +32,8 @@ def stage(
     load: (model, parts) -> its settings and the params of the parts, which checkpoints.loading.load is.
     source: the data, where they were encoded (data/latents.py): what their scale is and what the empty text became.
 
-    pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change).
+    pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change). A
+        diffusion model's 'unet' brings its settings with it, for an adapter to be trained.
     warm_start: a model to train on from: its settings are the config's where that says nothing.
 
     Raises ValueError or FileNotFoundError for an unknown model, part or field.
@@ -42,7 +45,8 @@ def stage(
         fields = {'model': taken} if isinstance(taken, str) else dict(taken)
         loaded = load(fields.pop('model'), [part])
         models[part] = loaded.settings['models'][part] | fields
-        settings |= {key: loaded.settings[key] for key in SHARED if key in loaded.settings}
+        brought = loaded.settings.keys() - {'models'} if diffusion and part == 'unet' else SHARED
+        settings |= {key: loaded.settings[key] for key in brought if key in loaded.settings}
         frozen |= loaded.params
     trained = config.get('models', {})
     if config.get('warm_start'):
@@ -66,7 +70,7 @@ def stage(
     if diffusion:
         fields |= {'frozen': frozen, 'warm_start': warm_start, 'null': getattr(source, 'null', {})}
         fields |= {key: settings[key] for key in ('scaling_factor', 'latent_size') if key in settings}
-        if config.get('warm_start'):
+        if config.get('warm_start') or 'unet' in frozen:
             known = {key: settings[key] for key in ('parameterization', 'loss') if key in settings}
             spec['objective'] = known | spec.get('objective', {})
             spec.setdefault('conditioning', settings.get('conditioning', {}))
@@ -102,6 +106,27 @@ def optimizers(
 def averages(run: Run) -> dict[str, ema.Decay]:
     """The decays of a run's moving averages, by name. Raises ValueError for settings that do not exist."""
     return {name: ema.named(spec) for name, spec in run.ema.items()}
+
+
+def adapter(
+    config: Mapping[str, Any], stage: Any, params: PyTree, workdir: pathlib.Path
+) -> pathlib.Path | None:
+    """Writes the adapter that a stage trained into a workdir, as kohya and diffusers do: the former's path.
+
+    None where it trained none.
+    """
+    found = stage.adapter_of(params, workdir.name) if hasattr(stage, 'adapter_of') else None
+    if found is None:
+        return None
+    dtype = config.get('export', {}).get('dtype', 'float32')
+    context = denoising.conditioned_on(stage.unet).context
+    path = workdir / f'{workdir.name}.safetensors'
+    form = dict(context=context, parameterization=stage.objective['parameterization'], dtype=dtype)
+    write.write(path, found, 'kohya', **form)
+    folder = workdir / 'diffusers'
+    folder.mkdir(exist_ok=True)
+    write.write(folder / 'pytorch_lora_weights.safetensors', found, 'diffusers', **form)
+    return path
 
 
 def export(
