@@ -34,6 +34,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 adapter=dict(kind='lora', rank=4, targets=('attention',), parts=('unet',), init='gaussian'),
                 samples=dict(count=4),
             ),
+            models={},
             pretrained=dict(
                 unet=dict(model=SD15, **common.sd1_unet()),
                 first_stage=dict(model=SD15, **common.kl_f8()),

@@ -28,6 +28,7 @@ def parse():
     parser.add_argument(
         '--conv_rank', type=command_line.at_least(1), help='extract: of convolutions; none by default'
     )
+    parser.add_argument('--clamp', type=float, help='extract: quantile to cut entries at; 0.99 in kohya')
     parser.add_argument(
         '--energy', type=float, help='resize: the least rank that keeps this share, 0.95 for example'
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -79,7 +78,8 @@ def _extracted(sources, destination, stored, models, options) -> tuple[Adapter, 
             raise ValueError(f'{source} is another network than {options["model"]}: its {part} differs.')
     layers = adapter_names.layers(models).values()
     name = pathlib.Path(destination).stem
-    return low_rank.extracted(name, layers, tuned.params, base.params, options['rank'], options['conv_rank'])
+    ranks = (options['rank'], options['conv_rank'], options['clamp'])
+    return low_rank.extracted(name, layers, tuned.params, base.params, *ranks)
 
 
 def _one(command: str, sources: Sequence[str]) -> Sequence[str]:
@@ -99,18 +99,18 @@ def _used(word: str, models: Mapping[str, Any]) -> apply.Use:
 
 
 def _list(paths: Sequence[str]) -> Iterator[str]:
-    rows = []
+    paths_found: list[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
         if not path.exists():
             raise FileNotFoundError(f'There is nothing at {str(path)!r}.')
-        found = sorted(f for f in path.rglob('*') if f.suffix in files.SUFFIXES) if path.is_dir() else [path]
-        rows += [functools.partial(report.describe, file) for file in found]
+        below = sorted(each for each in path.rglob('*') if each.suffix in files.SUFFIXES)
+        paths_found += below if path.is_dir() else [path]
     yield 'name  family  tensors  ranks  hash  MB'
-    for row in rows:
+    for path in paths_found:
         try:
-            found = row()
+            row = report.describe(path)
         except ValueError as error:
-            yield f'{row.args[0].name}: {error}'
+            yield f'{path.name}: {error}'
             continue
-        ranks = ','.join(map(str, found['ranks'])) or '-'
-        yield f'{found["name"]}  {found["family"]}  {found["tensors"]}  {ranks}  {found["hash"]}  {found["megabytes"]}'
+        ranks = ','.join(map(str, row['ranks'])) or '-'
+        yield f'{row["name"]}  {row["family"]}  {row["tensors"]}  {ranks}  {row["hash"]}  {row["megabytes"]}'

@@ -18,7 +18,6 @@ from ldm_jax.adapters.files import Adapter, Change
 from ldm_jax.checkpoints.layouts.adapter_names import Layer
 from ldm_jax.types import PyTree
 
-CLAMP = 0.99  # quantile of the factors' entries at which kohya's extraction cuts them
 LEAST = 0.01  # largest change of a text encoder below which it is left out, there too
 DEPENDENT = (
     'ia3',
@@ -65,7 +64,7 @@ def extracted(
     base: Mapping[str, PyTree],
     rank: int,
     conv_rank: int | None = None,
-    clamp: float | None = CLAMP,
+    clamp: float | None = None,
 ) -> tuple[Adapter, float]:
     """The LoRA that leads from one model to another of the same networks, and the share of the difference that it is.
 
@@ -73,6 +72,7 @@ def extracted(
         layers: that may have one; embeddings, norms and biases never do.
         tuned, base: part -> parameters.
         conv_rank: of convolutions with a window; None leaves them out.
+        clamp: as `factors` takes it; kohya's script has 0.99, at the price of a part of the difference.
 
     A text encoder that changed by no more than 0.01 anywhere is left out.
 
