@@ -49,8 +49,7 @@ def stage(config: Mapping[str, Any], load: Load, source: Any = None) -> tuple[An
     load: which checkpoints.loading.load is.
     source: the data, where they were encoded (data/latents.py): what their scale is and what the empty text became.
 
-    pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change). A
-        diffusion model's 'unet' brings its settings with it, for an adapter to be trained.
+    pretrained: part -> a model of which it is, as it is; or dict(model=..., **fields of the network to change).
     warm_start: a model to train on from: its settings are the config's where that says nothing, and in latent
         diffusion its parts that the config names nowhere come along as they are.
 
@@ -63,8 +62,7 @@ def stage(config: Mapping[str, Any], load: Load, source: Any = None) -> tuple[An
         fields = {'model': taken} if isinstance(taken, str) else dict(taken)
         loaded = load(fields.pop('model'), [part])
         models[part] = loaded.settings['models'][part] | fields
-        brought = loaded.settings.keys() - {'models'} if diffusion and part == 'unet' else SHARED
-        settings |= {key: loaded.settings[key] for key in brought if key in loaded.settings}
+        settings |= {key: loaded.settings[key] for key in SHARED if key in loaded.settings}
         frozen |= loaded.params
     trained = config.get('models', {})
     if config.get('warm_start'):
@@ -95,7 +93,7 @@ def stage(config: Mapping[str, Any], load: Load, source: Any = None) -> tuple[An
     if diffusion:
         fields |= {'frozen': frozen, 'warm_start': warm_start, 'null': getattr(source, 'null', {})}
         fields |= {key: settings[key] for key in ('scaling_factor', 'latent_size') if key in settings}
-        if config.get('warm_start') or 'unet' in frozen:
+        if config.get('warm_start'):
             known = {key: settings[key] for key in ('parameterization', 'loss') if key in settings}
             spec['objective'] = known | spec.get('objective', {})
             networks = {part: fields[part] for part in settings['models']}

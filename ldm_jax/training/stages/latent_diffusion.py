@@ -100,7 +100,8 @@ class Stage(Trained):
             raise ValueError(f"{made} are made from images in the step: set encode='step'.")
         if self.adapter and self._trained:
             raise ValueError(
-                f'An adapter is trained beside frozen networks, and {self._trained} are not: name them as pretrained.'
+                f'An adapter is trained beside frozen networks, and {self._trained} are not: leave models empty beside '
+                'a warm_start.'
             )
         parts = self._adapter.parts if self._adapter else ()
         trained = [part for part in TEXT_ENCODERS if part in (*self._trained, *parts)]

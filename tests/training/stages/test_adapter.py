@@ -143,7 +143,7 @@ def model(tmp_path_factory):
 def config_of(model, steps, **more):
     path, images = model
     config = configs.plain(configs.load('lora:emoji32'))
-    config['pretrained'] = dict.fromkeys(('unet', 'first_stage', 'text_encoder'), path)
+    config['warm_start'] = path
     config['data'] |= dict(path=str(images), image_size=16)
     config['stage'] |= dict(encode='step', conditioning=dict(text=dict(drop_rate=0.1)), samples=dict(count=0))
     config['stage']['adapter'] = dict(kind='dora', rank=2, targets=['all'], parts=['unet', 'text_encoder'])
