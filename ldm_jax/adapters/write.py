@@ -142,6 +142,7 @@ def kohya_metadata(
         }
     kept = {key: value for key, value in adapter.metadata.items() if key.startswith(('ss_', 'modelspec.'))}
     measured = {'ss_network_dim', 'ss_network_alpha', 'ss_output_name', 'modelspec.title'}
+    measured |= set() if base is None else {'ss_base_model_version', 'ss_v2', 'modelspec.architecture'}
     return found | {key: value for key, value in kept.items() if key not in measured}
 
 
