@@ -8,6 +8,7 @@ tools' names.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -48,6 +49,7 @@ def write(
         guidance_scale: that it was made with.
         made: (H, W) of the image, where that is another size.
     """
+    request = dataclasses.replace(request, sampling=request.sampling.completed())
     values = {}
     for fields, settings in ((FIELDS, request), (OPTIONS, options)):
         given, every = knobs.changed(settings), knobs.flat(settings)
