@@ -1,6 +1,6 @@
 """What a model is conditioned on, and so which tasks it is for.
 
-The conditioning is in the model's settings, or inferred from its networks (infer_conditioning.py).
+The conditioning is in the model's settings, or inferred from its networks (conditioning/infer.py).
 """
 
 from __future__ import annotations
