@@ -10,17 +10,31 @@ from ml_collections import config_dict
 
 Spec = dict[str, Any]
 
+# How latent consistency models are sampled: in a few steps of their own.
+LCM = dict(
+    sampler=dict(
+        _class_name='LCMScheduler',
+        beta_schedule='scaled_linear',
+        num_train_timesteps=1000,
+        steps_offset=1,
+        timestep_spacing='leading',
+    ),
+    num_steps=4,
+)
+
 
 def sd1_unet(context_width: int = 768, **fields: Any) -> Spec:
     """Stable Diffusion 1: 8 heads everywhere; CLIP ViT-L/14, 768 wide, is the context."""
-    return dict(
-        name='unet',
-        channels=320,
-        channel_mult=(1, 2, 4, 4),
-        depth=(1, 1, 1, 0),
-        num_heads=8,
-        context_width=context_width,
-        **fields,
+    return (
+        dict(
+            name='unet',
+            channels=320,
+            channel_mult=(1, 2, 4, 4),
+            depth=(1, 1, 1, 0),
+            num_heads=8,
+            context_width=context_width,
+        )
+        | fields
     )
 
 
@@ -83,16 +97,18 @@ def _stable_diffusion(parameterization: str, image_size: int, scaling_factor: fl
 
 def sdxl_unet(**fields: Any) -> Spec:
     """SDXL base: no attention at full latent resolution, ten transformer blocks at the lowest."""
-    return dict(
-        name='unet',
-        channels=320,
-        channel_mult=(1, 2, 4),
-        depth=(0, 2, 10),
-        mid_depth=10,
-        head_width=64,
-        context_width=2048,
-        vector_width=2816,  # pooled text 1280, and 6 x 256 for original size, crop and target size
-        **fields,
+    return (
+        dict(
+            name='unet',
+            channels=320,
+            channel_mult=(1, 2, 4),
+            depth=(0, 2, 10),
+            mid_depth=10,
+            head_width=64,
+            context_width=2048,
+            vector_width=2816,  # pooled text 1280, and 6 x 256 for original size, crop and target size
+        )
+        | fields
     )
 
 

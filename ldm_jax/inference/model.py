@@ -71,6 +71,11 @@ class Parts:
         return any(kind.drop_rate > 0 or ('tokens',) in kind.batch for _, kind in self.conditioning)
 
     @property
+    def embeds_guidance(self) -> bool:
+        """Whether the network has learned what guidance does, and takes its scale (LCM)."""
+        return denoising.conditioned_on(self.unet).guidance is not None
+
+    @property
     def num_sizes(self) -> int:
         """How many facts of an image's making the model is conditioned on: 6 in SDXL, 5 in its refiner, else 0."""
         return self.kinds['sizes'].count if 'sizes' in self.kinds else 0
