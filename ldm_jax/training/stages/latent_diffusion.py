@@ -23,6 +23,7 @@ from ldm_jax.diffusion.process import add_noise
 from ldm_jax.training import unknown_words
 from ldm_jax.training.monitoring import metrics
 from ldm_jax.training.stages import adapter, latent_examples, samples
+from ldm_jax.training.stages.adapter import Settings as AdapterSettings
 from ldm_jax.training.stages.samples import Samples
 from ldm_jax.training.stages.warm_start import fitted
 from ldm_jax.training.trained import Trained
@@ -268,7 +269,7 @@ class Stage(Trained):
         return samples.named(self.samples)
 
     @functools.cached_property
-    def _adapter(self) -> adapter.Settings | None:
+    def _adapter(self) -> AdapterSettings | None:
         return adapter.named(self.adapter) if self.adapter else None
 
     @property
