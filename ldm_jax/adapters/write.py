@@ -89,7 +89,8 @@ def diffusers(adapter: Adapter) -> tuple[dict[str, np.ndarray], dict[str, str]]:
                 raise ValueError(
                     f'diffusers has DoRAs of outputs alone; {layer.name} is one of inputs: write kohya.'
                 )
-            tensors['magnitude'] = magnitude.reshape(-1)
+            windowed = tensors['lora_down'].ndim > 2
+            tensors['magnitude'] = magnitude.reshape((1, -1, 1, 1) if windowed else -1)
         rank = tensors['lora_down'].shape[0]
         own_alpha, own_scale = tensors.pop('alpha', rank), tensors.pop('scale', None)
         alpha = _number(own_alpha) if own_scale is None else _number(own_scale) * rank
