@@ -109,7 +109,10 @@ def check(family, path, factors, strength):
     assert not adapter.ignored
 
 
-@pytest.mark.parametrize('grammar', GRAMMARS)
+@pytest.mark.parametrize(
+    'grammar',
+    ['first', *(pytest.param(name, marks=pytest.mark.slow) for name in GRAMMARS if name != 'first')],
+)
 def test_every_grammar_that_diffusers_reads_gives_its_weights(grammar, tmp_path):
     for family in ('sd1', 'sdxl') if grammar in ('now', 'kohya') else ('sd1',):
         factors = chosen(family)

@@ -242,6 +242,7 @@ def test_blocks_are_the_original_ones_and_lists_have_known_lengths():
         blocks.block_weights([1, 2, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason='needs the shared adapters of /work/shared/data/weights')
 @pytest.mark.parametrize(
     ('name', 'layers', 'words'),

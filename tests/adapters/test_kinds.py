@@ -96,7 +96,12 @@ def ours(tensors, base, x, strength):
     return torch.nn.functional.conv2d(x, moved, bias, padding=moved.shape[-1] // 2).numpy()
 
 
-@pytest.mark.parametrize('name', ROWS)
+FAST = ('dora by input', 'glora', 'oft')
+
+
+@pytest.mark.parametrize(
+    'name', [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
+)
 def test_outputs_are_those_of_lycoris(name):
     kind, settings, shapes = ROWS[name]
     dtype = torch.float32 if 'oft' in name else torch.float64  # LyCORIS inverts rotations in float32

@@ -33,7 +33,10 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize(
+    'name',
+    ['patterns', *(pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS if name != 'patterns')],
+)
 def test_weights_are_those_that_peft_merges(name, tmp_path):
     net = copy.deepcopy(tiny.torch_models('sd1')['unet']).double()
     base = {key: value.detach().numpy().copy() for key, value in net.state_dict().items()}

@@ -31,6 +31,7 @@ TARGETS = ['attn1.to_q', 'attn2.to_k', 'ff.net.0.proj', 'resnets.0.conv1']
 PATTERNS = [rf'.*{name}' for name in TARGETS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', adapter.KINDS)
 def test_outputs_and_gradients_are_those_of_peft(kind):
     net = copy.deepcopy(tiny.torch_models('sd1')['unet']).double()
