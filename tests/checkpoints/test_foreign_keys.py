@@ -35,9 +35,9 @@ def saved(sd15, path, more):
 @pytest.mark.parametrize(
     ('group', 'parts'),
     [
-        ('embedding_manager.', None),
+        pytest.param('embedding_manager.', None, marks=pytest.mark.slow),
         ('safety_checker.', ('unet',)),
-        (TEXT, ('vae',)),
+        pytest.param(TEXT, ('vae',), marks=pytest.mark.slow),
         pytest.param('safety_checker.', None, marks=pytest.mark.slow),
         pytest.param(TEXT, None, marks=pytest.mark.slow),
     ],

@@ -15,6 +15,7 @@ from ldm_jax.schedules.scaled_linear import Schedule
 from tests import oracles
 from tests.contracts.test_samplers import STOCHASTIC
 from tests.oracles import keys
+from tests.tiers import fast
 
 NAMES = [name for name in build.names('samplers') if not name.endswith('_cfg_pp')]
 DETERMINISTIC = sorted(set(NAMES) - STOCHASTIC)
@@ -105,7 +106,10 @@ X = jnp.linspace(-2, 2, 9)
 
 
 @pytest.mark.parametrize(
-    'spec', [dict(name=name) for name in DETERMINISTIC if name not in ADAPTIVE] + VARIANTS, ids=str
+    'spec',
+    fast(len(DETERMINISTIC), [dict(name=name) for name in DETERMINISTIC if name not in ADAPTIVE])
+    + fast(3, VARIANTS),
+    ids=str,
 )
 def test_errors_shrink_at_the_declared_order_on_each_grid(spec):
     with oracles.float64():

@@ -11,6 +11,7 @@ from ldm_jax.text import clip
 from ldm_jax.training import from_config
 from ldm_jax.training.run import Run
 from ldm_jax.training.stages import contrastive
+from tests.tiers import fast
 
 SHIPPED = 'emoji32'
 
@@ -130,7 +131,7 @@ def test_a_text_encoder_keeps_the_words_of_every_caption():
     assert not table[tokenizer.encode('dog')].any()
 
 
-@pytest.mark.parametrize('value', [0, -1.0, float('inf'), float('nan')])
+@pytest.mark.parametrize('value', fast(1, [float('nan'), 0, -1.0, float('inf')]))
 @pytest.mark.parametrize('name', ['scaling_factor', 'latent_size'])
 def test_a_scale_or_size_out_of_range_is_refused(name, value):
     changed = {'scaling_factor': value} if name == 'scaling_factor' else {}

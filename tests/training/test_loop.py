@@ -51,7 +51,7 @@ def slow(*values):
 
 
 @pytest.mark.parametrize('k', [6, *slow(1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)])
-@pytest.mark.parametrize('how', [CrashingAt, StoppedAt])
+@pytest.mark.parametrize('how', [CrashingAt, *slow(StoppedAt)])
 def test_stopped_at_step_k_and_resumed(tmp_path, whole, k, how):
     with pytest.raises((Crash, Preempted)):
         run(tmp_path, preemption=how(k))

@@ -26,6 +26,7 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from ldm_jax import atomic
 from ldm_jax.checkpoints import checksums, orbax_trees
 from ldm_jax.checkpoints.checksums import Damaged
 from ldm_jax.training.saving import state_leaves, stored_steps
@@ -84,7 +85,7 @@ class Checkpoints:
     def _remove_unfinished(self) -> None:
         if jax.process_index() == 0:
             for path in stored_steps.unfinished(self.folder):
-                shutil.rmtree(path, ignore_errors=True)
+                atomic.remove(path)
 
     def steps(self) -> list[int]:
         """Those that are whole, in order."""
