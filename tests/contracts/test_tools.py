@@ -1,7 +1,8 @@
 """Every tool's wrong uses give one line that names the mistake, and a nonzero exit code.
 
 A row is (arguments, words of the message, exit code): 2 for wrong use, 1 for work that failed. Add a row for each
-mistake that a tool can be used with. {tmp} stands for an empty folder, {model} for the shipped model's, {text} for a file of words.
+mistake that a tool can be used with. {tmp} stands for an empty folder, {model} for the shipped model's, {text} for a
+file of words.
 """
 
 import gc
