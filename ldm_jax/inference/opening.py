@@ -116,9 +116,9 @@ def open_described(
     programs = programs_of(described.parts, tuple(jax.local_devices() if devices is None else devices))
     names = [name for name in ('tokenizer', 'tokenizer_2') if name in described.settings]
     tokenizers = tuple(build('text', described.settings[name]) for name in names)
-    own = described.settings.get('guidance_scale')
+    own, sampling = (described.settings.get(name) for name in ('guidance_scale', 'sampling'))
     params = described.read(programs.everywhere)
-    return Pipeline(described.parts, params, tokenizers, programs, batch_size, own)
+    return Pipeline(described.parts, params, tokenizers, programs, batch_size, own, sampling)
 
 
 def open_pipeline(
