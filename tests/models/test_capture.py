@@ -11,7 +11,6 @@ from ldm_jax.models import unet
 from ldm_jax.models.attention import Attention
 from ldm_jax.models.capture import attention_probabilities
 from ldm_jax.types import Cond
-from tests.tiers import fast
 
 B, L, M, WIDTH = 2, 6, 5, 8
 RNG = np.random.default_rng(0)
@@ -59,7 +58,8 @@ def test_perturbed_self_attention_is_the_identity():
     assert np.abs(found[''][0] - np.eye(L)).max() > 0.1
 
 
-@pytest.mark.parametrize('remat', fast(1, [True, False]))
+@pytest.mark.slow
+@pytest.mark.parametrize('remat', [False, True])
 def test_every_attention_of_a_u_net_is_there_by_its_path(remat):
     model = unet.Model(
         channels=8, channel_mult=(1, 2), num_res_blocks=1, depth=(1, 0), num_heads=2, num_groups=4,
