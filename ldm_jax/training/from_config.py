@@ -88,6 +88,8 @@ def stage(config: Mapping[str, Any], load: Load, source: Any = None) -> tuple[An
     spec = dict(config['stage'])
     if first_stage:
         fields = {part: fields[part] for part in settings['models']} | {'pretrained': frozen | warm_start}
+    if config['stage']['name'] == 'contrastive':
+        fields |= {'warm_start': warm_start}
     if diffusion:
         fields |= {'frozen': frozen, 'warm_start': warm_start, 'null': getattr(source, 'null', {})}
         fields |= {key: settings[key] for key in ('scaling_factor', 'latent_size') if key in settings}
