@@ -60,7 +60,9 @@ def main(args):
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--model', default='runs/grocery_sr/model')
     parser.add_argument('--data', default='data/grocery96.zip')
     parser.add_argument('--lpips', default='models/lpips_alex')
