@@ -29,6 +29,7 @@ CLASSES = {
     'training.stages': 'Stage',
     'evaluation': 'Metric',
     'evaluation.protocols': 'Protocol',
+    'sweeps.kinds': 'Kind',
 }
 
 COMPONENTS = {

@@ -8,6 +8,7 @@ tools' names.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -51,6 +52,7 @@ def write(
         made: (H, W) of the image, where that is another size.
         used: adapters, which become tags behind the prompt.
     """
+    request = dataclasses.replace(request, sampling=request.sampling.completed())
     values = {}
     for fields, settings in ((FIELDS, request), (OPTIONS, options)):
         given, every = knobs.changed(settings), knobs.flat(settings)

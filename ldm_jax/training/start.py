@@ -39,7 +39,7 @@ def train(
     run = check(config)
     with workdir_lock.held(workdir):
         changed = resume_check.changes(workdir, config, allowed)
-        source = build('data', config['data'])
+        source = build('data', from_config.data(config, loading.load))
         stage, settings = from_config.stage(config, loading.load, source)
         job = from_config.work(config, stage, run)
         examples = stage.prepare(source)
@@ -49,6 +49,9 @@ def train(
         if not distributed.first():
             return
         print(f'report written to {report.write(str(workdir), config)}')
+        if trained := from_config.adapter(config, stage, averaged, workdir):
+            print(f'adapter written to {trained}')
+            return
         target = workdir / 'model'
         save = functools.partial(store.save_model, str(target))
         from_config.export(config, stage, settings, averaged, examples, save)
