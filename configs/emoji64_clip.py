@@ -3,7 +3,7 @@
     python tools/train.py --config configs/emoji64_clip.py --workdir runs/emoji64_clip
     python tools/train.py --config configs/emoji64_clip.py:next --workdir runs/emoji64_clip_next
 
-The second goes on from what the first had learned after 2,000 of its steps, by the file of experiments/own_model.
+The second goes on from what the first had learned after 1,874 of its steps, by the file of experiments/own_model.
 A caption is the short name or a keyword, with and without article, always with the style: two styles of an emoji are
 two images, so a caption without a style would have several right answers in a batch.
 """
@@ -48,5 +48,5 @@ def get_config(arg: str = '') -> ConfigDict:
     if arg == 'next':
         config.warm_start = 'experiments/own_model/emoji64_clip'
         config.optimizer.update(lr=4e-4, warmup_steps=50)
-        config.run.update(num_steps=1000, seed=1)
+        config.run.update(num_steps=1126, seed=1)
     return config

@@ -1,6 +1,6 @@
 """The U-Net of the emoji64 model: text-conditional latent diffusion at 8 x 8 latents of 16 channels.
 
-    python tools/encode_dataset.py --config configs/emoji64_ldm.py:images --model runs/emoji64_vae/model \\
+    python tools/encode_dataset.py --config configs/emoji64_ldm.py:images --model experiments/own_model/emoji64_vae \\
         --parts first_stage --views 2 --out data/emoji64_latents
     python tools/train.py --config configs/emoji64_ldm.py --workdir runs/emoji64_ldm
     python tools/train.py --config configs/emoji64_ldm.py:next --workdir runs/emoji64_ldm_2 --config.warm_start=MODEL
@@ -51,7 +51,9 @@ def get_config(arg: str = '') -> ConfigDict:
                 samples=dict(guidance_scale=2.0, prompts=PROMPTS),
             ),
             models=dict(unet=common.small_unet()),
-            pretrained=dict(first_stage='runs/emoji64_vae/model', text_encoder='runs/emoji64_clip/model'),
+            pretrained=dict(
+                first_stage='experiments/own_model/emoji64_vae', text_encoder='runs/emoji64_clip/model'
+            ),
             schedule=dict(name='scaled_linear'),
             data=images if arg == 'images' else dict(name='latents', path='data/emoji64_latents'),
             optimizer=dict(lr=1e-3, warmup_steps=500, curve=curve),

@@ -29,7 +29,7 @@ def get_config(arg: str = '') -> ConfigDict:
         )
     )
     if arg == 'edges':
-        config.warm_start = 'runs/emoji64_vae/model'
+        config.warm_start = 'experiments/own_model/emoji64_vae'
         config.pretrained = dict(perceptual='models/lpips_vgg')
         config.models.discriminator = dict(name='discriminator', channels=32, num_layers=2)
         config.stage.update(train='decoder', perceptual_weight=0.5, disc_weight=0.3, disc_start=250)
