@@ -141,7 +141,7 @@ def test_kinds_of_guidance_are_written_into_images_and_read_back(workdir):
 
 @pytest.mark.slow
 def test_the_trained_model_is_exported_sampled_and_scored(workdir):
-    """The end of the path: public files of the model give its pixels, and its images are nearer to data than noise is."""
+    """The end of the path: its public files give its pixels, which are nearer to data than noise is."""
     (workdir / 'some.txt').write_text('a red circle\na blue cross\na green square\n')
     models = {
         'orbax': 'runs/tiny/latent_diffusion/model',
