@@ -42,6 +42,9 @@ class Cond:
     label: Array | None = None  # [B] integer class: noise level of the x4 upscaler
     guidance: Array | None = None  # [B] scale of guidance, where a network has learned what it does (LCM)
     perturbed: Array | None = None  # [B] bool: whose self-attention is the identity, where the network says
+    strengths: Array | None = (
+        None  # [B, K] of the network's adapters (adapted.py), or [B, K, S] for each step
+    )
 
 
 @dataclasses.dataclass(frozen=True)
