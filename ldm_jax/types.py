@@ -41,6 +41,9 @@ class Cond:
     vector: Array | None = None  # [B, D] one embedding for the image: SDXL sizes, unCLIP image embedding
     label: Array | None = None  # [B] integer class: noise level of the x4 upscaler
     perturbed: Array | None = None  # [B] bool: whose self-attention is the identity, where the network says
+    context_mask: Array | None = (
+        None  # [B, L] bool: the tokens that are there, by default all; see masks_context
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,7 @@ class DenoisingNetwork(Protocol):
     out_channels: int  # of x and of the result
     conditioned_on: CondWidths  # default: nothing
     downscale: int  # sides of x must be multiples of it; default 1
+    masks_context: bool  # whether it leaves out tokens that Cond.context_mask leaves out; default False
 
     def __call__(
         self, x: Array, t: Array, cond: Cond
@@ -96,6 +100,8 @@ class Tokenizer(Protocol):
     def encode(
         self, text: str
     ) -> list[int]: ...  # however long, without those that start, end and fill a row
+
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...], int]: ...  # ids that start, end and fill a row
 
 
 class Sampler(Protocol):

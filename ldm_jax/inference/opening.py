@@ -12,7 +12,8 @@ from jax.sharding import Sharding
 
 from ldm_jax import denoising
 from ldm_jax.build import build
-from ldm_jax.checkpoints import default_tokenizers, loading, store, take_parts
+from ldm_jax.checkpoints import default_tokenizers, learned_words, loading, store, take_parts
+from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion.multidiffusion import Windows
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference import model_kinds
@@ -21,6 +22,8 @@ from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.programs import Programs
 from ldm_jax.inference.sizes import check_size
 from ldm_jax.inference.tiled import FirstStage
+from ldm_jax.text.prompts.words import Word
+from ldm_jax.types import Tokenizer
 
 programs_of = functools.lru_cache(16)(Programs)  # a model that is opened again compiles nothing again
 
@@ -30,11 +33,19 @@ class Described:
     """A model that can be sampled, as its settings describe it; its parameters are not read yet.
 
     read: reads the parameters of all parts, each array onto a sharding, or to the host where it is None.
+    words: learned words that prompts may name.
     """
 
     parts: Parts
     settings: Mapping[str, Any]
     read: Callable[[Sharding | None], Params]
+    words: Mapping[str, Word] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def tokenizers(self) -> tuple[Tokenizer, ...]:
+        """Of the text encoders, in their order."""
+        names = [name for name in ('tokenizer', 'tokenizer_2') if name in self.settings]
+        return tuple(build('text', self.settings[name]) for name in names)
 
     @functools.cached_property
     def kind(self) -> str:
@@ -58,6 +69,7 @@ def describe(
     seamless: str | None = None,
     window: int | None = None,
     tile: int | None = None,
+    embeddings: Sequence[str] | None = None,
 ) -> Described:
     """A model by its name, path or hub id as `checkpoints.loading.load` takes them, or by what that gave.
 
@@ -73,6 +85,7 @@ def describe(
         window: pixels along the sides of what the U-Net sees at once, for larger images (MultiDiffusion). Half of
             each overlaps the next one.
         tile: pixels along the sides of the tiles that the first stage works on, for its memory. A quarter overlaps.
+        embeddings: files of learned words (textual inversion) and folders of them, which prompts name.
 
     Raises what `load` raises, and ValueError for a model that cannot be sampled or others that do not fit it.
     """
@@ -96,7 +109,7 @@ def describe(
     if tile is not None:
         side = _latents(parts, tile, 1)
         parts = dataclasses.replace(parts, first_stage=FirstStage(parts.first_stage, side, side // 4))
-    return Described(parts, settings, read)
+    return Described(parts, settings, read, _words(parts, embeddings))
 
 
 def open_described(
@@ -104,11 +117,9 @@ def open_described(
 ) -> Pipeline:
     """The pipeline of a model that was described: reads its parameters and places them."""
     programs = programs_of(described.parts, tuple(jax.local_devices() if devices is None else devices))
-    names = [name for name in ('tokenizer', 'tokenizer_2') if name in described.settings]
-    tokenizers = tuple(build('text', described.settings[name]) for name in names)
     own = described.settings.get('guidance_scale')
     params = described.read(programs.everywhere)
-    return Pipeline(described.parts, params, tokenizers, programs, batch_size, own)
+    return Pipeline(described.parts, params, described.tokenizers, programs, batch_size, own, described.words)
 
 
 def open_pipeline(
@@ -184,6 +195,16 @@ def _check_texts(parts: Parts) -> None:
             f'This model has no text encoder, and its denoising network reads texts {width} wide. Take that of '
             'another model: --text_encoder MODEL.'
         )
+
+
+def _words(parts: Parts, paths: Sequence[str] | None) -> dict[str, Word]:
+    """Learned words for the text encoders. Raises ValueError for a model that reads no texts."""
+    if not paths:
+        return {}
+    if parts.text_encoder is None or 'text' not in parts.kinds:
+        raise ValueError('embeddings are words of prompts, and this model reads none: leave them out.')
+    found = {name: getattr(parts, name) for name in TEXT_ENCODERS}
+    return learned_words.load(paths, {name: part.width for name, part in found.items() if part is not None})
 
 
 def _latents(parts: Parts, pixels: int, multiple: int) -> int:

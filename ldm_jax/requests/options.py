@@ -16,6 +16,9 @@ class ModelOptions:
         None, str, 'a model whose text encoder and tokenizer are taken instead', png='Text encoder'
     )
     vae: str | None = knob(None, str, 'a model whose first stage is taken instead', png='First stage')
+    embeddings: tuple[str, ...] | None = knob(
+        None, str, 'files of learned words (textual inversion), or folders of them; prompts name them', many='+'
+    )  # fmt: skip
     dtype: str = knob(
         'float32', str, 'of the computation: float32 or bfloat16', png='Dtype', among=('float32', 'bfloat16')
     )

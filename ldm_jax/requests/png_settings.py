@@ -39,6 +39,7 @@ def write(
     options: ModelOptions = ModelOptions(),  # noqa: B008 (frozen)
     guidance_scale: float | None = None,
     made: tuple[int, int] | None = None,
+    word_hashes: str | None = None,
 ) -> str:
     """The text of the index-th image.
 
@@ -47,6 +48,7 @@ def write(
         options: the model, and how it was opened.
         guidance_scale: that it was made with.
         made: (H, W) of the image, where that is another size.
+        word_hashes: of the learned words in its prompts.
     """
     values = {}
     for fields, settings in ((FIELDS, request), (OPTIONS, options)):
@@ -61,6 +63,7 @@ def write(
             values |= spec_settings.write(field, spec)
     row = request.repeated(request.rows)[index]
     values |= {'Prompt': row} if request.labels is None else {'Prompt': '', 'Class': row}
+    values['TI hashes'] = word_hashes
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
     if request.interpolate is not None:
         prompts, seeds = request.ways[index // request.per_row]
