@@ -148,10 +148,10 @@ def _written(
     return paths
 
 
-def _hashes(plan: Plan, i: int) -> str | None:
+def _hashes(plan: Plan, i: int) -> str:
     """The hashes of learned words in the prompts of an image."""
     if plan.request.labels is not None:
-        return None
+        return ''
     prompting = plan.sampling.prompting
     return learned_words.hashes(plan.model, prompting, plan.prompts[i], plan.request.negative_prompt)
 

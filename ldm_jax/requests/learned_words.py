@@ -13,14 +13,14 @@ from ldm_jax.text.prompts.words import Word
 DIGITS = 12  # of a hash, that the web UI writes
 
 
-def hashes(model: Described, prompting: Prompting, prompt: str, negative_prompt: str) -> str | None:
-    """'name: hash, ...' of the words in an image's prompts; None without any."""
+def hashes(model: Described, prompting: Prompting, prompt: str, negative_prompt: str) -> str:
+    """'name: hash, ...' of the words in an image's prompts; '' without any."""
     if not model.words:
-        return None
+        return ''
     read = reader(model.tokenizers, model.words, prompting.syntax, prompting.emphasis)
     parts = [part.text for part in read.dialect.parts(prompt)] + [read.dialect.negative(negative_prompt)]
     used = dict.fromkeys(name for part in parts for name in read.used(part))
-    return ', '.join(f'{_named(name)}: {model.words[name].hash[:DIGITS]}' for name in used) or None
+    return ', '.join(f'{_named(name)}: {model.words[name].hash[:DIGITS]}' for name in used)
 
 
 def warn_of_missing(asked: str | None, words: Mapping[str, Word]) -> None:

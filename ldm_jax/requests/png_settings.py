@@ -48,7 +48,7 @@ def write(
         options: the model, and how it was opened.
         guidance_scale: that it was made with.
         made: (H, W) of the image, where that is another size.
-        word_hashes: of the learned words in its prompts.
+        word_hashes: of the learned words in its prompts, '' for none; by default the request's.
     """
     values = {}
     for fields, settings in ((FIELDS, request), (OPTIONS, options)):
@@ -63,7 +63,8 @@ def write(
             values |= spec_settings.write(field, spec)
     row = request.repeated(request.rows)[index]
     values |= {'Prompt': row} if request.labels is None else {'Prompt': '', 'Class': row}
-    values['TI hashes'] = word_hashes
+    if word_hashes is not None:
+        values['TI hashes'] = word_hashes or None
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
     if request.interpolate is not None:
         prompts, seeds = request.ways[index // request.per_row]
