@@ -12,6 +12,7 @@ TRAIN = [
     'grain>=0.2.15',
     'importlib_resources>=6.4',  # TensorFlow Datasets imports it and does not name it
     'msgpack>=1.0.8',
+    'opencv-python-headless>=4.11',
     'optax>=0.2.8',
     'protobuf>=6.31.1',
     'pyarrow>=18',
@@ -56,7 +57,9 @@ setup(
             *TRAIN,
             'diffusers>=0.36',
             'hypothesis>=6.120',
+            'lycoris-lora>=4.1.3',
             'mypy>=2.4',
+            'peft>=0.21.2',
             'pytest>=8.3',
             'pytest-timeout>=2.3.1',
             'pytest-xdist>=3.6.1',

@@ -12,11 +12,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Rooms of one layer ignore each other. A file beside the rooms, such as types.py, is below them all unless it is named.
 LAYERS = {
     'schedules': 1, 'diffusion': 1, 'models': 1, 'text': 1, 'data': 1, 'costs': 1,
-    'samplers': 2, 'checkpoints': 2, 'adapters': 2, 'conditioning': 2,
-    'training': 3, 'inference': 3,
-    'pipelines': 4, 'evaluation': 4, 'aot': 4,
-    'requests': 5,
-    'server': 6,
+    'samplers': 2, 'checkpoints': 2, 'conditioning': 2,
+    'adapters': 3,
+    'training': 4, 'inference': 4,
+    'pipelines': 5, 'evaluation': 5, 'aot': 5,
+    'requests': 6,
+    'server': 7,
 }  # fmt: skip
 ONLY = {'samplers': {'diffusion'}}  # a sampler knows noise levels: no network, no schedule, no text
 FILES = sorted((ROOT / 'ldm_jax').rglob('*.py'))

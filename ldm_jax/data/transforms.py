@@ -58,8 +58,9 @@ def crop(
     rng: np.random.Generator | None = None,
     random: bool = True,
     flip: bool = False,
+    min_share: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A window of the target's size out of an image that is scaled until it just covers it.
+    """A window of the target's size out of an image that is scaled until it just covers it, or further.
 
     Args:
         pixels: uint8 [H, W, 3].
@@ -67,6 +68,7 @@ def crop(
         rng: draws the window and the mirroring; without one nothing is random.
         random: the window lies anywhere; otherwise in the middle.
         flip: the image is mirrored left and right half of the time.
+        min_share: the least that the window shows of the shorter side; with less than 1 the generator draws it.
 
     Returns:
         uint8 [h, w, 3], and SDXL's six numbers int32 [6]: height and width of the original, top and left of the
@@ -74,7 +76,11 @@ def crop(
     """
     height, width = pixels.shape[:2]
     h, w = target
-    scale = max(h / height, w / width)
+    mirrored = (
+        rng is not None and rng.random() < 0.5
+    )  # drawn in any case, so that flip does not move the windows
+    share = 1.0 if rng is None or min_share == 1 else rng.uniform(min_share, 1)
+    scale = max(h / height, w / width) / share
     scaled = max(h, round(height * scale)), max(w, round(width * scale))
     image = Image.fromarray(pixels)
     if scaled != (height, width):
@@ -82,7 +88,6 @@ def crop(
     spare = scaled[0] - h, scaled[1] - w
     top, left = spare[0] // 2, spare[1] // 2
     if rng is not None:
-        mirrored = rng.random() < 0.5  # drawn in any case, so that flip does not move the windows
         if random:
             top, left = (int(rng.integers(0, room + 1)) for room in spare)
         if flip and mirrored:

@@ -11,6 +11,7 @@ import jax
 from jax.sharding import Sharding
 
 from ldm_jax import denoising
+from ldm_jax.adapters import apply, blocks, files
 from ldm_jax.build import build
 from ldm_jax.checkpoints import default_tokenizers, learned_words, loading, store, take_parts
 from ldm_jax.conditioning.networks import TEXT_ENCODERS
@@ -33,12 +34,14 @@ class Described:
     """A model that can be sampled, as its settings describe it; its parameters are not read yet.
 
     read: reads the parameters of all parts, each array onto a sharding, or to the host where it is None.
+    adapters: that are merged into them.
     words: learned words that prompts may name.
     """
 
     parts: Parts
     settings: Mapping[str, Any]
     read: Callable[[Sharding | None], Params]
+    adapters: tuple[files.Adapter, ...] = ()
     words: Mapping[str, Word] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
@@ -70,6 +73,7 @@ def describe(
     window: int | None = None,
     tile: int | None = None,
     embeddings: Sequence[str] | None = None,
+    adapters: Sequence[tuple] = (),
 ) -> Described:
     """A model by its name, path or hub id as `checkpoints.loading.load` takes them, or by what that gave.
 
@@ -86,6 +90,9 @@ def describe(
             each overlaps the next one.
         tile: pixels along the sides of the tiles that the first stage works on, for its memory. A quarter overlaps.
         embeddings: files of learned words (textual inversion) and folders of them, which prompts name.
+        adapters: (adapter, strength) of LoRAs and their kin, merged into the parameters in this order. An adapter is a
+            path, a folder, a repository on the hub, or one that was read; a strength a number, (U-Net, text encoders)
+            or an adapters.blocks.Strength. A third value is how many of its rank count.
 
     Raises what `load` raises, and ValueError for a model that cannot be sampled or others that do not fit it.
     """
@@ -99,6 +106,9 @@ def describe(
         others, read_other = _source(weak_model, ['unet'])
         parts = parts_of.with_weak_model(parts, others, dtype)
         read = functools.partial(_joined, read, read_other, {'unet': 'weak_model'}, None)
+    used = _used(parts, adapters)
+    if used:
+        read = functools.partial(_merged, read, used)
     if clip_skip != 1:
         parts = parts_of.skipping(parts, clip_skip)
     if seamless is not None:
@@ -109,7 +119,8 @@ def describe(
     if tile is not None:
         side = _latents(parts, tile, 1)
         parts = dataclasses.replace(parts, first_stage=FirstStage(parts.first_stage, side, side // 4))
-    return Described(parts, settings, read, _words(parts, embeddings))
+    adapted = tuple(adapter for adapter, _ in used)
+    return Described(parts, settings, read, adapted, _words(parts, embeddings))
 
 
 def open_described(
@@ -185,6 +196,28 @@ def _joined(
     own, other = read(sharding), read_other(sharding)
     own = {name: params for name, params in own.items() if kept is None or name in kept}
     return own | {here: other[there] for there, here in names.items()}
+
+
+def _used(parts: Parts, adapters: Sequence[tuple]) -> list[tuple[files.Adapter, blocks.Strength]]:
+    """The adapters with their strengths, read for the model."""
+    names = ('unet', 'text_encoder', 'text_encoder_2')
+    models = {name: getattr(parts, name) for name in names if getattr(parts, name) is not None}
+    used = []
+    for adapter, strength, *rank in adapters:
+        if not isinstance(adapter, files.Adapter):
+            adapter = files.read(files.locate(str(adapter)), models)
+        if rank and rank[0] is not None:
+            adapter = files.truncated(adapter, rank[0])
+        used.append((adapter, blocks.strength(strength)))
+    return used
+
+
+def _merged(
+    read: Callable[[Sharding | None], Params],
+    used: Sequence[tuple[files.Adapter, blocks.Strength]],
+    sharding: Sharding | None,
+) -> Params:
+    return apply.merged(read(sharding), used)
 
 
 def _check_texts(parts: Parts) -> None:

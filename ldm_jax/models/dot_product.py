@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -31,6 +30,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from ldm_jax import build
+from ldm_jax.models import fused_attention
 from ldm_jax.types import Array
 
 BACKENDS = ('auto', 'naive', 'chunked', 'cudnn', 'tpu')
@@ -83,13 +83,10 @@ def dot_product(
         raise build.unknown('attention backend', backend, list(BACKENDS))
     if backend == 'auto':
         return _auto(q, k, v, causal, mask)
-    missing = {'cudnn': _no_cudnn, 'tpu': _no_tpu}.get(backend, lambda: None)()
-    if missing:
-        raise ValueError(
-            f"Attention backend {backend!r} {missing}. Use 'auto', which takes it where it can, or one of "
-            "['naive', 'chunked'], which run anywhere."
-        )
-    return {'naive': naive, 'chunked': chunked, 'cudnn': cudnn, 'tpu': tpu}[backend](q, k, v, causal, mask)
+    given = (q, k, v) if mask is None else (q, k, v, mask)
+    if backend in ('cudnn', 'tpu'):
+        return fused_attention.named(backend, q, causal, masked=mask is not None)(*given)
+    return {'naive': naive, 'chunked': chunked}[backend](q, k, v, causal, mask)
 
 
 def probabilities(q: Array, k: Array, *, causal: bool = False, mask: Array | None = None) -> Array:
@@ -129,76 +126,18 @@ def chunked(q: Array, k: Array, v: Array, causal: bool, mask: Array | None = Non
     return jnp.swapaxes(out, 1, 2)
 
 
-def cudnn(q: Array, k: Array, v: Array, causal: bool, mask: Array | None = None) -> Array:
-    """cuDNN's kernel; it raises NotImplementedError for types and widths that it does not have."""
-    mask = None if mask is None else mask[:, None, None]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation='cudnn')
-
-
-def tpu(q: Array, k: Array, v: Array, causal: bool, mask: Array | None = None) -> Array:
-    """The Pallas kernel, on tokens padded to whole blocks and widths above 128 to multiples of 128."""
-    from jax.experimental.pallas.ops.tpu import flash_attention  # lazily: it takes a second to import
-
-    batch, length, _, width = q.shape
-    keys = k.shape[1]
-    rows, padded_length = _tpu_block(length)
-    columns, padded_keys = _tpu_block(keys)
-    padded_width = width if width <= 128 else 128 * math.ceil(width / 128)
-
-    def prepare(x, tokens):
-        pad = ((0, 0), (0, tokens - x.shape[1]), (0, 0), (0, padded_width - width))
-        return jnp.swapaxes(jnp.pad(x, pad), 1, 2)
-
-    segments = None
-    if (
-        padded_keys > keys or mask is not None
-    ):  # only tokens of one segment see each other: the rest is in its own
-        seen = jnp.ones((batch, keys), bool) if mask is None else mask
-        segments = flash_attention.SegmentIds(
-            q=jnp.zeros((batch, padded_length), jnp.int32),
-            kv=1 - jnp.pad(seen, ((0, 0), (0, padded_keys - keys))).astype(jnp.int32),
-        )
-    out = flash_attention.flash_attention(
-        prepare(q, padded_length),
-        prepare(k, padded_keys),
-        prepare(v, padded_keys),
-        segment_ids=segments,
-        causal=causal,
-        sm_scale=width**-0.5,
-        block_sizes=flash_attention.BlockSizes(
-            block_b=1,
-            block_q=rows,
-            block_k_major=columns,
-            block_k=columns,
-            block_q_major_dkv=rows,
-            block_k_major_dkv=columns,
-            block_k_dkv=columns,
-            block_q_dkv=rows,
-            block_k_major_dq=columns,
-            block_k_dq=columns,
-            block_q_dq=rows,
-        ),
-    )
-    return jnp.swapaxes(out, 1, 2)[:, :length, :, :width]
-
-
 def _auto(q: Array, k: Array, v: Array, causal: bool, mask: Array | None) -> Array:
-    batch, length, heads, width = q.shape
+    batch, length, heads, _ = q.shape
     keys = k.shape[1]
-    kernels = {}
-    if _no_cudnn() is None and q.dtype in (jnp.float16, jnp.bfloat16) and width % 8 == 0 and width <= 128:
-        kernels['cuda'] = _ordered(cudnn, causal)
     short = length * keys <= SHORT_HEAD or batch * heads * length * keys <= SHORT
-    if q.dtype in (jnp.float32, jnp.bfloat16) and min(length, keys) >= 1024 and not short and _takes_pallas():
-        kernels['tpu'] = _ordered(tpu, causal)
-    plain = _ordered(naive if short else chunked, causal)
+    way = naive if short else chunked
     given = (q, k, v) if mask is None else (q, k, v, mask)
+
+    def plain(q, k, v, *mask):
+        return way(q, k, v, causal, *mask)
+
+    kernels = fused_attention.kernels(q, k, causal, long=not short, masked=mask is not None)
     return lax.platform_dependent(*given, default=plain, **kernels) if kernels else plain(*given)
-
-
-def _ordered(attention: Callable[..., Array], causal: bool) -> Callable[..., Array]:
-    """Attention of arrays alone: (q, k, v) or (q, k, v, mask)."""
-    return lambda q, k, v, *mask: attention(q, k, v, causal, *mask)
 
 
 def _attend(
@@ -274,42 +213,3 @@ def _devices() -> int:
     """Over how many devices an array here is spread: those of jit's mesh; inside of pmap and shard_map it is one's."""
     mesh = jax.sharding.get_abstract_mesh()
     return math.prod(size for axis, size in mesh.shape.items() if axis not in mesh.manual_axes)
-
-
-def _tpu_block(tokens: int) -> tuple[int, int]:
-    """The block that tokens are cut into, a multiple of the 128 lanes and at most 512, and their padded number."""
-    blocks = math.ceil(tokens / 512)
-    block = 128 * math.ceil(tokens / (128 * blocks))
-    return block, blocks * block
-
-
-def _no_cudnn() -> str | None:
-    """Why this process has no cuDNN attention, or None where it has."""
-    device = jax.devices()[0]
-    if 'cuda' not in device.client.platform_version:
-        return f'needs an NVIDIA GPU, and this process runs on {jax.default_backend()!r}'
-    if float(device.compute_capability) < 8.0:
-        return f'needs compute capability 8.0, and this {device.device_kind} has {device.compute_capability}'
-    return None
-
-
-def _no_tpu() -> str | None:
-    """Why this process has no TPU kernel, or None where it has."""
-    platform = jax.default_backend()
-    return None if platform == 'tpu' else f'needs a TPU, and this process runs on {platform!r}'
-
-
-def _takes_pallas() -> bool:
-    """Whether a TPU's kernel can stand here: inside pmap or shard_map, or where there is a single TPU.
-
-    Elsewhere XLA may have to partition it, which it cannot, nor does JAX's custom_partitioning work on TPUs
-    (jax-ml/jax#38196): under jit over a mesh, chunked takes its place.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return jax.default_backend() == 'tpu' and jax.device_count() == 1
-    if not mesh.are_all_axes_manual:
-        return False
-    # Under shard_map(check_vma=True) types say along which axes values vary, and JAX's kernel does not say it.
-    index = lax.axis_index(mesh.axis_names)
-    return jax.typeof(index) == jax.typeof(jnp.zeros((), index.dtype))

@@ -22,10 +22,10 @@ def super_resolution(
     seed: int | Sequence[int] = 0,
     sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
-    """Images [B, f H, f W, 3] in [-1, 1], f pixels of the first stage to a latent (4).
+    """Images [B, f H, f W, 3] in [-1, 1], f times as large: what the model was trained to (4).
 
     Args:
-        images: [H, W, 3] or [B, H, W, 3] in [-1, 1]; the network sees them as they are, at the latents' size.
+        images: [H, W, 3] or [B, H, W, 3] in [-1, 1].
         seed: as in text_to_image.
 
     Raises ValueError for a model of another kind, a guidance scale where training never left the image out, or sides
@@ -34,6 +34,7 @@ def super_resolution(
     model_kinds.check(pipeline.parts, 'super_resolution', 'super_resolution')
     images = np.asarray(images, np.float32)
     images = images[None] if images.ndim == 3 else images
-    size = tuple(side * pipeline.parts.downscale for side in images.shape[1:3])
+    factor = pipeline.parts.kinds['low_resolution'].factor
+    size = tuple(side * factor for side in images.shape[1:3])
     given = {'low_resolution': {'image': images}}
     return from_conditioning(pipeline, given, size=size, seed=seed, sampling=sampling)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax import denoising
 from ldm_jax.diffusion import noise_sources
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
@@ -32,7 +31,7 @@ def upscale(
     seed: int | Sequence[int] = 0,
     sampling: Sampling = SAMPLING,
 ) -> np.ndarray:
-    """Images [B, F H, F W, 3] in [-1, 1], one for each prompt; F is 4 of the published model: pixels for each latent.
+    """Images [B, F H, F W, 3] in [-1, 1], one for each prompt; F is 4 of the published model.
 
     Args:
         prompts: what the image shows; '' will do.
@@ -47,9 +46,10 @@ def upscale(
     model_kinds.check(parts, 'upscale', 'upscale')
     images = each_image(images, len(prompts))
     height, width = images.shape[1:3]
-    check_size((height, width), denoising.downscale(parts.unet))
-    size = pipeline.size((height * parts.downscale, width * parts.downscale))
-    highest = parts.kinds['low_resolution'].max_noise_level
+    kind = parts.kinds['low_resolution']
+    check_size((height, width), max(1, parts.multiple // kind.factor))
+    size = pipeline.size((height * kind.factor, width * kind.factor))
+    highest = kind.max_noise_level
     at = augmentation.levels(parts.schedule, noise_level, len(prompts), highest)
     seeds = pipelines.seeds_from(seed, len(prompts))
     _, levels = sampling.plan(parts.schedule)

@@ -115,9 +115,10 @@ def _written(
     """Writes the images and says so: their paths, and that of the sheet behind them."""
     request, scale = plan.request, output.scale or (8 if images.shape[-2] <= 64 else 1)
     guidance = plan.sampling.guidance.scale
+    used = list(zip(plan.adapters, plan.model.adapters, strict=True))
     texts = [
         png_settings.write(
-            request, i, plan.asked_size, options, guidance, images.shape[1:3], _hashes(plan, i)
+            request, i, plan.asked_size, options, guidance, images.shape[1:3], used, _hashes(plan, i)
         )
         for i in range(len(images))
     ]

@@ -19,6 +19,14 @@ class ModelOptions:
     embeddings: tuple[str, ...] | None = knob(
         None, str, 'files of learned words (textual inversion), or folders of them; prompts name them', many='+'
     )  # fmt: skip
+    lora: tuple[str, ...] | None = knob(
+        None, str, "LoRAs and their kin, with strengths: style:0.8 other.safetensors:1:0.5 (texts', then the U-Net's)",
+        many='+',
+    )  # fmt: skip
+    adapters: str | None = knob(None, str, 'folder in which --lora and <lora:...> are found by name')
+    lora_hashes: str | None = knob(
+        None, str, "hashes by which they are found there too, 'name: hash, ...'", png='Lora hashes'
+    )
     dtype: str = knob(
         'float32', str, 'of the computation: float32 or bfloat16', png='Dtype', among=('float32', 'bfloat16')
     )

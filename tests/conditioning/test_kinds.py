@@ -151,16 +151,34 @@ def test_masks_are_rectangles_or_the_whole_image():
 def test_a_small_image_is_noised_as_its_label_says(networks):
     image = jnp.broadcast_to(jnp.linspace(-1, 1, 2000)[:, None, None, None], (2000, 16, 16, 3))
     keys, keep = jax.random.split(jax.random.key(3), 2000), jnp.zeros(2000, bool)
-    plain = trained('low_resolution', networks, {'image': image}, keep, keys)
-    np.testing.assert_allclose(plain.concat, image[:, ::4, ::4], atol=1e-5)
+    plain = trained('low_resolution', networks, {'image': image}, keep, keys, factor=2)
+    np.testing.assert_allclose(plain.concat, image[:, ::2, ::2], atol=1e-5)
     assert plain.label is None
-    found = trained('low_resolution', networks, {'image': image}, keep, keys, max_noise_level=350)
+    found = trained('low_resolution', networks, {'image': image}, keep, keys, factor=2, max_noise_level=350)
     assert (int(found.label.min()), int(found.label.max())) == (0, 350)
     level = linear.Schedule().level(found.label)
     noise = (found.concat - level.alpha[:, None, None, None] * plain.concat) / level.sigma[
         :, None, None, None
     ]
     np.testing.assert_allclose([noise.mean(), noise.std()], [0, 1], atol=0.01)
+
+
+def test_a_small_image_of_the_data_is_the_condition_at_the_latents_size(networks):
+    small = jax.random.randint(jax.random.key(1), (B, 4, 4, 3), 0, 256).astype(jnp.uint8)
+    batch = {'image': jnp.zeros((B, 16, 16, 3), jnp.uint8), 'small': small}
+    found = trained('low_resolution', networks, batch)
+    assert_dropped(found.concat, jax.image.resize(small / 127.5 - 1, (B, 8, 8, 3), 'bicubic'), 0)
+    given = {'image': small / 127.5 - 1}
+    sampled = build.build('conditioning', dict(name='low_resolution')).sample(networks, given)[1]
+    np.testing.assert_allclose(sampled.concat[~DROP], found.concat[~DROP], atol=1e-5)
+    as_latents = trained(
+        'low_resolution', networks, batch | {'small': small.repeat(2, 1).repeat(2, 2)}, factor=2
+    )
+    assert_dropped(as_latents.concat, small.repeat(2, 1).repeat(2, 2) / 127.5 - 1, 0)
+    with pytest.raises(
+        ValueError, match=r"'small' is \[4, 4, 4, 3\] beside .*factor 2 it must be \[4, 8, 8, 3\]"
+    ):
+        trained('low_resolution', networks, batch, factor=2)
 
 
 def test_a_map_of_classes_goes_through_the_rescaler(networks, params):

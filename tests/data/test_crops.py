@@ -52,3 +52,13 @@ def test_images_that_are_cut_already_are_refused(folder):
         Source(Folder(folder, text='', image_size=8), image_size=16)
     with pytest.raises(ValueError, match='at least 1; got 0'):
         Source(Folder(folder, text=''), image_size=0)
+
+
+def test_windows_show_the_share_of_the_image_that_they_may(folder):
+    source = Source(Folder(folder, text=''), image_size=16, min_share=0.5)
+    assert source[0]['size'].tolist() == [30, 40, 0, 2, 16, 16]  # by index all of it
+    sizes = np.stack([source.view(0, np.random.default_rng(i))['size'] for i in range(200)])
+    lowest = sizes[:, 2].max()  # of a shorter side that is scaled to 16 .. 32 pixels
+    assert 10 < lowest <= 16
+    with pytest.raises(ValueError, match='min_share must be above 0 and at most 1; got 1.5'):
+        Source(Folder(folder, text=''), image_size=16, min_share=1.5)

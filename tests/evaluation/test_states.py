@@ -19,7 +19,7 @@ def parts(rows, count, seed):
 
 
 def state_of(metric, rows, count=1, seed=0):
-    """Of batches on two hosts."""
+    """The state of batches on two hosts."""
     hosts = [metric.init(), metric.init()]
     for i, (batch, numbers) in enumerate(parts(rows, count, seed)):
         hosts[i % 2] = metric.update(hosts[i % 2], batch.astype(np.float64), numbers)

@@ -1,16 +1,20 @@
 """Every way to compute attention meets the same float64 oracle; 'auto' takes the way it says; memory stays small."""
 
+import contextlib
 import math
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ldm_jax.models import dot_product as attention
+from ldm_jax.models import fused_attention
 from ldm_jax.models.attention import Attention
 from tests import oracles
 
@@ -202,6 +206,51 @@ def test_vmap_pmap_and_a_mesh_change_nothing(plain, transform):
         assert_close([x[i] for x in ours], oracle(*(x[i] for x in inputs), True), 1e-5)
 
 
+@pytest.fixture
+def interpreted(monkeypatch):
+    """Pallas' kernels as plain XLA, which any platform and any number of devices runs."""
+    monkeypatch.setattr(pallas, 'pallas_call', partial(pallas.pallas_call, interpret=True))
+
+
+MESHES = [dict(data=2, fsdp=2, tensor=2), dict(data=8), dict(tensor=4, fsdp=2)]
+
+
+@pytest.mark.usefixtures('interpreted')
+@pytest.mark.parametrize('axes', MESHES, ids=str)
+def test_each_device_of_a_mesh_runs_the_kernel_on_its_share(axes):
+    mesh = jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
+    inputs = [jnp.asarray(x, jnp.float32) for x in operands(8, 130, 77, 4, 40)]
+    shares = []
+
+    def kernel(q, k, v):
+        shares.append(q.shape)
+        return fused_attention.tpu(q, k, v, causal=False)
+
+    def run(*x):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return with_gradients(lambda q, k, v, _: fused_attention.on_mesh(kernel, q)(q, k, v), *x)
+
+    heads = axes.get('tensor', 1)
+    cut = PartitionSpec(tuple(a for a in axes if a != 'tensor'), None, 'tensor' if heads > 1 else None)
+    sharding = NamedSharding(mesh, cut)
+    program = jax.jit(run, in_shardings=sharding, out_shardings=sharding).lower(*inputs).compile()
+    assert_close(program(*inputs), oracle(*inputs), 1e-5)
+    assert set(shares) == {(8 * heads // 8, 130, 4 // heads, 40)}
+    assert not re.search('all-gather|all-reduce|all-to-all|collective-permute', program.as_text())
+
+
+def test_a_kernel_stands_on_a_mesh_only_where_the_mesh_divides_examples_and_heads():
+    mesh = jax.make_mesh((2, 2, 2), ('data', 'fsdp', 'tensor'), axis_types=(AxisType.Auto,) * 3)
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        for shape in [(2, 8, 2, 4), (4, 8, 3, 4)]:
+            assert fused_attention.on_mesh(None, jnp.ones(shape)) is None
+            with pytest.raises(ValueError, match="'tpu' needs a TPU.*'auto'"):
+                attention.dot_product(*[jnp.ones(shape)] * 3, backend='tpu')
+    alone = jax.make_mesh((1, 1, 1), ('data', 'fsdp', 'tensor'), axis_types=(AxisType.Auto,) * 3)
+    with jax.sharding.use_abstract_mesh(alone.abstract_mesh):
+        assert fused_attention.on_mesh(max, jnp.ones((3, 8, 5, 4))) is max
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('length', 'keys', 'width', 'causal'),
@@ -210,12 +259,13 @@ def test_vmap_pmap_and_a_mesh_change_nothing(plain, transform):
 def test_the_tpu_kernel_interpreted(length, keys, width, causal):
     inputs = [jnp.asarray(x, jnp.float32) for x in operands(1, length, keys, 1, width)]
     with pltpu.force_tpu_interpret_mode():
-        ours = jax.jit(lambda *x: with_gradients(attention.tpu, *x, causal))(*inputs)
+        ours = jax.jit(lambda *x: with_gradients(fused_attention.tpu, *x, causal))(*inputs)
     assert_close(ours, oracle(*inputs, causal), 1e-5)
 
 
-def lowered(platform, *shapes, dtype=jnp.bfloat16, gradient=False, replicas=None, check_vma=False):
-    """The program that 'auto' becomes on a platform that is not here; over replicas, as pmap makes them."""
+def lowered(platform, *shapes, dtype=jnp.bfloat16, gradient=False, replicas=None, check_vma=False, mesh=None):
+    """The program that 'auto' becomes on a platform that is not here; over replicas, as pmap makes them, or for the
+    compiler to partition over a mesh."""
 
     def run(*qkv):
         if gradient:
@@ -234,7 +284,17 @@ def lowered(platform, *shapes, dtype=jnp.bfloat16, gradient=False, replicas=None
             check_vma=check_vma,
         )
     inputs = [jax.ShapeDtypeStruct(shape, dtype) for shape in (shapes[0], shapes[-1], shapes[-1])]
-    return jax.jit(run).trace(*inputs).lower(lowering_platforms=(platform,)).as_text()
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if mesh else contextlib.nullcontext():
+        return jax.jit(run).trace(*inputs).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A process that takes itself for one with an NVIDIA GPU; it can lower programs for it."""
+    kernels = pytest.importorskip('jax._src.cudnn.fused_attention_stablehlo')
+    monkeypatch.setattr(kernels, 'check_cudnn_version', lambda: 91000)
+    monkeypatch.setattr(fused_attention, 'no_cudnn', lambda: None)
+    monkeypatch.setattr(fused_attention, '_cudnn_width', lambda: 128)
 
 
 def test_auto_is_naive_for_short_sequences_and_chunked_for_long_ones():
@@ -250,6 +310,16 @@ def test_auto_takes_the_tpu_kernel_inside_a_replica(width):
     assert len(calls) == 3  # forward, then the gradients of k and v, and of q
 
 
+def test_auto_takes_the_kernels_under_jit_over_a_mesh(cuda):
+    mesh = jax.make_mesh((2, 2, 2), ('data', 'fsdp', 'tensor'), axis_types=(AxisType.Auto,) * 3)
+    calls = re.findall('tpu_custom_call', lowered('tpu', (8, 1024, 8, 40), gradient=True, mesh=mesh))
+    assert len(calls) == 3
+    assert 'tpu_custom_call' not in lowered('tpu', (1, 1024, 8, 40), mesh=mesh)  # an example for four devices
+    program = lowered('cuda', (8, 1024, 8, 64), (8, 77, 8, 64), gradient=True, mesh=mesh)
+    assert '__cudnn$fmhaSoftmaxBackward' in program
+    assert '__cudnn' not in lowered('cuda', (8, 1024, 9, 64), mesh=mesh)
+
+
 def test_auto_leaves_the_tpu_kernel_where_it_cannot_run_or_does_not_pay():
     assert 'tpu_custom_call' not in lowered('tpu', (8, 4096, 1, 64))  # XLA may have to partition this one
     assert 'tpu_custom_call' not in lowered('tpu', (8, 4096, 1, 64), replicas=8, check_vma=True)
@@ -257,19 +327,27 @@ def test_auto_leaves_the_tpu_kernel_where_it_cannot_run_or_does_not_pay():
     assert 'tpu_custom_call' not in lowered('cpu', (8, 4096, 1, 64), replicas=8)
 
 
-@pytest.fixture
-def cuda(monkeypatch):
-    """A process that takes itself for one with an NVIDIA GPU; it can lower programs for it."""
-    kernels = pytest.importorskip('jax._src.cudnn.fused_attention_stablehlo')
-    monkeypatch.setattr(kernels, 'check_cudnn_version', lambda: 91000)
-    monkeypatch.setattr(attention, '_no_cudnn', lambda: None)
-
-
 @pytest.mark.usefixtures('cuda')
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
 def test_auto_takes_cudnn_for_half_precision(dtype):
     assert '__cudnn$fmhaSoftmax' in lowered('cuda', (2, 64, 8, 40), (2, 77, 8, 40), dtype=dtype)
     assert '__cudnn$fmhaSoftmaxBackward' in lowered('cuda', (2, 4096, 8, 128), dtype=dtype, gradient=True)
+
+
+@pytest.mark.usefixtures('cuda')
+@pytest.mark.parametrize(('length', 'keys'), [(64, 77), (77, 77), (77, 64)])
+def test_cudnn_has_gradients_of_odd_numbers_of_tokens_too(length, keys, monkeypatch):
+    shapes = (2, length, 8, 40), (2, keys, 8, 40)
+    assert '__cudnn$fmhaSoftmaxBackward' in lowered('cuda', *shapes, gradient=True)
+    # The padding that it takes, computed by JAX's plain way with the same lengths.
+    plain = jax.nn.dot_product_attention
+    monkeypatch.setattr(
+        jax.nn, 'dot_product_attention', lambda *x, **k: plain(*x, **k | {'implementation': 'xla'})
+    )
+    for causal in (False, True):
+        inputs = [jnp.asarray(x, jnp.float32) for x in operands(2, length, keys, 2, 8)]
+        ours = with_gradients(fused_attention.cudnn, *inputs, causal)
+        assert_close(ours, oracle(*inputs, causal), 1e-5)
 
 
 @pytest.mark.usefixtures('cuda')

@@ -60,7 +60,17 @@ def test_an_image_of_the_web_ui_that_names_no_generator_is_of_a_card():
 
 # Fields that PNG text has no place for: the images that a request names, which lie in files of their own; how many
 # images there are, of which each has its text; and how files are read.
-UNWRITTEN = {'init_image', 'mask', 'depth', 'mix', 'label_map', 'layout', 'num_images', 'max_pixels'}
+UNWRITTEN = {
+    'init_image',
+    'mask',
+    'depth',
+    'mix',
+    'label_map',
+    'layout',
+    'num_images',
+    'max_pixels',
+    'styles',
+} | {'styles_file'}
 AS_SIZE = {'width', 'height'}  # 'Size' holds both
 WITH = {  # fields without which others are refused
     'eta': dict(sampler='DDIM'),

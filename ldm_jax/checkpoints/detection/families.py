@@ -247,7 +247,7 @@ def _any(pattern: str) -> Callable[[Mapping[str, Any]], bool]:
 # What files of other things look like; the first that fits is named in the error.
 OTHERS = (
     (
-        'a LoRA or one of its kin, an addition to another model',
+        'a LoRA or one of its kin, which is given as --lora beside the --model that it was made for',
         _any(r'^(lora|lycoris)_|\.(lora|hada|lokr)_|\.lora[._](A|B|up|down)\b|^bundle_emb|_lora\.'),
     ),
     ('a ControlNet', _any(r'^(control_model|controlnet_\w+)\.|(^|\.)input_hint_block\.')),

@@ -13,6 +13,7 @@ from ldm_jax.checkpoints.files.tensor_file import MappedFile, Place, TensorFile,
 WRAPPERS = ('state_dict', '', 'model', 'module', 'params_ema', 'string_to_param')
 # Scalars beyond these bounds are not kept; the known ones are a handful at the top.
 MAX_DEPTH, MAX_SCALARS, MAX_KEY = 4, 4096, 128
+MAX_PATH = 1000  # letters of a module's path in a TorchScript
 
 
 def tensor_file(
@@ -46,6 +47,28 @@ def tensor_file(
             raise file.error(f'a tensor has a {type(key).__name__} as its key; expected text.')
         places[key] = _place(file, value, locate)
     return TensorFile([file], places, kind='torch', scalars=_scalars(root), refused=refused, wrapper=wrapper)
+
+
+def of_modules(file: MappedFile, root: Any) -> dict[str, Tensor]:
+    """The tensors of a TorchScript's modules by their attributes' path, as torch's state_dict() names them.
+
+    Raises BadFile when the root is no module.
+    """
+    if not isinstance(root, Inert) or not isinstance(root.state, dict):
+        raise file.error(f'it is a TorchScript archive that holds no module, but {_description(root)}.')
+    found = {}
+    queue = [('', root)]
+    seen = {id(root)}  # a pickle can put a module in itself
+    for prefix, module in queue:
+        for key, value in module.state.items():
+            if not isinstance(key, str) or len(prefix) > MAX_PATH:
+                continue
+            if isinstance(value, Tensor):
+                found[prefix + key] = value
+            elif isinstance(value, Inert) and isinstance(value.state, dict) and id(value) not in seen:
+                seen.add(id(value))
+                queue.append((f'{prefix}{key}.', value))
+    return found
 
 
 def _entry(root: Any, wrapper: str) -> Any:

@@ -13,10 +13,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ldm_jax import trees
+from ldm_jax.models.fused_attention import HEADS_AXIS
 from ldm_jax.training.parallel import placement
 from ldm_jax.types import PyTree
 
-MESH_AXES = ('data', 'fsdp', 'tensor')
+MESH_AXES = ('data', 'fsdp', HEADS_AXIS)
 
 # Logical axis of a parameter -> mesh axis. A mesh axis is used once in an array and only where it divides the size.
 # What fsdp cuts is gathered before use: weights move and activations do not, since every module's output is held to

@@ -283,10 +283,17 @@ def test_files_that_torch_writes_differently(tmp_path):
             check(file, state)
 
 
-def test_torchscript_says_so(tmp_path):
-    torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(tmp_path / 'script.pt')
-    with pytest.raises(BadFile, match=r'TorchScript archive.*state_dict\(\), path'):
-        reader.open_file(tmp_path / 'script.pt')
+def test_a_torchscripts_tensors_are_read_and_its_program_is_not_run(tmp_path):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.Sequential(torch.nn.BatchNorm2d(3)))
+    for name, script in (
+        ('scripted', torch.jit.script(net)),
+        ('traced', torch.jit.trace(net, torch.ones(1, 2, 2, 2))),
+    ):
+        script.save(tmp_path / name)
+        with reader.open_file(tmp_path / name) as file:
+            check(file, net.state_dict())
+            assert not file.refused
 
 
 def test_storages_of_legacy_files_can_be_parts_of_storages(tmp_path):

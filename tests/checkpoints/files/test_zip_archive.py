@@ -179,7 +179,7 @@ BAD = {
     'directory offset': (plain().bytes(offset=0), 'does not end at'),
     'a zip file as the pickle': (nested_quine(), 'its pickle'),
     'big-endian': (files.torch_zip(PICKLE, {'0': DATA}, byteorder=b'big'), "b'big'-endian"),
-    'TorchScript': (files.torch_zip(PICKLE, {'0': DATA}, **{'constants.pkl': b'x', 'code/x.py': b''}), 'TorchScript'),
+    'TorchScript': (files.torch_zip(PICKLE, {'0': DATA}, **{'constants.pkl': b'x', 'code/x.py': b''}), 'no module'),
     'storage without its member': (Zip().add(*PKL).bytes(), "storage '0' is named and not there"),
     'storage of another size': (Zip().add(*PKL).add('a/data/0', DATA[:8]).bytes(), '8 bytes for 16'),
 }  # fmt: skip

@@ -3,6 +3,7 @@
     <root>/data.pkl     the pickle; where a tensor's bytes would be, it names a storage
     <root>/data/<key>   a storage's bytes
     <root>/byteorder    'little', in files since 2.1
+    <root>/code/        TorchScript, a program with its weights: these are read by attribute, the program is not run
 
 Ref: torch/serialization.py, `_save` and `_load`; caffe2/serialize/inline_container.h.
 """
@@ -14,16 +15,16 @@ from ldm_jax.checkpoints.files.pickles.allowed import Storage
 from ldm_jax.checkpoints.files.pickles.unpickler import MAX_PICKLE, Unpickler
 from ldm_jax.checkpoints.files.tensor_file import MappedFile, TensorFile, quoted
 
+SCRIPTED = (
+    '__torch__.',
+    'torch.jit.',
+)  # the classes of a TorchScript's modules, and of their lists of numbers
+
 
 def read(file: MappedFile) -> TensorFile:
     """The file's mapping. Raises BadFile when it is damaged, or not a checkpoint of tensors by name."""
     members = zip_archive.members(file)
     root = _root(file, members)
-    if f'{root}constants.pkl' in members:
-        raise file.error(
-            'it is a TorchScript archive, a program with its weights. '
-            'Save the state dict alone: torch.save(torch.jit.load(path).state_dict(), path).'
-        )
     if f'{root}data.pkl' not in members:
         raise file.error(f'its folder {quoted(root)} has no data.pkl; it is a zip file but none of PyTorch.')
     if f'{root}byteorder' in members:
@@ -36,6 +37,10 @@ def read(file: MappedFile) -> TensorFile:
     value = unpickler.load()
     if unpickler.position != len(unpickler.data):
         raise file.error('something follows the pickle in data.pkl. Do not trust it.')
+    refused = unpickler.refused
+    if f'{root}constants.pkl' in members:
+        value = state_dict.of_modules(file, value)
+        refused = {name: None for name in refused if not name.startswith(SCRIPTED)}
 
     def locate(storage: Storage) -> int:
         member = members.get(f'{root}data/{storage.key}')
@@ -49,7 +54,7 @@ def read(file: MappedFile) -> TensorFile:
             )
         return member.start
 
-    return state_dict.tensor_file(file, value, unpickler.refused, locate)
+    return state_dict.tensor_file(file, value, refused, locate)
 
 
 def _root(file: MappedFile, members: dict[str, zip_archive.Member]) -> str:
