@@ -12,13 +12,15 @@ TRAIN = [
     'grain>=0.2.15',
     'importlib_resources>=6.4',  # TensorFlow Datasets imports it and does not name it
     'msgpack>=1.0.8',
-    'opencv-python-headless>=4.11',
+    'opencv-python-headless>=4.11.0.86',
     'optax>=0.2.8',
     'protobuf>=6.31.1',
     'pyarrow>=18',
     'tensorboardX>=2.6.2.2',
     'tensorflow-datasets>=4.9.8',
 ]
+
+PLOTS, SLURM, RAY = ['matplotlib>=3.11.2'], ['submitit>=1.5.4'], ['ray>=2.60.0']
 
 setup(
     name='ldm_jax',
@@ -53,13 +55,20 @@ setup(
     ],
     extras_require={
         'train': TRAIN,
+        'sweeps': PLOTS,
+        'slurm': SLURM,
+        'ray': RAY,
         'test': [
             *TRAIN,
+            *PLOTS,
+            *SLURM,
+            *RAY,
             'diffusers>=0.36',
             'hypothesis>=6.120',
             'lycoris-lora>=4.1.3',
             'mypy>=2.4',
             'peft>=0.21.2',
+            'playwright>=1.65.2',
             'pytest>=8.3',
             'pytest-timeout>=2.3.1',
             'pytest-xdist>=3.6.1',

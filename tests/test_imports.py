@@ -16,7 +16,7 @@ LAYERS = {
     'adapters': 3,
     'training': 4, 'inference': 4,
     'pipelines': 5, 'evaluation': 5, 'aot': 5,
-    'requests': 6,
+    'requests': 6, 'sweeps': 6,
     'server': 7,
 }  # fmt: skip
 ONLY = {'samplers': {'diffusion'}}  # a sampler knows noise levels: no network, no schedule, no text

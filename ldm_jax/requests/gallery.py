@@ -13,7 +13,7 @@ import numpy as np
 from ldm_jax.images import enlarged, save_png, to_uint8
 from ldm_jax.requests import infotext
 from ldm_jax.requests.image_files import PARAMETERS
-from ldm_jax.requests.sheet import labelled_sheet
+from ldm_jax.sheet import labelled_sheet
 
 NUMBERED = re.compile(r'(\d{5,})-.*\.png')
 WORDS = 60  # characters of a prompt in the name of a file

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from ldm_jax.requests import sheet
+from ldm_jax import sheet
 
 RNG = np.random.default_rng(0)
 

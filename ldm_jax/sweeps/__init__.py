@@ -1,0 +1,1 @@
+"""Ablations: many cells of one question, computed once each and compared in pairs. See README.md."""
