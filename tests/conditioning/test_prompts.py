@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from ldm_jax import knobs
+from ldm_jax.conditioning.prompts import timetable
+from ldm_jax.conditioning.weighted import weigh
 from ldm_jax.diffusion.changing import Changing, at
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.pipelines import long_prompts
 from ldm_jax.pipelines.prompts import prompt_conds
+from ldm_jax.text.prompts.schedule import Entry
 from ldm_jax.text.prompts.words import Word
 from tests import oracles, tiny_models
 from tests.pipelines import pairs
@@ -138,3 +141,33 @@ def test_ways_to_pad_are_the_web_uis():
 def test_a_prompt_of_too_many_chunks_is_refused(model):
     with pytest.raises(ValueError, match='prompt of 33 chunks is too long: 32'):
         conds(model[1], [' BREAK '.join('a' * 33)])
+
+
+def test_weights_change_vectors_as_the_originals_do():
+    case = sections()['emphasis']
+    z, weights, empty = (np.array(case[name]) for name in ('z', 'weights', 'z_empty'))
+
+    def weighed(z, weights, restore=False, empty=np.zeros(())):  # noqa: B008
+        """Of one image with so many variants of one chunk."""
+        counts, restored = np.ones((1, len(z))), np.array([restore])
+        return weigh(z[None, :, None], weights[None, :, None], counts, restored, empty)[0, :, 0]
+
+    with oracles.float64():
+        together = weighed(z, weights, restore=True)
+        alone = [weighed(z[i : i + 1], weights[i : i + 1], restore=True)[0] for i in range(2)]
+        found = {
+            'a1111_original_as_one_batch': together,
+            'a1111_original_each_alone': np.stack(alone),
+            'a1111_no_norm': weighed(z, weights),
+            'a1111_ignore': weighed(z, np.ones_like(weights)),
+            'comfy_two_sections': weighed(z, weights, empty=empty),
+        }
+    for name, array in found.items():
+        np.testing.assert_allclose(array, case[name], rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_entries_hold_as_long_as_in_the_web_ui():
+    for case in sections()['a1111_lookup']:
+        texts = [str(end) for end in case['ends']]
+        entries = [Entry(end, text) for end, text in zip(case['ends'], texts, strict=True)]
+        assert timetable(entries, texts, len(case['steps'])).tolist() == case['entry']
