@@ -44,6 +44,8 @@ def _warn_of_weights(prompts: Sequence[str]) -> None:
 
 def warn_of_words(request: Request, pipeline: Pipeline) -> None:
     """Warns of words whose vectors are zero in every text encoder of the model."""
+    if not pipeline.tokenizers:
+        return
     reader = pipeline.reader(request.sampling.prompting)
     parts = [part.text for text in request.prompts or () for part in reader.dialect.parts(text)]
     texts = [text for part in (*parts, request.negative_prompt) for text in reader.texts(part)]
