@@ -11,6 +11,8 @@ scaling_factor      factor on the first stage's latents; None where the checkpoi
 latent_size         side of the latents at image_size, pixels; the network takes other sizes too
 tokenizer           spec of the text encoder's tokenizer (tokenizer_2: of text_encoder_2)
 context_length      tokens that the denoising network attends to, where they are not 77
+sampling            how a model of few steps is sampled by default: some of sampler, grid and num_steps
+guidance_scale      of a model whose own is another than 7.5; 1 is none
 conditioning        in the settings of a trained model: kind, a module of ldm_jax/conditioning -> its fields
 
 and of a training run, tools/train.py --config:

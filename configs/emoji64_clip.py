@@ -18,13 +18,20 @@ TEXTS = (
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    tower = dict(width=128, num_heads=4, projection_width=128)
     return ConfigDict(
         dict(
             stage=dict(name='contrastive'),
             models=dict(
-                text_encoder=dict(name='clip_text', context_length=24, num_layers=3, **tower),
-                image_encoder=dict(name='clip_vision', image_size=64, patch_size=8, num_layers=4, **tower),
+                text_encoder=common.small_clip_text(),
+                image_encoder=dict(
+                    name='clip_vision',
+                    image_size=64,
+                    patch_size=8,
+                    width=128,
+                    num_layers=4,
+                    num_heads=4,
+                    projection_width=128,
+                ),
             ),
             tokenizer=dict(name='clip', context_length=24),
             data=common.emoji64(text=TEXTS),

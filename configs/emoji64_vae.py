@@ -20,22 +20,9 @@ def get_config(arg: str = '') -> ConfigDict:
     config = ConfigDict(
         dict(
             stage=dict(name='first_stage', image_size=64, kl_weight=1e-5, perceptual_weight=0.0),
-            models=dict(
-                first_stage=dict(
-                    name='vae',
-                    z_channels=16,
-                    channels=16,
-                    channel_mult=(1, 2, 4, 6),
-                    num_res_blocks=1,
-                    num_groups=8,
-                    mid_attention=False,
-                ),
-            ),
+            models=dict(first_stage=common.small_vae()),
             data=common.emoji64(text=''),
-            # The loss is a sum of 64 x 64 x 3 numbers.
-            optimizer=dict(
-                lr=1e-3, warmup_steps=200, curve=dict(name='cosine', final_lr=1e-5), clip_norm=12288.0
-            ),
+            optimizer=common.small_vae_adam(),
             run=common.run(num_steps=6250, batch_size=16, save_every=250),
             export=dict(dtype='float16'),
         )

@@ -56,6 +56,7 @@ def inputs(network: nn.Module, batch: int = 1, size: int | None = None) -> tuple
         concat=None if widths.concat is None else real(size, size, widths.concat),
         vector=None if widths.vector is None else real(widths.vector),
         label=None if widths.label is None else jax.ShapeDtypeStruct((batch,), jnp.int32),
+        guidance=None if widths.guidance is None else real(),
     )
     return real(size, size, network.out_channels), real(), cond
 

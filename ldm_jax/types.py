@@ -40,6 +40,7 @@ class Cond:
     )
     vector: Array | None = None  # [B, D] one embedding for the image: SDXL sizes, unCLIP image embedding
     label: Array | None = None  # [B] integer class: noise level of the x4 upscaler
+    guidance: Array | None = None  # [B] scale of guidance, where a network has learned what it does (LCM)
     perturbed: Array | None = None  # [B] bool: whose self-attention is the identity, where the network says
     context_mask: Array | None = (
         None  # [B, L] bool: the tokens that are there, by default all; see masks_context
@@ -54,6 +55,7 @@ class CondWidths:
     concat: int | None = None  # C of [B, h, w, C]
     vector: int | None = None  # D of [B, D]
     label: int | None = None  # how many classes there are, of [B]
+    guidance: int | None = None  # sinusoids of the scale [B]
 
 
 class DenoisingNetwork(Protocol):

@@ -14,13 +14,12 @@ import jax.numpy as jnp
 
 from ldm_jax import build, denoising
 from ldm_jax.build import unknown
-from ldm_jax.conditioning import combine
+from ldm_jax.conditioning import combine, infer
 from ldm_jax.conditioning.combine import Kind
 from ldm_jax.conditioning.networks import PARTS, Networks
 from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.denoiser import Network
 from ldm_jax.diffusion.multidiffusion import Windows, windowed
-from ldm_jax.inference import infer_conditioning
 from ldm_jax.inference.tiled import FirstStage
 from ldm_jax.types import Array, Cond, PyTree, Schedule
 
@@ -70,6 +69,11 @@ class Parts:
     def guidable(self) -> bool:
         """Whether there is anything to guide away from: another text, or what training left out at times."""
         return any(kind.drop_rate > 0 or ('tokens',) in kind.batch for _, kind in self.conditioning)
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the network has learned what guidance does, and takes its scale (LCM)."""
+        return denoising.conditioned_on(self.unet).guidance is not None
 
     @property
     def num_sizes(self) -> int:
@@ -143,7 +147,7 @@ def from_settings(settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
     models = {name: build.build('models', dict(spec, dtype=dtype)) for name, spec in specs.items()}
     spec = settings.get('conditioning')
     if spec is None:
-        spec = infer_conditioning.from_networks(models, 'tokenizer' in settings)
+        spec = infer.from_networks(models, 'tokenizer' in settings)
     kinds = combine.kinds(spec)
     combine.check_network(kinds, Networks(models, {}))
     return Parts(

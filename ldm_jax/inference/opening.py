@@ -128,9 +128,11 @@ def open_described(
 ) -> Pipeline:
     """The pipeline of a model that was described: reads its parameters and places them."""
     programs = programs_of(described.parts, tuple(jax.local_devices() if devices is None else devices))
-    own = described.settings.get('guidance_scale')
+    own, sampling = (described.settings.get(name) for name in ('guidance_scale', 'sampling'))
     params = described.read(programs.everywhere)
-    return Pipeline(described.parts, params, described.tokenizers, programs, batch_size, own, described.words)
+    return Pipeline(
+        described.parts, params, described.tokenizers, programs, batch_size, own, sampling, described.words
+    )
 
 
 def open_pipeline(

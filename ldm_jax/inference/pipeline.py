@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,7 +40,7 @@ class Pipeline:
     Attributes:
         batch_size: images that are sampled at a time on all devices together; all of a call by default. With as many
             as devices an image is the same to the bit whatever batch it is made in (programs.Programs).
-        guidance_scale: that suits the model, where its settings say so.
+        guidance_scale, sampling: that suit the model, where its settings say so.
         words: learned words (textual inversion) that prompts may name, those that fit the model's text encoders.
     """
 
@@ -49,6 +50,7 @@ class Pipeline:
     programs: Programs | Traced
     batch_size: int | None = None
     guidance_scale: float | None = None
+    sampling: Mapping[str, Any] | None = None
     words: Mapping[str, Word] = dataclasses.field(default_factory=dict)
 
     def traced(self) -> Pipeline:
@@ -65,11 +67,16 @@ class Pipeline:
         check_size(size, self.parts.multiple)
         return size
 
+    def plan(self, sampling: Sampling) -> tuple[Sampler | Solver, NoiseLevel]:
+        """The sampler and its levels [S + 1], the model's own where sampling leaves them open."""
+        return sampling.completed(self.sampling).plan(self.parts.schedule)
+
     def guidance(self, sampling: Sampling, batch: int) -> Guidance:
         """The numbers of guidance for B images, with the scale that suits the model where sampling leaves it open."""
         left_open = isinstance(sampling.guidance.scale, str)  # OWN
         own = model_kinds.own_scale(self.parts, self.guidance_scale) if left_open else None
-        return guided.arrays(sampling.guidance, batch, own)
+        found = guided.arrays(sampling.guidance, batch, own)
+        return guided.embedded(found, batch) if self.parts.embeds_guidance else found
 
     def conditions(self, given: Mapping[str, Mapping[str, np.ndarray]], *, guided: bool = True) -> Conditions:
         """(unconditional, conditional) of B images for each kind of conditioning in `given`.
@@ -152,7 +159,7 @@ class Pipeline:
             raise ValueError(
                 'autoguidance_scale is away from a weak model: open the pipeline with one (weak_model).'
             )
-        sampler = sampling.plan(self.parts.schedule)[0] if sampler is None else sampler
+        sampler = self.plan(sampling)[0] if sampler is None else sampler
         own, shared = guided.split(guidance)
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(

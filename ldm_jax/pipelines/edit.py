@@ -52,7 +52,7 @@ def edit(
     images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     seeds = pipelines.seeds_from(seed, len(prompts))
-    _, levels = sampling.plan(pipeline.parts.schedule)
+    _, levels = pipeline.plan(sampling)
     x = starting_noise(pipeline, sampling, levels, seeds, size)
     given = {'source': {'source': images}}
     conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, given=given)

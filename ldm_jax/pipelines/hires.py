@@ -106,7 +106,7 @@ def hires(
             **of_sizes,
             course=course,
         )
-    _, first = sampling.plan(pipeline.parts.schedule)
+    _, first = pipeline.plan(sampling)
     x = starting_noise(pipeline, sampling, first, seeds, size)
     conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, **of_sizes)
     latents = pipeline.sample(sampling, x, first, conds, seeds, guidance=guidance)

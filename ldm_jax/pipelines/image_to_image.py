@@ -47,7 +47,7 @@ def image_to_image(
     model_kinds.check(pipeline.parts, 'image_to_image', 'text')
     images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
-    levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
+    levels = last_levels(pipeline.plan(sampling)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, normal_noise(pipeline, sampling, seeds, size, draw=1), levels)

@@ -50,7 +50,7 @@ def interpolate(
     prompts, seeds = stops(prompts, seed)
     size = pipeline.size(size)
     before, within = segments(shares, len(seeds))
-    _, levels = sampling.plan(pipeline.parts.schedule)
+    _, levels = pipeline.plan(sampling)
     noise = pipeline.noise(seeds, size, sampling.noise_source)
     x = at_start(sampling, levels, _turned(noise, before, within))
     conds, guidance = prompt_conds(

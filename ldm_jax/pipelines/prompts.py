@@ -105,7 +105,7 @@ def _texts(
     """Columns of texts, the negative one last, as arrays; either all of them are plain tokens, or none."""
     reader = pipeline.reader(sampling.prompting)
     texts = [*columns, *([] if negative is None else [[reader.dialect.negative(text) for text in negative]])]
-    steps, evaluations = steps_of(sampling, pipeline.parts.schedule, course, texts)
+    steps, evaluations = steps_of(pipeline, sampling, course, texts)
     found = [reader.read(column, steps) for column in texts]
     if any('weights' in said.arrays for said in found):
         found = [

@@ -50,7 +50,7 @@ def refine(
     check(pipeline, refiner)
     size = refiner.size(pipeline.size(size))
     seeds = pipelines.seeds_from(seed, len(prompts))
-    _, levels = sampling.plan(pipeline.parts.schedule)
+    _, levels = pipeline.plan(sampling)
     first = handover(pipeline.parts.schedule, levels, share)
     given = [
         prompt_conds(each, sampling, prompts, negative_prompts, size, sizes, negative_sizes, course=course)

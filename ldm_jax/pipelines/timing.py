@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ldm_jax.diffusion.prng import PHILOX
 from ldm_jax.diffusion.trace_once import count
+from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import Sampling
 from ldm_jax.text.prompts.dialects import Steps
 from ldm_jax.types import Schedule
@@ -31,16 +32,18 @@ class Course:
 
 
 def steps_of(
-    sampling: Sampling, schedule: Schedule, course: Course, texts: Sequence[Sequence[str]]
+    pipeline: Pipeline, sampling: Sampling, course: Course, texts: Sequence[Sequence[str]]
 ) -> tuple[Steps, int]:
     """The evaluations by which texts change, and how many of them a step makes; 1 where no text can change."""
-    old = sampling.prompting.old_editing
+    old, sampling = sampling.prompting.old_editing, sampling.completed(pipeline.sampling)
     if not any('[' in text for column in texts for text in column):
         return Steps(sampling.num_steps, None, old), 1
+    schedule = pipeline.parts.schedule
     each = evaluations(sampling, schedule)
     if course.first is None:
         return Steps(sampling.num_steps * each, None, old), each
-    before = course.first.num_steps * evaluations(course.first, schedule)
+    first = course.first.completed(pipeline.sampling)
+    before = first.num_steps * evaluations(first, schedule)
     return Steps(before, course.steps * each, old), each
 
 

@@ -8,6 +8,7 @@ tools' names.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -53,6 +54,7 @@ def write(
         used: adapters, which become tags behind the prompt.
         word_hashes: of the learned words in its prompts, '' for none; by default the request's.
     """
+    request = dataclasses.replace(request, sampling=request.sampling.completed())
     values = {}
     for fields, settings in ((FIELDS, request), (OPTIONS, options)):
         given, every = knobs.changed(settings), knobs.flat(settings)

@@ -52,6 +52,9 @@ def resolve(request: Request, options: ModelOptions = ModelOptions()) -> Plan:  
     )
     task = tasks.task_of(model.kind, request)
     refiner = None if request.refiner is None else describe(request.refiner, **run)
+    request = dataclasses.replace(
+        request, sampling=request.sampling.completed(model.settings.get('sampling'))
+    )
     sampling = _sampling(request, model)
     _check_model(request, model, task, sampling)
     if model.kind in PROMPTED:
@@ -88,6 +91,10 @@ def _sampling(request, model: Described):
 def _check_model(request: Request, model: Described, task: str, sampling) -> None:
     if request.prompts is None and model.kind in PROMPTED:
         raise ValueError(f'{task} needs a prompt: give --prompt, --prompts_file or --from_png.')
+    if request.negative_prompt and model.parts.embeds_guidance:
+        raise ValueError(
+            'A negative_prompt means nothing to this model, whose network has learned what guidance does: leave it out.'
+        )
     if task == 'edit':
         check_edit(request.rows, sampling)
     sizes = [field for field in tasks.SIZES if getattr(request, field) is not None]

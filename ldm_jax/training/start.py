@@ -39,7 +39,7 @@ def train(
     run = check(config)
     with workdir_lock.held(workdir):
         changed = resume_check.changes(workdir, config, allowed)
-        source = build('data', config['data'])
+        source = build('data', from_config.data(config, loading.load))
         stage, settings = from_config.stage(config, loading.load, source)
         job = from_config.work(config, stage, run)
         examples = stage.prepare(source)

@@ -77,6 +77,8 @@ def narrow(name):
 
 
 def _unet(spec):
+    if spec.get('depth_up'):  # one number for each residual block
+        return dict(channels=64, **({'vector_width': 80} if 'vector_width' in spec else {}))
     return dict(
         # Heads keep their width, and group norms their 32 groups.
         channels=max(32, spec.get('head_width') or 0),
