@@ -19,8 +19,9 @@ and of a training run, tools/train.py --config:
 
 stage               spec of ldm_jax/training/stages: its name and fields; with latent_diffusion objective (what
                     diffusion.loss.objective takes), conditioning (kind, a module of ldm_jax/conditioning ->
-                    dict(drop_rate=0.1, **its fields)), encode and samples (images while it trains, see
-                    training/stages/samples.py)
+                    dict(drop_rate=0.1, **its fields)), encode, samples (images while it trains, see
+                    training/stages/samples.py) and adapter (a LoRA beside frozen parts, see
+                    training/stages/adapter.py)
 pretrained          part -> a model that the part is taken from, and stays; or dict(model=..., **changed fields)
 warm_start          a model that the parts in `models` are trained on from; their settings are its own by default
 optimizer           what training.optimizer.optimizer takes: name, lr, warmup_steps, curve, ...

@@ -45,6 +45,9 @@ class Cond:
     context_mask: Array | None = (
         None  # [B, L] bool: the tokens that are there, by default all; see masks_context
     )
+    strengths: Array | None = (
+        None  # [B, K] of the network's adapters (adapted.py), or [B, K, S] for each step
+    )
 
 
 @dataclasses.dataclass(frozen=True)

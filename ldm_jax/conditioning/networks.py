@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ldm_jax import images
+from ldm_jax import adapted, images
 from ldm_jax.types import Array, PyTree, Schedule, Tokenizer
 
 # The networks of a model, the denoising one among them: as settings, training and pipelines call them.
@@ -35,7 +35,8 @@ class Networks:
     """The networks of a model with parameters bound.
 
     Attributes:
-        modules, params: by part ('first_stage', 'text_encoder', ...).
+        modules, params: by part ('first_stage', 'text_encoder', ...); params may have factors of 'adapters' beside
+            them (adapted.py), and strengths [B, K] of these.
         scaling_factor: of latents, to a standard deviation of about 1.
         schedule: of the latents' noise; a conditioning image may be noised by it too.
         tokenizers: by the name of their tokens, where texts may have to be replaced by the empty one.
@@ -48,6 +49,7 @@ class Networks:
     schedule: Schedule | None = None
     tokenizers: Mapping[str, Tokenizer] = dataclasses.field(default_factory=dict)
     empty_text: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    strengths: Array | None = None
 
     def module(self, part: str) -> nn.Module:
         """A network. Raises ValueError where the model has no such part."""
@@ -57,7 +59,14 @@ class Networks:
 
     def apply(self, part: str, *args: Any, **kwargs: Any) -> Any:
         """A network's answer."""
-        return self.module(part).apply({'params': self.params[part]}, *args, **kwargs)
+        return adapted.apply(
+            self.module(part),
+            self.params[part],
+            *args,
+            adapters=self.params.get(adapted.COLLECTION, {}).get(part),
+            strengths=self.strengths,
+            **kwargs,
+        )
 
     def latents(self, image: Array, eps: Array | None = None) -> Array:
         """Images [B, H, W, C], uint8 or in [-1, 1], to scaled latents [B, h, w, Z]; pixels without a first stage.

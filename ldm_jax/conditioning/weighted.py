@@ -8,6 +8,7 @@ Ref: AUTOMATIC1111/stable-diffusion-webui 1.10, modules/sd_emphasis.py; Comfy-Or
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
@@ -46,6 +47,11 @@ def encode(networks: Networks, *said: Mapping[str, Array]) -> list[tuple[Array, 
             rows[name].append(said[0][EMPTY + name][:1])
             if has_words:
                 rows[learned_name(name)].append(jnp.zeros_like(rows[learned_name(name)][0][:1]))
+    if networks.strengths is not None:  # of each image's rows
+        times = [each[names[0]].shape[1] * each[names[0]].shape[2] for each in said]
+        strengths = [jnp.repeat(networks.strengths, count, 0) for count in times]
+        strengths += [networks.strengths[:1]] * from_empty
+        networks = dataclasses.replace(networks, strengths=jnp.concatenate(strengths))
     contexts, pooled = text_vectors(networks, {name: jnp.concatenate(each) for name, each in rows.items()})
     empty = [context[-1] if from_empty else jnp.zeros(()) for context in contexts]
     found, first = [], 0

@@ -60,11 +60,11 @@ def fixed(cond: Cond | Changing) -> Cond:
     return cond.fixed if isinstance(cond, Changing) else cond
 
 
-def with_concat(cond: Cond | Changing, concat: Array | None) -> Cond | Changing:
-    """The same conditioning with other channels behind x."""
+def with_parts(cond: Cond | Changing, **parts: Array | None) -> Cond | Changing:
+    """The same conditioning with other parts, which do not change."""
     if isinstance(cond, Changing):
-        return dataclasses.replace(cond, fixed=dataclasses.replace(cond.fixed, concat=concat))
-    return dataclasses.replace(cond, concat=concat)
+        return dataclasses.replace(cond, fixed=dataclasses.replace(cond.fixed, **parts))
+    return dataclasses.replace(cond, **parts)
 
 
 def at(cond: Cond | Changing, evaluation: Array) -> Cond:

@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ldm_jax import build, denoising
+from ldm_jax import adapted, build, denoising
 from ldm_jax.build import unknown
 from ldm_jax.conditioning import combine, infer
 from ldm_jax.conditioning.combine import Kind
@@ -97,7 +97,8 @@ class Parts:
 
     def network(self, params: Params, part: str = 'unet') -> Network:
         """The denoising network with its parameters bound, or the weak model."""
-        network = denoising.bound(getattr(self, part), params[part])
+        factors = params.get(adapted.COLLECTION, {}).get(part)
+        network = denoising.bound(getattr(self, part), params[part], factors)
         return network if self.windows is None else windowed(network, self.windows)
 
     def networks(self, params: Params) -> Networks:
@@ -106,15 +107,20 @@ class Parts:
         return Networks(modules, params, self.scaling_factor, self.schedule)
 
     def conditions(
-        self, params: Params, given: Mapping[str, Mapping[str, Array]]
+        self, params: Params, given: Mapping[str, Mapping[str, Array]], strengths: Array | None = None
     ) -> dict[str, tuple[Cond, Cond]]:
-        """(unconditional, conditional) of each kind of conditioning, from what its `sample` is given."""
-        networks, kinds = self.networks(params), self.kinds
+        """(unconditional, conditional) of each kind of conditioning, from what its `sample` is given.
+
+        strengths: [B, K] of adapters that are factors.
+        """
+        networks, kinds = dataclasses.replace(self.networks(params), strengths=strengths), self.kinds
         return {name: kinds[name].sample(networks, arrays) for name, arrays in given.items()}
 
-    def conditional(self, params: Params, given: Mapping[str, Mapping[str, Array]]) -> dict[str, Cond]:
+    def conditional(
+        self, params: Params, given: Mapping[str, Mapping[str, Array]], strengths: Array | None = None
+    ) -> dict[str, Cond]:
         """The second halves of `conditions` alone, for runs without guidance."""
-        return {name: pair[1] for name, pair in self.conditions(params, given).items()}
+        return {name: pair[1] for name, pair in self.conditions(params, given, strengths).items()}
 
     def encode(self, params: Params, images: Array, eps: Array | None = None) -> Array:
         """Images [B, H, W, 3] in [-1, 1] to scaled latents: a sample of the posterior by eps, or its mean."""

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 from jax.sharding import Sharding
 
-from ldm_jax import denoising
+from ldm_jax import adapted, denoising
 from ldm_jax.adapters import apply, blocks, files
+from ldm_jax.adapters import live as live_factors
 from ldm_jax.build import build
 from ldm_jax.checkpoints import default_tokenizers, learned_words, loading, store, take_parts
 from ldm_jax.conditioning.networks import TEXT_ENCODERS
@@ -74,6 +75,7 @@ def describe(
     tile: int | None = None,
     embeddings: Sequence[str] | None = None,
     adapters: Sequence[tuple] = (),
+    live: bool = False,
 ) -> Described:
     """A model by its name, path or hub id as `checkpoints.loading.load` takes them, or by what that gave.
 
@@ -93,6 +95,8 @@ def describe(
         adapters: (adapter, strength) of LoRAs and their kin, merged into the parameters in this order. An adapter is a
             path, a folder, a repository on the hub, or one that was read; a strength a number, (U-Net, text encoders)
             or an adapters.blocks.Strength. A third value is how many of its rank count.
+        live: adapters are factors in the program rather than merged: `Pipeline.with_strengths` changes their strengths,
+            for each image and step if need be.
 
     Raises what `load` raises, and ValueError for a model that cannot be sampled or others that do not fit it.
     """
@@ -108,7 +112,7 @@ def describe(
         read = functools.partial(_joined, read, read_other, {'unet': 'weak_model'}, None)
     used = _used(parts, adapters)
     if used:
-        read = functools.partial(_merged, read, used)
+        read = functools.partial(_live if live else _merged, read, used)
     if clip_skip != 1:
         parts = parts_of.skipping(parts, clip_skip)
     if seamless is not None:
@@ -220,6 +224,15 @@ def _merged(
     sharding: Sharding | None,
 ) -> Params:
     return apply.merged(read(sharding), used)
+
+
+def _live(
+    read: Callable[[Sharding | None], Params],
+    used: Sequence[tuple[files.Adapter, blocks.Strength]],
+    sharding: Sharding | None,
+) -> Params:
+    params = read(sharding)
+    return {**params, adapted.COLLECTION: _placed(live_factors.factors(params, used), sharding)}
 
 
 def _check_texts(parts: Parts) -> None:

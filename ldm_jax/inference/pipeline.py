@@ -16,11 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from ldm_jax import adapted
 from ldm_jax.conditioning import combine, prompts
 from ldm_jax.conditioning.combine import Conditions
 from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion import noise, noise_sources
-from ldm_jax.diffusion.changing import Changing
+from ldm_jax.diffusion.changing import Changing, with_parts
 from ldm_jax.diffusion.sampling import padded
 from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model_kinds, watching
@@ -42,6 +43,8 @@ class Pipeline:
             as devices an image is the same to the bit whatever batch it is made in (programs.Programs).
         guidance_scale, sampling: that suit the model, where its settings say so.
         words: learned words (textual inversion) that prompts may name, those that fit the model's text encoders.
+        strengths: of K adapters that are factors in the program: [K], [B, K], or [B, K, S] for each of S steps; 1 by
+            default. They multiply those that the adapters were opened with.
     """
 
     parts: Parts
@@ -51,7 +54,37 @@ class Pipeline:
     batch_size: int | None = None
     guidance_scale: float | None = None
     sampling: Mapping[str, Any] | None = None
+    strengths: np.ndarray | None = None
     words: Mapping[str, Word] = dataclasses.field(default_factory=dict)
+
+    def with_strengths(self, strengths: Sequence | np.ndarray) -> Pipeline:
+        """The same model with other strengths of its adapters, for which nothing compiles.
+
+        Texts are encoded with the first step's where there are several. Raises ValueError for another number of
+        adapters than those that are factors.
+        """
+        strengths, count = np.asarray(strengths, np.float32), self.num_adapters
+        if not 1 <= strengths.ndim <= 3 or strengths.shape[strengths.ndim > 1] != count:
+            raise ValueError(
+                f'Strengths are [K], [B, K] or [B, K, S] of K = {count} adapters that were opened with live=True; got '
+                f'{list(strengths.shape)}.'
+            )
+        return dataclasses.replace(self, strengths=strengths)
+
+    @property
+    def num_adapters(self) -> int:
+        """How many adapters are factors in the program."""
+        return adapted.count(self.params.get(adapted.COLLECTION, {}))
+
+    def _strengths(self, batch: int) -> np.ndarray | None:
+        """The strengths [B, K], or [B, K, TABLE] by steps, of which the last one goes on."""
+        if not self.params.get(adapted.COLLECTION):
+            return None
+        found = np.ones(self.num_adapters, np.float32) if self.strengths is None else self.strengths
+        found = np.broadcast_to(found, (batch, *found.shape[found.ndim > 1 :]))
+        if found.ndim < 3:
+            return found
+        return np.concatenate([found, np.repeat(found[..., -1:], TABLE - found.shape[2], axis=2)], axis=2)
 
     def traced(self) -> Pipeline:
         """The same model with nothing compiled, for JAX arrays: gradients flow through its methods (traced.py)."""
@@ -94,9 +127,12 @@ class Pipeline:
                 given[name] = arrays | self.tokens([''] * len(arrays['tokens']), 'negative_')
         if not given:
             return {}
+        batch = len(jax.tree.leaves(given)[0])
+        strengths = self._strengths(batch)
+        strengths = strengths if strengths is None or strengths.ndim == 2 else strengths[..., 0]
         if guided:
-            return self.map(Parts.conditions, given)
-        return {name: (None, cond) for name, cond in self.map(Parts.conditional, given).items()}
+            return self.map(Parts.conditions, given, strengths)
+        return {name: (None, cond) for name, cond in self.map(Parts.conditional, given, strengths).items()}
 
     def tokens(self, texts: Sequence[str], prefix: str = '') -> dict[str, np.ndarray]:
         """Texts as conditioning.text takes them: 'tokens' [B, L], and 'tokens_2' for a second text encoder.
@@ -161,6 +197,8 @@ class Pipeline:
             )
         sampler = self.plan(sampling)[0] if sampler is None else sampler
         own, shared = guided.split(guidance)
+        if (strengths := self._strengths(batch)) is not None:
+            conds = tuple(with_parts(cond, strengths=strengths) for cond in conds)
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
             x=x if isinstance(x, jax.Array) else np.asarray(x, np.float32),

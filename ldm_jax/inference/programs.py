@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.changing import Changing, ChangingDenoiser, at
-from ldm_jax.diffusion.denoiser import denoiser, on_schedule
+from ldm_jax.diffusion.denoiser import Network, denoiser, on_schedule
 from ldm_jax.diffusion.inpainting import MaskedSampler, masked_denoiser
 from ldm_jax.diffusion.prng import PHILOX
 from ldm_jax.diffusion.sampling import walk
@@ -87,8 +87,9 @@ def advance(
 
     def one(images, sampler, carry):
         def predict(cond, part='unet'):
-            return denoiser(parts.network(params, part), prediction, cond)
+            return denoiser(scheduled(parts.network(params, part), times, job.num_steps), prediction, cond)
 
+        times = parameterization.named(parts.parameterization)(job.levels).c_noise
         prediction = parameterization.named(parts.parameterization)
         keys, kept = jax.random.wrap_key_data(images.keys, impl=PHILOX), images.kept
         masked = kept is not None and (kept.by == 'x0' or hasattr(sampler, 'solve'))
@@ -114,6 +115,23 @@ def advance(
         return walk(sampler, found, carry, job.levels, keys, start, stop, differentiable=differentiable)
 
     return _each(one, job, carry)
+
+
+def scheduled(network: Network, times: Array, num_steps: Array) -> Network:
+    """A network whose adapters have the strengths of the step of its time, where cond.strengths are [B, K, S].
+
+    times: [S + 1] of the levels, noisiest first.
+    """
+
+    def call(x: Array, t: Array, cond: Cond) -> Array:
+        if cond.strengths is None or cond.strengths.ndim == 2:
+            return network(x, t, cond)
+        reached = times[None] >= jnp.broadcast_to(t, x.shape[:1])[:, None]
+        step = jnp.clip(jnp.sum(reached & (jnp.arange(len(times)) < num_steps), axis=1) - 1, 0)
+        strengths = jnp.take_along_axis(cond.strengths, step[:, None, None], axis=2)[..., 0]
+        return network(x, t, dataclasses.replace(cond, strengths=strengths))
+
+    return call
 
 
 def _each(one: Callable[..., PyTree], job: SamplerRun, *carry: PyTree) -> PyTree:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax import knobs
-from ldm_jax.diffusion.changing import fixed, with_concat
+from ldm_jax.diffusion.changing import fixed, with_parts
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.guidance import per_image
@@ -59,7 +59,7 @@ def edit(
     if guidance.scale is not None:
         # guidance.image_and_text wants neither, the image alone, and both.
         neither, both = conds
-        conds = neither, with_concat(neither, fixed(both).concat), both
+        conds = neither, with_parts(neither, concat=fixed(both).concat), both
         image_scale = (
             per_image(IMAGE_SCALE, len(prompts)) if guidance.image_scale is None else guidance.image_scale
         )

@@ -6,12 +6,14 @@ The schema is in configs/__init__.py.
 from __future__ import annotations
 
 import math
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from ldm_jax import denoising
+from ldm_jax.adapters import write
 from ldm_jax.build import build, components, parts
 from ldm_jax.conditioning import infer
 from ldm_jax.conditioning.networks import PARTS
@@ -133,6 +135,27 @@ def optimizers(
 def averages(run: Run) -> dict[str, ema.Decay]:
     """The decays of a run's moving averages, by name. Raises ValueError for settings that do not exist."""
     return {name: ema.named(spec) for name, spec in run.ema.items()}
+
+
+def adapter(
+    config: Mapping[str, Any], stage: Any, params: PyTree, workdir: pathlib.Path
+) -> pathlib.Path | None:
+    """Writes the adapter that a stage trained into a workdir, as kohya and diffusers do: the former's path.
+
+    None where it trained none.
+    """
+    found = stage.adapter_of(params, workdir.name) if hasattr(stage, 'adapter_of') else None
+    if found is None:
+        return None
+    dtype = config.get('export', {}).get('dtype', 'float32')
+    context = denoising.conditioned_on(stage.unet).context
+    path = workdir / f'{workdir.name}.safetensors'
+    form = dict(context=context, parameterization=stage.objective['parameterization'], dtype=dtype)
+    write.write(path, found, 'kohya', **form)
+    folder = workdir / 'diffusers'
+    folder.mkdir(exist_ok=True)
+    write.write(folder / 'pytorch_lora_weights.safetensors', found, 'diffusers', **form)
+    return path
 
 
 def export(

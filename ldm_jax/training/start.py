@@ -49,6 +49,9 @@ def train(
         if not distributed.first():
             return
         print(f'report written to {report.write(str(workdir), config)}')
+        if trained := from_config.adapter(config, stage, averaged, workdir):
+            print(f'adapter written to {trained}')
+            return
         target = workdir / 'model'
         save = functools.partial(store.save_model, str(target))
         from_config.export(config, stage, settings, averaged, examples, save)

@@ -20,7 +20,19 @@ TRAIN = ('--config', 'configs/tiny.py:first_stage', '--workdir', '{tmp}/run')
 SAMPLE = ('--prompt', 'a', '--out', '{tmp}')
 ENCODE = ('--config', 'configs/tiny.py', '--model', 'emoji32', '--out', '{tmp}/out')
 
+ADAPTERS = ('{text}', '{tmp}/out.safetensors', '--model', 'emoji32')
+
 WRONG = {
+    'adapters': [
+        ((), 'required: command, PATH', 2),
+        (('lost', 'x'), "invalid choice: 'lost'", 2),
+        (('convert', 'x'), 'convert needs SOURCE, DESTINATION and --model', 2),
+        (('list', '{tmp}/none'), "There is nothing at '{tmp}/none'", 1),
+        (('convert', '{tmp}/none', *ADAPTERS[1:]), "No adapter at '{tmp}/none'", 1),
+        (('convert', *ADAPTERS), 'safetensors files and PyTorch checkpoints are read', 1),
+        (('extract', *ADAPTERS), 'extract needs --rank', 1),
+        (('resize', 'a', *ADAPTERS), 'resize takes one source', 1),
+    ],
     'train': [
         ((), 'required: --config', 2),
         (TRAIN[:2], 'required: --workdir', 2),

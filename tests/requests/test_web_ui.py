@@ -51,7 +51,7 @@ WARNED = {
     'Refiner switch by sampling steps': 'True', 'SD upscale overlap': '64', 'SD upscale upscaler': 'Lanczos',
     'Script': 'X/Y/Z plot',
     'Seed resize from': '64x64', 'Sigma Adjustment': 'True', 'Skip Early CFG': '0.2', 'Soft inpainting enabled': 'True',
-    'Lora hashes': '"a: b"', 'Styles': 'x', 'TI': 'easynegative', 'Token merging ratio': '0.5',
+    'Styles': 'x', 'TI': 'easynegative', 'Token merging ratio': '0.5',
     'Token merging ratio hr': '0.5',
     'UniPC skip type': 'logSNR',
     'VAE': 'vae-ft-mse.safetensors', 'VAE Decoder': 'TAESD', 'VAE Encoder': 'TAESD', 'X Type': 'Steps',
