@@ -135,7 +135,14 @@ def open_described(
     own, sampling = (described.settings.get(name) for name in ('guidance_scale', 'sampling'))
     params = described.read(programs.everywhere)
     return Pipeline(
-        described.parts, params, described.tokenizers, programs, batch_size, own, sampling, described.words
+        described.parts,
+        params,
+        described.tokenizers,
+        programs,
+        batch_size,
+        own,
+        sampling,
+        words=described.words,
     )
 
 
