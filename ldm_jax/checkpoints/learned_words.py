@@ -3,7 +3,7 @@
     A1111 .pt                   string_to_param: {'*': [n, D]}
     diffusers .bin              {'<token>': [D] or [n, D]}, one entry a word
     safetensors                 the same; 'emb_params' [n, D]; SDXL: 'clip_l' [n, 768] and 'clip_g' [n, 1280]
-    PNG, WebP                   text 'sd-ti-embedding', or hidden in the low bits beside the picture
+    PNG, WebP                   text 'sd-ti-embedding', or hidden in the low bits beside what it shows
 
 A word goes by the name of its file, and one of a file that names it by that too.
 
@@ -202,7 +202,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def _hidden(path: pathlib.Path, image: Image.Image) -> bytes:
-    """The bytes beside a picture: low nibbles to its left, high ones to its right, parted from it by black columns."""
+    """The bytes beside what an image shows: low nibbles to the left, high ones to the right, parted by black columns."""
     pixels = np.asarray(image.convert('RGB'))
     bright = pixels.min(2) > 0
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))

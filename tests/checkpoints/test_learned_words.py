@@ -79,8 +79,8 @@ def png_pixels(folder):
         hidden = np.array([each ^ next(numbers) for each in nibble], np.uint8).reshape(height, -1, 3)
         sides.append(hidden | 0x50)
     line = np.zeros((height, 1, 3), np.uint8)
-    picture = np.full((height, 30, 3), 200, np.uint8)
-    Image.fromarray(np.concatenate([sides[0], line, picture, line, sides[1]], 1)).save(folder / 'old.png')
+    shown = np.full((height, 30, 3), 200, np.uint8)
+    Image.fromarray(np.concatenate([sides[0], line, shown, line, sides[1]], 1)).save(folder / 'old.png')
     return ['old.png'], ['hidden']
 
 
