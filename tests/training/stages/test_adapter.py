@@ -31,6 +31,7 @@ TARGETS = ['attn1.to_q', 'attn2.to_k', 'ff.net.0.proj', 'resnets.0.conv1']
 PATTERNS = [rf'.*{name}' for name in TARGETS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', adapter.KINDS)
 def test_outputs_and_gradients_are_those_of_peft(kind):
     net = copy.deepcopy(tiny.torch_models('sd1')['unet']).double()
@@ -86,6 +87,7 @@ def test_outputs_and_gradients_are_those_of_peft(kind):
             assert relative_error(gradient[f'{at}/magnitude'], magnitude) < 1e-8
 
 
+@pytest.mark.slow
 def test_fresh_factors_change_nothing_and_have_the_ranks_of_their_layers():
     models, params = tiny.models('sd1'), tiny.params_of('sd1', tiny.torch_models('sd1'))
     for kind in adapter.KINDS:
