@@ -202,7 +202,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def _hidden(path: pathlib.Path, image: Image.Image) -> bytes:
-    """The bytes beside what an image shows: low nibbles to the left, high ones to the right, parted by black columns."""
+    """The bytes beside what an image shows: low nibbles to the left, high ones to the right, black columns between."""
     pixels = np.asarray(image.convert('RGB'))
     bright = pixels.min(2) > 0
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
