@@ -47,7 +47,7 @@ class Described:
 
     @functools.cached_property
     def tokenizers(self) -> tuple[Tokenizer, ...]:
-        """Of the text encoders, in their order."""
+        """The text encoders' tokenizers, in their order."""
         names = [name for name in ('tokenizer', 'tokenizer_2') if name in self.settings]
         return tuple(build('text', self.settings[name]) for name in names)
 

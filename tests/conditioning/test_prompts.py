@@ -148,7 +148,7 @@ def test_weights_change_vectors_as_the_originals_do():
     z, weights, empty = (np.array(case[name]) for name in ('z', 'weights', 'z_empty'))
 
     def weighed(z, weights, restore=False, empty=np.zeros(())):  # noqa: B008
-        """Of one image with so many variants of one chunk."""
+        """One image with so many variants of one chunk."""
         counts, restored = np.ones((1, len(z))), np.array([restore])
         return weigh(z[None, :, None], weights[None, :, None], counts, restored, empty)[0, :, 0]
 
