@@ -74,6 +74,21 @@ def _settings_of(args: argparse.Namespace) -> dict[str, str]:
     return png_settings.read_file(args.from_png, flags.given(args, Request).get('max_pixels', MAX_PIXELS))
 
 
+def sample(args: argparse.Namespace, output: Output) -> list[pathlib.Path]:
+    """What the flags ask for, as `run` does it; fields that an image's text brought in are named as such."""
+    request, options = request_of(args), options_of(args)
+    try:
+        return run(request, options, output)
+    except tasks.Misfit as error:
+        theirs = error.fields - flags.given(args, Request).keys()
+        if args.from_png is None or not theirs:
+            raise
+        comes = 'comes' if len(theirs) == 1 else 'come'
+        raise ValueError(
+            f'{error} ({tasks.named_fields(theirs)} {comes} from the text of {args.from_png}.)'
+        ) from None
+
+
 def run(request: Request, options: ModelOptions, output: Output) -> list[pathlib.Path]:
     """Samples, with a bar, and writes images into a folder: their paths."""
     with _plain_warnings():

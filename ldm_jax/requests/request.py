@@ -138,7 +138,10 @@ class Request:
     )
     label_map: Image = knob(None, str, 'an image whose values are classes', image=True)
     layout: Any = knob(
-        None, str, 'a JSON file [[class, left, top, right, bottom], ...], or such rows', image=True
+        None,
+        str,
+        'a JSON file [[class, left, top, right, bottom], ...] with sides from 0 to 1, or that text itself',
+        image=True,
     )
     max_pixels: int = knob(MAX_PIXELS, int, 'that an image file may have, width x height', least=1)
     interpolate: int | None = knob(

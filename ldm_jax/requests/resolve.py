@@ -49,6 +49,7 @@ def resolve(request: Request, options: ModelOptions = ModelOptions()) -> Plan:  
         adapters=[(path, each.strength, each.lora.rank) for path, each in wanted],
     )
     task = tasks.task_of(model.kind, request)
+    request = tasks.completed(request, task)
     refiner = None if request.refiner is None else describe(request.refiner, **run)
     request = dataclasses.replace(
         request, sampling=request.sampling.completed(model.settings.get('sampling'))

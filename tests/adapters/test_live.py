@@ -99,6 +99,7 @@ def test_each_image_has_what_the_merge_of_its_strengths_gives(case):
         assert (relative_error(expected, plain[i]) > 0.01) == bool(row.any())
 
 
+@pytest.mark.slow
 def test_without_strengths_they_are_one_and_without_adapters_it_is_the_network(case):
     models, params, adapters = case
     used = [(adapters[0], blocks.strength(0.8))]

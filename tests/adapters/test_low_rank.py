@@ -74,6 +74,7 @@ def alike(ours, theirs, most=2e-5):
             np.testing.assert_allclose(np.asarray(leaf), np.asarray(other[path]), atol=most, err_msg=path)
 
 
+@pytest.mark.slow
 def test_several_merged_into_one_are_what_they_are_together(model, paths):
     used = [
         (files.read(path, model.parts), blocks.strength(s))

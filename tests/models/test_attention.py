@@ -17,6 +17,7 @@ from ldm_jax.models import dot_product as attention
 from ldm_jax.models import fused_attention
 from ldm_jax.models.attention import Attention
 from tests import oracles
+from tests.tiers import fast
 
 SMALL = [  # B, L, M, N, K, causal: one query, ragged blocks, L on either side of M
     (2, 1, 77, 3, 8, False),
@@ -79,7 +80,7 @@ def plain(request, monkeypatch):
     return attention.chunked
 
 
-@pytest.mark.parametrize('case', SMALL, ids=str)
+@pytest.mark.parametrize('case', fast(3, SMALL, single=True), ids=str)
 def test_plain_ways_and_their_gradients_are_exact(plain, case):
     *shape, causal = case
     inputs = operands(*shape)
@@ -165,7 +166,7 @@ def test_a_mesh_of_more_devices_does_not_shorten_the_blocks_of_each(monkeypatch)
 
 
 @pytest.mark.parametrize('plain', ['by_heads', 'by_rows'], indirect=True)
-@pytest.mark.parametrize('transform', ['vmap', 'pmap', 'mesh'])
+@pytest.mark.parametrize('transform', fast(1, ['pmap', 'vmap', 'mesh']))
 def test_vmap_pmap_and_a_mesh_change_nothing(plain, transform):
     inputs = [jnp.asarray(random(8, 2, 21, 2, 4, seed=seed), jnp.float32) for seed in range(4)]
 

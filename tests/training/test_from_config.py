@@ -11,6 +11,7 @@ from ldm_jax.text import clip
 from ldm_jax.training import from_config
 from ldm_jax.training.run import Run
 from ldm_jax.training.stages import contrastive
+from tests.tiers import fast
 
 SHIPPED = 'emoji32'
 
@@ -146,7 +147,7 @@ def test_a_clip_pair_is_trained_on_from_a_model_with_one_tower_or_both():
         assert settings['models'].keys() == {'text_encoder', 'image_encoder'}
 
 
-@pytest.mark.parametrize('value', [0, -1.0, float('inf'), float('nan')])
+@pytest.mark.parametrize('value', fast(1, [float('nan'), 0, -1.0, float('inf')]))
 @pytest.mark.parametrize('name', ['scaling_factor', 'latent_size'])
 def test_a_scale_or_size_out_of_range_is_refused(name, value):
     changed = {'scaling_factor': value} if name == 'scaling_factor' else {}

@@ -9,6 +9,7 @@ from ldm_jax import build
 from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
 from tests.checkpoints import folders
 from tests.checkpoints.published_files import KL_F8, OF_THEIR_TIME, write
+from tests.tiers import fast
 
 # What each published model is in diffusers; '' is a folder of one model.
 PIPELINES = {
@@ -63,7 +64,7 @@ def written(folder, name):
     return json.loads((folder / name).read_text('utf-8'))
 
 
-@pytest.mark.parametrize('name', PIPELINES)
+@pytest.mark.parametrize('name', fast(12, PIPELINES))
 def test_every_published_model_there_and_back(name, tmp_path):
     settings = published(name)
     lacking = diffusers_settings.write_settings(settings, tmp_path)
@@ -135,7 +136,7 @@ def test_settings_that_a_pipeline_needs_are_named(key, tmp_path):
         diffusers_settings.write_settings(settings, tmp_path)
 
 
-@pytest.mark.parametrize('name', folders.TINY)
+@pytest.mark.parametrize('name', fast(3, folders.TINY))
 def test_a_tokenizer_that_is_missing_follows_from_the_text_encoder(name, tmp_path):
     settings = folders.TINY[name]
     without = {key: value for key, value in settings.items() if not key.startswith('tokenizer')}
