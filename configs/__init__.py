@@ -11,14 +11,17 @@ scaling_factor      factor on the first stage's latents; None where the checkpoi
 latent_size         side of the latents at image_size, pixels; the network takes other sizes too
 tokenizer           spec of the text encoder's tokenizer (tokenizer_2: of text_encoder_2)
 context_length      tokens that the denoising network attends to, where they are not 77
+sampling            how a model of few steps is sampled by default: some of sampler, grid and num_steps
+guidance_scale      of a model whose own is another than 7.5; 1 is none
 conditioning        in the settings of a trained model: kind, a module of ldm_jax/conditioning -> its fields
 
 and of a training run, tools/train.py --config:
 
 stage               spec of ldm_jax/training/stages: its name and fields; with latent_diffusion objective (what
                     diffusion.loss.objective takes), conditioning (kind, a module of ldm_jax/conditioning ->
-                    dict(drop_rate=0.1, **its fields)), encode and samples (images while it trains, see
-                    training/stages/samples.py)
+                    dict(drop_rate=0.1, **its fields)), encode, samples (images while it trains, see
+                    training/stages/samples.py) and adapter (a LoRA beside frozen parts, see
+                    training/stages/adapter.py)
 pretrained          part -> a model that the part is taken from, and stays; or dict(model=..., **changed fields)
 warm_start          a model that the parts in `models` are trained on from; their settings are its own by default
 optimizer           what training.optimizer.optimizer takes: name, lr, warmup_steps, curve, ...

@@ -5,7 +5,8 @@
     python tools/train.py --config configs/emoji64_vae.py:edges --workdir runs/emoji64_vae_edges
 
 The first run is for colours and shapes, by the distance of pixels alone. The second goes on from it with LPIPS and a
-small PatchGAN, for edges; pretrained.perceptual says where LPIPS is (tools/convert_loss_networks.py). Why f and the
+small PatchGAN, for edges; pretrained.perceptual says where LPIPS is (tools/convert_loss_networks.py). It trains the
+decoder alone, so that the denoiser's latents stay what they were and neither run waits for the other. Why f and the
 channels are what they are, and what both cost: experiments/own_model/README.md.
 """
 
@@ -20,31 +21,18 @@ def get_config(arg: str = '') -> ConfigDict:
     config = ConfigDict(
         dict(
             stage=dict(name='first_stage', image_size=64, kl_weight=1e-5, perceptual_weight=0.0),
-            models=dict(
-                first_stage=dict(
-                    name='vae',
-                    z_channels=16,
-                    channels=16,
-                    channel_mult=(1, 2, 4, 6),
-                    num_res_blocks=1,
-                    num_groups=8,
-                    mid_attention=False,
-                ),
-            ),
+            models=dict(first_stage=common.small_vae()),
             data=common.emoji64(text=''),
-            # The loss is a sum of 64 x 64 x 3 numbers.
-            optimizer=dict(
-                lr=1e-3, warmup_steps=200, curve=dict(name='cosine', final_lr=1e-5), clip_norm=12288.0
-            ),
+            optimizer=common.small_vae_adam(),
             run=common.run(num_steps=6250, batch_size=16, save_every=250),
             export=dict(dtype='float16'),
         )
     )
     if arg == 'edges':
-        config.warm_start = 'runs/emoji64_vae/model'
+        config.warm_start = 'experiments/own_model/emoji64_vae'
         config.pretrained = dict(perceptual='models/lpips_vgg')
         config.models.discriminator = dict(name='discriminator', channels=32, num_layers=2)
-        config.stage.update(perceptual_weight=0.5, disc_weight=0.3, disc_start=250)
+        config.stage.update(train='decoder', perceptual_weight=0.5, disc_weight=0.3, disc_start=250)
         config.optimizer.lr = 2e-4
         config.run.update(num_steps=1250, save_every=125)
     return config

@@ -44,7 +44,7 @@ def get_config(arg: str = '') -> ConfigDict:
             data=dict(name='degraded', source=windows, factor=4, degradation='bsrgan_light'),
             optimizer=dict(lr=5e-4, warmup_steps=100, curve=dict(name='cosine', final_lr=1e-5)),
             run=common.run(
-                num_steps=2500,
+                num_steps=1400,
                 batch_size=16,
                 save_every=250,
                 ema=dict(main=dict(name='constant', decay=0.995)),

@@ -74,7 +74,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
                 if file.is_file():
                     flush(file)
     except BaseException:
-        _remove(partial)
+        remove(partial)
         raise
     if target.exists():
         target.rename(old)
@@ -82,7 +82,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _remove(folder: pathlib.Path) -> None:
+def remove(folder: pathlib.Path) -> None:
     """Removes a folder, in which threads of a writer that failed may still be making files."""
     for delay in (0, 0.05, 0.2, 0.5, 1):
         time.sleep(delay)

@@ -28,6 +28,7 @@ CLASSES = {
     'data': 'Source',
     'training.stages': 'Stage',
     'evaluation': 'Metric',
+    'evaluation.protocols': 'Protocol',
     'sweeps.kinds': 'Kind',
 }
 

@@ -3,9 +3,10 @@
     if __name__ == '__main__':
         command_line.run(main, parse)
 
-A mistake of the user's, or of what a file holds, ends a tool with `error: ...` on one line of standard error: exit
-code 2 for flags, 1 for all else. LDM_JAX_TRACEBACK=1 in the environment shows where it was found. A traceback
-without it is a bug of the package.
+A mistake of the user's, or of what a file holds, ends a tool with `error: ...` on one line of standard error. The exit
+code of all tools is 2 for wrong use, a flag, a value, a name or a path that has to be given otherwise, and 1 for work
+that failed: a damaged file, a full disk, memory that ran out, a missing package. LDM_JAX_TRACEBACK=1 in the environment
+shows where it was found. A traceback without it is a bug of the package.
 """
 
 from __future__ import annotations
@@ -18,10 +19,20 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from ldm_jax.errors import Failed
+
 TRACEBACK = 'LDM_JAX_TRACEBACK'
 CONFIG = '--config'
 # A value, a file or an optional package is wrong or missing: the message says what to do.
 EXPECTED = (OSError, ValueError, ModuleNotFoundError)
+WRONG_USE = (
+    ValueError,
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+)
 MEMORY = 'smaller images or fewer at once'
 Override = tuple[str, str]  # (dotted name of a field, its value as text)
 
@@ -135,7 +146,13 @@ def errors(memory: str = MEMORY):
     except Exception as error:
         if os.environ.get(TRACEBACK) or not (text := described(error, memory)):
             raise
-        sys.exit(f'error: {text}')
+        print(f'error: {text}', file=sys.stderr)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: Exception) -> int:
+    """2 for an error of how a tool was used, 1 for work that failed."""
+    return 2 if isinstance(error, WRONG_USE) and not isinstance(error, Failed) else 1
 
 
 def described(error: Exception, memory: str = MEMORY) -> str:

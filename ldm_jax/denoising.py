@@ -6,6 +6,7 @@ flax.linen.Module with one field and `__call__(x, t, cond)`.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ldm_jax import adapted
 from ldm_jax.types import Array, Cond, CondWidths, PyTree
 
 CONTEXT_LENGTH = 77  # tokens of an example context
@@ -29,11 +31,23 @@ def downscale(network: nn.Module) -> int:
     return getattr(network, 'downscale', 1)
 
 
-def bound(network: nn.Module, params: PyTree) -> Callable[[Array, Array, Cond], Array]:
-    """(x [B, h, w, C], t [] or [B], cond) -> like x, by a network that takes t [B]."""
+def masks_context(network: nn.Module) -> bool:
+    """Whether a network leaves out the context's tokens that Cond.context_mask leaves out; not by default."""
+    return getattr(network, 'masks_context', False)
+
+
+def bound(
+    network: nn.Module, params: PyTree, adapters: PyTree | None = None
+) -> Callable[[Array, Array, Cond], Array]:
+    """(x [B, h, w, C], t [] or [B], cond) -> like x, by a network that takes t [B].
+
+    adapters: the network's collection of factors (adapted.py), with the strengths of cond.
+    """
 
     def call(x: Array, t: Array, cond: Cond) -> Array:
-        return network.apply({'params': params}, x, jnp.broadcast_to(t, x.shape[:1]), cond)
+        strengths, cond = cond.strengths, dataclasses.replace(cond, strengths=None)
+        t = jnp.broadcast_to(t, x.shape[:1])
+        return adapted.apply(network, params, x, t, cond, adapters=adapters, strengths=strengths)
 
     return call
 
@@ -51,6 +65,7 @@ def inputs(network: nn.Module, batch: int = 1, size: int | None = None) -> tuple
         concat=None if widths.concat is None else real(size, size, widths.concat),
         vector=None if widths.vector is None else real(widths.vector),
         label=None if widths.label is None else jax.ShapeDtypeStruct((batch,), jnp.int32),
+        guidance=None if widths.guidance is None else real(),
     )
     return real(size, size, network.out_channels), real(), cond
 

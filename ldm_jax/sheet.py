@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import unicodedata
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +33,7 @@ def labelled_sheet(rows: Sequence[np.ndarray], prompts: Sequence[str], seeds: Se
         parts = [(row, text, tuple(seeds)) for row, text in zip(rows, prompts, strict=True)]
     height, width = rows[0].shape[1:3]
     font = ImageFont.load_default(int(np.clip(width / 16, *SIZES)))
+    parts = [(row, legible(text, font), captions) for row, text, captions in parts]
     line = sum(font.getmetrics())
     cell = max(width, *(math.ceil(font.getlength(text)) for text in seeds)) + BORDER
     full = cell * max(len(row) for row, _, _ in parts) - BORDER
@@ -56,6 +59,30 @@ def labelled_sheet(rows: Sequence[np.ndarray], prompts: Sequence[str], seeds: Se
     return np.asarray(sheet)
 
 
+def legible(text: str, font: ImageFont.FreeTypeFont) -> str:
+    """The text for a font that may lack letters, which would all be the same box: 'é' as 'e', '苹' as an escape.
+
+    Warns of escapes: Pillow's font, the one at hand everywhere, has little beyond ASCII.
+    """
+    box = _drawn('\U0010fffe', font)  # no letter at all
+    lacking = {letter: '' for letter in text if ord(letter) > 0x7E and _drawn(letter, font) == box}
+    for letter in lacking:
+        lacking[letter] = unicodedata.normalize('NFKD', letter).encode('ascii', 'ignore').decode()
+    if escaped := [letter for letter, plain in lacking.items() if not plain]:
+        lacking |= {letter: letter.encode('unicode_escape').decode() for letter in escaped}
+        warnings.warn(
+            f"The sheet's font has no {''.join(escaped)!r}: its labels have escapes for them, such as "
+            f'{lacking[escaped[0]]}. The text of each image has the prompt whole.',
+            stacklevel=3,
+        )
+    return ''.join(lacking.get(letter, letter) for letter in text)
+
+
+def _drawn(letter: str, font: ImageFont.FreeTypeFont) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(letter)
+    return mask.size, bytes(mask)
+
+
 def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """A text in lines no wider than so many pixels, at most LINES of them; a text that is cut ends in MORE."""
     lines: list[str] = []
@@ -71,5 +98,5 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
         return lines
     last = lines[LINES - 1]
     while last and font.getlength(last + MORE) > width:
-        last = last[:-1]
+        last = last.rpartition(' ')[0] or last[:-1]  # whole words, unless one alone is too long
     return [*lines[: LINES - 1], last + MORE]

@@ -11,15 +11,22 @@ import pytest
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Most of the suite's time is compiling small networks once: without LLVM's optimizations that takes half as long,
-# and another third less with XLA's older code generator.
+# another third less with XLA's older code generator, and a tenth less where a program is not cut into 32 modules.
 os.environ.setdefault(
     'XLA_FLAGS',
     '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
-    ' --xla_cpu_use_fusion_emitters=false',
+    ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1',
 )
 
 
 MOST = 3 << 30  # bytes of a worker above which it drops its compiled programs
+
+
+def pytest_collection_finish():
+    """Spares the collector the two million objects of imported modules, which outlive every test."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -57,8 +64,8 @@ def sample(monkeypatch, capsys, tmp_path_factory):
             runpy.run_path(tool, run_name='__main__')
         out, err = capsys.readouterr()
         if fails:
-            return end.value.code
-        assert not end.value.code, end.value.code
+            return err.splitlines()[-1]
+        assert not end.value.code, err
         run.warned = [line for line in err.splitlines() if line.startswith('warning: ')]
         return json.loads(out)
 

@@ -8,13 +8,18 @@ import jax
 import pytest
 
 from ldm_jax import command_line
+from ldm_jax.checkpoints.checksums import Damaged
+from ldm_jax.checkpoints.files.tensor_file import BadFile
 from ldm_jax.command_line import Parser
+from ldm_jax.data.corrupt import TooManyCorrupt
+from ldm_jax.errors import Failed
+from ldm_jax.training.monitoring.metric_buffer import NonFinite
 
 
 def ended(capsys, main, parse=lambda: None, **kwargs):
     with pytest.raises(SystemExit) as end:
         command_line.run(main, parse, **kwargs)
-    return end.value.code, capsys.readouterr()
+    return end.value.code, capsys.readouterr().err
 
 
 def failing(error):
@@ -25,16 +30,23 @@ def failing(error):
 
 
 @pytest.mark.parametrize(
-    'error',
+    ('error', 'code'),
     [
-        ValueError('no model\n  here'),
-        FileNotFoundError('no model here'),
-        ModuleNotFoundError('no model here', name='wandb'),
+        (ValueError('no model\n  here'), 2),
+        (FileNotFoundError('no model here'), 2),
+        (FileExistsError('no model here'), 2),
+        (PermissionError('no model here'), 2),
+        (OSError('no model here'), 1),
+        (Failed('no model here'), 1),
+        (Damaged('no model here'), 1),
+        (BadFile('no model here'), 1),
+        (TooManyCorrupt('no model here'), 1),
+        (NonFinite('no model here'), 1),
+        (ModuleNotFoundError('no model here', name='wandb'), 1),
     ],
 )
-def test_an_error_that_is_expected_is_one_line(capsys, error):
-    code, _ = ended(capsys, failing(error))
-    assert code == 'error: no model here'  # which Python prints, with exit code 1
+def test_an_error_that_is_expected_is_one_line_and_the_code_says_whose_it_is(capsys, error, code):
+    assert ended(capsys, failing(error)) == (code, 'error: no model here\n')
 
 
 @pytest.mark.parametrize(
@@ -72,15 +84,17 @@ def test_a_traceback_can_be_asked_for(monkeypatch):
     ],
 )
 def test_out_of_memory_names_the_remedy(capsys, error):
-    code, _ = ended(capsys, failing(error), memory='--tile 512, or a smaller --batch_size')
-    assert code.startswith('error: out of memory (')
-    assert code.endswith('what helps: --tile 512, or a smaller --batch_size')
-    assert '\n' not in code
+    code, text = ended(capsys, failing(error), memory='--tile 512, or a smaller --batch_size')
+    assert code == 1
+    assert text.startswith('error: out of memory (')
+    assert text.endswith('what helps: --tile 512, or a smaller --batch_size\n')
+    assert text.count('\n') == 1
 
 
 def test_memory_that_has_really_run_out(capsys):
-    code, _ = ended(capsys, lambda args: jax.jit(lambda: jax.numpy.zeros((2**45,)))().block_until_ready())
-    assert code.startswith('error: out of memory')
+    found = ended(capsys, lambda args: jax.jit(lambda: jax.numpy.zeros((2**45,)))().block_until_ready())
+    assert found[0] == 1
+    assert found[1].startswith('error: out of memory')
 
 
 def test_other_failures_of_the_runtime_are_not_taken_for_it():

@@ -83,3 +83,14 @@ def test_prompts_are_wrapped_to_the_width_and_cut_with_a_mark(text, width):
     joined = ''.join(lines).replace(' ', '')
     whole = ''.join(text.split())
     assert joined == whole or (joined.endswith('...') and whole.startswith(joined[:-3]))
+    if all(font.getlength(word) <= width / 2 for word in text.split()):  # none is cut where each has room
+        assert set(' '.join(lines).removesuffix(sheet.MORE).split()) <= set(text.split())
+
+
+def test_letters_that_the_font_lacks_are_named_and_have_escapes():
+    font = ImageFont.load_default(12)
+    assert sheet.legible('a café', font) == 'a cafe'
+    with pytest.warns(
+        UserWarning, match=r"no '苹果': .* such as \\u82f9\. The text of each image has the prompt whole"
+    ):
+        assert sheet.legible('a 苹果 pie', font) == r'a \u82f9\u679c pie'

@@ -58,7 +58,7 @@ def main(args):
     poor = '; a poor fit: keep more steps (run.keep_every)' if misfit > POOR else ''
     print(f'{len(found)} snapshots; misfit {misfit:.4f}{poor}', flush=True)
     config = resume_check.read(args.workdir)
-    source = build('data', config['data'])
+    source = build('data', from_config.data(config, loading.load))
     stage, settings = from_config.stage(config, loading.load, source)
     params = train_state.join(params, stage.frozen)
     save = functools.partial(store.save_model, args.to)

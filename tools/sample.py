@@ -31,7 +31,7 @@ def main(args):
     if args.list_samplers:
         print(command.listing())
         return
-    command.run(command.request_of(args), command.options_of(args), flags.made(args, Output))
+    command.sample(args, flags.made(args, Output))
 
 
 if __name__ == '__main__':

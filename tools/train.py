@@ -12,7 +12,7 @@ On several hosts each runs the same command, in a folder that they share, with -
 them. It is meant where JAX_COORDINATOR_ADDRESS is set.
 
 On SIGTERM or Ctrl-C the state is saved; once more ends the run at once. Exit codes: 0 done; 75 stopped on request, run
-it again to go on; 1 an error, 2 a wrong flag.
+it again to go on; 1 work that failed; 2 wrong use.
 """
 
 import argparse

@@ -43,10 +43,9 @@ def merged(params: Mapping[str, PyTree], used: Sequence[Use]) -> dict[str, PyTre
         changes = [change for _, change, _ in steps]
         strengths = np.asarray([strength for _, _, strength in steps])
         leaves[layer.weight] = _weight(changes, strengths, leaves[layer.weight])
-        biases = [(_bias(change), strength) for change, strength in zip(changes, strengths, strict=True)]
-        for bias, strength in biases:
-            if bias is not None:
-                leaves[layer.bias] = _added(leaves[layer.bias], bias, strength)
+        for change, strength in zip(changes, strengths, strict=True):
+            if (added := bias(change)) is not None:
+                leaves[layer.bias] = _added(leaves[layer.bias], added, strength)
     grouped: dict[str, dict[str, Array]] = {part: {} for part in params}
     for path, leaf in leaves.items():
         part, _, rest = path.partition('/')
@@ -65,9 +64,9 @@ def check(adapter: Adapter, layer: Layer, change: Change, leaves: Mapping[str, A
         kinds.check(change.kind, change.tensors, torch_shape(leaf.shape))
     except ValueError as error:
         raise ValueError(f'{where}{error}: it was made for another model.') from None
-    bias = _bias(change)
-    if bias is not None and (layer.bias not in leaves or leaves[layer.bias].shape != bias.shape):
-        raise ValueError(f'{where}the bias {list(bias.shape)} does not fit: it was made for another model.')
+    added = bias(change)
+    if added is not None and (layer.bias not in leaves or leaves[layer.bias].shape != added.shape):
+        raise ValueError(f'{where}the bias {list(added.shape)} does not fit: it was made for another model.')
 
 
 def torch_shape(shape: Sequence[int]) -> tuple[int, ...]:
@@ -117,7 +116,7 @@ def _changed(names: tuple[str, ...], sharding: jax.sharding.Sharding | None):
     return jax.jit(run) if sharding is None else jax.jit(run, out_shardings=sharding)
 
 
-def _bias(change: Change) -> np.ndarray | None:
+def bias(change: Change) -> np.ndarray | None:
     """The change of the bias at strength 1, or None."""
     name = {'norm': 'b_norm', 'full': 'diff_b'}.get(change.kind)
     return (
@@ -125,7 +124,7 @@ def _bias(change: Change) -> np.ndarray | None:
     )
 
 
-def _added(leaf: Array, bias: np.ndarray, strength: float) -> Array:
+def _added(leaf: Array, added: np.ndarray, strength: float) -> Array:
     wide = jnp.promote_types(leaf.dtype, jnp.float32)
-    found = (leaf.astype(wide) + np.asarray(strength * bias, wide)).astype(leaf.dtype)
+    found = (leaf.astype(wide) + np.asarray(strength * added, wide)).astype(leaf.dtype)
     return jax.device_put(found, leaf.sharding) if isinstance(leaf, jax.Array) else np.asarray(found)

@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.errors import Failed
 from ldm_jax.types import Array
 
 SEAL = 'crc32'  # the key of a record's own checksum
 QUEUE = 8
 
 
-class Damaged(ValueError):
+class Damaged(Failed):
     """Stored data is not as it was written."""
 
 

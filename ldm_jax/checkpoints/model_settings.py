@@ -41,6 +41,10 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     'loss': ('a name', lambda value: isinstance(value, str)),
     'scaling_factor': ('a number above 0', lambda value: _number(value) and value > 0),
     'guidance_scale': ('a number', _number),
+    'sampling': (
+        'some of sampler, grid and num_steps',
+        lambda value: isinstance(value, Mapping) and value.keys() <= {'sampler', 'grid', 'num_steps'},
+    ),
     'latent_size': ('an integer above 0', _size),
     'image_size': ('an integer above 0', _size),
     'context_length': ('an integer above 0', _size),

@@ -5,7 +5,7 @@ scaled_linear     beta_schedule scaled_linear      beta_schedule linear
 linear            beta_schedule linear             beta_schedule sqrt_linear
 squared_cosine    beta_schedule squaredcos_cap_v2  beta_schedule cosine
 zero_terminal     rescale_betas_zero_snr           the key ztsnr
-edm               EDMEulerScheduler                the keys edm_vpred.sigma_max and edm_vpred.sigma_min
+edm               EDMEulerScheduler                the keys edm_vpred.sigma_max and edm_vpred.sigma_min, or edm_mean
 others of betas   trained_betas                    the tables betas and alphas_cumprod
 flow              -                                -
 """

@@ -13,7 +13,8 @@ import fnmatch
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ldm_jax import build, trees
@@ -200,7 +201,7 @@ def _imported(
             'weights from another place, as .safetensors.'
         )
     parts = chosen(choice.parts, list(settings['models']), path.name)
-    settings, layout = _only(settings, parts), _narrowed(layout, parts)
+    settings, layout = _only(settings, parts), _narrowed(layout, parts, tensors.specs)
     expected = check_built(settings, str(path))
     try:
         leaves = Imported(layout, tensors.__getitem__, tensors.specs, expected, finite=True)
@@ -245,8 +246,8 @@ def _only(settings: Settings, parts: Sequence[str]) -> Settings:
     return {**settings, 'models': models}
 
 
-def _narrowed(layout: Layout, parts: Sequence[str]) -> Layout:
-    """The layout with these parts; the keys of the others are left out for that reason."""
+def _narrowed(layout: Layout, parts: Sequence[str], keys: Iterable[str]) -> Layout:
+    """The layout with these parts; the keys of the others, and unknown ones far from these, are left out for it."""
     rules = tuple(rule for rule in layout.rules if part_of(rule.flax[0]) in parts)
     others = {
         key: f'of {part_of(rule.flax[0])}, which was not asked for'
@@ -254,7 +255,19 @@ def _narrowed(layout: Layout, parts: Sequence[str]) -> Layout:
         if part_of(rule.flax[0]) not in parts
         for key in rule.torch
     }
+    if others:  # an unknown key beside those of a part may still mean that it is another model
+        near = {_first_name(key) for rule in rules for key in rule.torch}
+        unknown = [key for key in keys if key not in others and layout.ignored(key) is None]
+        others |= {
+            key: 'unknown, and of none of the parts that were asked for'
+            for key in unknown
+            if _first_name(key) not in near
+        }
     return Layout(rules, {**layout.ignore, **others})
+
+
+def _first_name(key: str) -> str:
+    return re.split('[./]', key, maxsplit=1)[0]
 
 
 def _nothing(path: str) -> FileNotFoundError:

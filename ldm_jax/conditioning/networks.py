@@ -7,13 +7,13 @@ beforehand.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ldm_jax import images
+from ldm_jax import adapted, images
 from ldm_jax.types import Array, PyTree, Schedule, Tokenizer
 
 # The networks of a model, the denoising one among them: as settings, training and pipelines call them.
@@ -35,7 +35,8 @@ class Networks:
     """The networks of a model with parameters bound.
 
     Attributes:
-        modules, params: by part ('first_stage', 'text_encoder', ...).
+        modules, params: by part ('first_stage', 'text_encoder', ...); params may have factors of 'adapters' beside
+            them (adapted.py), and strengths [B, K] of these.
         scaling_factor: of latents, to a standard deviation of about 1.
         schedule: of the latents' noise; a conditioning image may be noised by it too.
         tokenizers: by the name of their tokens, where texts may have to be replaced by the empty one.
@@ -48,6 +49,7 @@ class Networks:
     schedule: Schedule | None = None
     tokenizers: Mapping[str, Tokenizer] = dataclasses.field(default_factory=dict)
     empty_text: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    strengths: Array | None = None
 
     def module(self, part: str) -> nn.Module:
         """A network. Raises ValueError where the model has no such part."""
@@ -57,7 +59,14 @@ class Networks:
 
     def apply(self, part: str, *args: Any, **kwargs: Any) -> Any:
         """A network's answer."""
-        return self.module(part).apply({'params': self.params[part]}, *args, **kwargs)
+        return adapted.apply(
+            self.module(part),
+            self.params[part],
+            *args,
+            adapters=self.params.get(adapted.COLLECTION, {}).get(part),
+            strengths=self.strengths,
+            **kwargs,
+        )
 
     def latents(self, image: Array, eps: Array | None = None) -> Array:
         """Images [B, H, W, C], uint8 or in [-1, 1], to scaled latents [B, h, w, Z]; pixels without a first stage.
@@ -95,13 +104,33 @@ def encode_text(networks: Networks, tokens: Mapping[str, Array]) -> dict[str, Ar
 
     'pooled' is left out where the last encoder has no projection.
     """
-    outputs = [
-        networks.apply(part, tokens[name]) for part, name in TEXT_ENCODERS.items() if part in networks.modules
-    ]
-    contexts = [getattr(output, 'context', output) for output in outputs]  # BERT returns the context itself
-    pooled = getattr(outputs[-1], 'projected', None)
-    found = {'context': jnp.concatenate(contexts, axis=-1) if len(contexts) > 1 else contexts[0]}
+    contexts, pooled = text_vectors(networks, tokens)
+    found = {'context': side_by_side(contexts)}
     return found if pooled is None else found | {'pooled': pooled}
+
+
+def text_vectors(networks: Networks, tokens: Mapping[str, Array]) -> tuple[list[Array], Array | None]:
+    """The context [B, L, D] of each text encoder, and the last one's projected text [B, P], None without a projection.
+
+    tokens: as encode_text takes them; 'words' and 'words_2' [B, W, D] are what their negative ids stand for.
+    """
+    outputs = []
+    for part, name in TEXT_ENCODERS.items():
+        if part in networks.modules:
+            words = [tokens[each] for each in [learned_name(name)] if each in tokens]
+            outputs.append(networks.apply(part, tokens[name], *words))
+    contexts = [getattr(output, 'context', output) for output in outputs]  # BERT returns the context itself
+    return contexts, getattr(outputs[-1], 'projected', None)
+
+
+def learned_name(tokens: str) -> str:
+    """The name of the learned words' vectors that belong to tokens."""
+    return tokens.replace('tokens', 'words')
+
+
+def side_by_side(contexts: Sequence[Array]) -> Array:
+    """The contexts of several text encoders as one."""
+    return jnp.concatenate(contexts, axis=-1) if len(contexts) > 1 else contexts[0]
 
 
 def encode_image(networks: Networks, image: Array) -> dict[str, Array]:

@@ -6,6 +6,8 @@ import dataclasses
 import logging
 from collections.abc import Iterable
 
+from ldm_jax.errors import Failed
+
 FEWEST = 10  # corrupt examples before their share means anything
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ class Corrupt(ValueError):
         return f'{self.name}: {self.reason}'
 
 
-class TooManyCorrupt(ValueError):
+class TooManyCorrupt(Failed):
     """More of the examples cannot be read than a run puts up with."""
 
 
@@ -66,7 +68,8 @@ class Report:
             )
 
     def __str__(self) -> str:
-        return f'{self.read} examples read; corrupt and left out: {len(self.names)}, met {self.skipped} times'
+        met = 'once' if self.skipped == 1 else f'{self.skipped} times'
+        return f'{self.read} examples read; corrupt and left out: {len(self.names)}, met {met}'
 
 
 def _last(names: dict[str, str], count: int = 3) -> str:

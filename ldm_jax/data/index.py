@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import glob
 import hashlib
 import logging
@@ -27,10 +28,19 @@ def files(path: str | tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
             folders.py), a pattern with *, ? or {00..15} as in '{00000..00041}.tar', or several of these.
         suffixes: such as ('.tar',).
 
-    Raises FileNotFoundError for a path that names no such file.
+    Raises FileNotFoundError for a path that names no such file, ValueError for a file that is named twice.
     """
     if not isinstance(path, str):
-        return [file for part in path for file in files(part, suffixes)]
+        found = [file for part in path for file in files(part, suffixes)]
+        twice = [
+            name for name, count in collections.Counter(map(os.path.realpath, found)).items() if count > 1
+        ]
+        if twice:
+            raise ValueError(
+                f'{folders.counted({"files named more than once": twice})} by {path}; name each once, or its examples '
+                'count double.'
+            )
+        return found
     if numbers := re.search(r'\{(\d+)\.\.(\d+)\}', path):
         first, last = numbers.groups()
         names = (f'{number:0{len(first)}}' for number in range(int(first), int(last) + 1))

@@ -13,11 +13,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ldm_jax.build import unknown
+from ldm_jax import build
 from ldm_jax.evaluation.checks import check_count
 from ldm_jax.evaluation.row_store import RowStore
-
-DRAWS = ('torch_fidelity', 'clean')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,24 +23,30 @@ class Metric:
     """{'kid': mean over subsets, 'kid_std': their deviation}; 0 in expectation for sets of one distribution.
 
     Attributes:
+        protocol: whose features. Under 'clean' a subset is at most as large as the smaller set; under the others a
+            smaller set is refused.
         subsets, subset_size: how many, and of how many images, drawn without replacement from each set.
         degree, coef0: of the kernel.
         seed: of NumPy's RandomState, which draws the subsets of rows in the order of the images' numbers.
-        draws: whose order of draws: torch_fidelity's draws from the generated images first and refuses smaller sets
-            than a subset, clean's from the references first and takes smaller subsets.
     """
 
+    protocol: str = 'torch_fidelity'
     subsets: int = 100
     subset_size: int = 1000
     degree: int = 3
     coef0: float = 1.0
     seed: int = 2020
-    draws: str = 'torch_fidelity'
     against: ClassVar[str] = 'set'
 
     def __post_init__(self):
-        if self.draws not in DRAWS:
-            raise unknown('order of draws', self.draws, list(DRAWS))
+        build.component('evaluation.protocols', self.protocol)
+
+    @property
+    def networks(self):
+        return (build.component('evaluation.protocols', self.protocol).network,)
+
+    def rows(self, batch):
+        return batch.features(self.protocol)
 
     def init(self):
         return RowStore()
@@ -56,14 +60,13 @@ class Metric:
     def result(self, state, reference=None):
         x, y = np.asarray(state.rows, np.float64), np.asarray(reference.rows, np.float64)
         size = self.subset_size
-        if self.draws == 'clean':
+        if self.protocol == 'clean':
             size = min(size, len(x), len(y))
         check_count(min(len(x), len(y)), max(size, 2), f'KID with subset_size={self.subset_size}')
         random = np.random.RandomState(self.seed)
         found = []
         for _ in range(self.subsets):
-            pair = [x, y] if self.draws == 'torch_fidelity' else [y, x]
-            pair = [rows[random.choice(len(rows), size, replace=False)] for rows in pair]
+            pair = [rows[random.choice(len(rows), size, replace=False)] for rows in (x, y)]
             found.append(mmd(*pair, self.degree, self.coef0))
         return {'kid': float(np.mean(found)), 'kid_std': float(np.std(found))}
 

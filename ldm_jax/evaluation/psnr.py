@@ -9,6 +9,7 @@ import numpy as np
 
 from ldm_jax.evaluation.checks import check_pair
 from ldm_jax.evaluation.row_store import RowStore
+from ldm_jax.images import to_float
 
 RANGE = 2.0  # of pixels in [-1, 1]
 MOST = 100.0  # dB, of equal images, whose ratio is infinite
@@ -19,6 +20,7 @@ class Metric:
     """{'psnr': mean over images in dB}; larger is better, 100 at most."""
 
     against: ClassVar[str] = 'pair'
+    networks: ClassVar[tuple[str, ...]] = ()
 
     def init(self):
         return RowStore()
@@ -31,6 +33,9 @@ class Metric:
 
     def result(self, state, reference=None):
         return {'psnr': float(state.rows.mean())}
+
+    def rows(self, batch):
+        return self.scores(to_float(batch.images), to_float(batch.references))
 
     def scores(self, x, y):
         """Rows [B, 1] of images x and their references y [B, H, W, C] in [-1, 1], in dB."""

@@ -44,7 +44,7 @@ class RowStore:
         rows = np.asarray(rows)
         rows = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
         held = sum(kept.nbytes for _, kept in self.chunks if not isinstance(kept, np.memmap))
-        kept = _on_disk(rows, self.folder) if held + rows.nbytes > self.limit else rows.copy()
+        kept = _on_disk(rows, self.folder) if held + rows.nbytes > self.limit else rows
         return dataclasses.replace(self, chunks=(*self.chunks, (np.array(numbers, np.int64), kept)))
 
     def __or__(self, other: RowStore) -> RowStore:

@@ -16,6 +16,7 @@ from scipy import ndimage
 from ldm_jax.build import unknown
 from ldm_jax.evaluation.checks import check_pair
 from ldm_jax.evaluation.row_store import RowStore
+from ldm_jax.images import to_float
 
 RANGE = 2.0  # of pixels in [-1, 1]
 C1, C2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
@@ -34,6 +35,7 @@ class Metric:
 
     window: str = 'gaussian'
     against: ClassVar[str] = 'pair'
+    networks: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         if self.window not in WINDOWS:
@@ -50,6 +52,9 @@ class Metric:
 
     def result(self, state, reference=None):
         return {'ssim': float(state.rows.mean())}
+
+    def rows(self, batch):
+        return self.scores(to_float(batch.images), to_float(batch.references))
 
     def scores(self, x, y):
         """Rows [B, 1] of images x and their references y [B, H, W, C] in [-1, 1].

@@ -36,11 +36,27 @@ def arrays(guidance: Guidance, batch: int, own: float | None = None) -> Guidance
             value = own if guidance.autoguidance_scale is None else None
         if value is None or isinstance(value, str):
             found[field.name] = value
-        elif knob is None:  # weights
+        elif field.name == 'weights':
             found[field.name] = tuple(per_image(each, batch) for each in value)
         else:
-            found[field.name] = _shared(value) if knob.shared else per_image(value, batch)
+            shared = knob is not None and knob.shared
+            found[field.name] = _shared(value) if shared else per_image(value, batch)
     return Guidance(**found)
+
+
+def embedded(guidance: Guidance, batch: int) -> Guidance:
+    """The numbers for a network that takes the scales of B images: it is evaluated once. No scale is 1.
+
+    Raises ValueError for other kinds of guidance, which need two evaluations.
+    """
+    others = ('image_scale', 'perturbed_scale', 'autoguidance_scale', 'rescale', 'interval', 'cfg_zero_share')
+    if given := [name for name in others if getattr(guidance, name) is not None]:
+        raise ValueError(
+            f'This network has learned what guidance does, and takes the guidance scale alone: leave {given} out.'
+        )
+    return dataclasses.replace(
+        guidance, scale=None, learned=per_image(1, batch) if guidance.scale is None else guidance.scale
+    )
 
 
 def split(guidance: Guidance) -> tuple[Guidance, Guidance]:
@@ -102,6 +118,8 @@ def denoiser(
     """
     if len(conds) != num_conds(guidance):
         raise ValueError(f'This guidance needs {num_conds(guidance)} conditionings; got {len(conds)}.')
+    if guidance.learned is not None:
+        conds = [dataclasses.replace(cond, guidance=_scales(cond, guidance.learned)) for cond in conds]
     found = _guided(guidance, predict, conds, prediction, weak)
     if isinstance(found, rules.Guided):
         if guidance.interval is not None:
@@ -131,6 +149,10 @@ def _unguided(guidance: Guidance, predict: Callable[[Cond], Denoiser], conds: Se
         return predict(conds[-1])
     branches = _branches(dataclasses.replace(guidance, perturbed_scale=None), predict, conds)
     return lambda x, level: branches(x, level)[1]
+
+
+def _scales(cond: Cond, scale: Array) -> Array:
+    return jnp.broadcast_to(scale, len(jax.tree.leaves(cond)[0]))
 
 
 def _flags(cond: Cond, value: bool) -> Array:

@@ -12,15 +12,14 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ldm_jax import build, denoising
+from ldm_jax import adapted, build, denoising
 from ldm_jax.build import unknown
-from ldm_jax.conditioning import combine
+from ldm_jax.conditioning import combine, infer
 from ldm_jax.conditioning.combine import Kind
 from ldm_jax.conditioning.networks import PARTS, Networks
 from ldm_jax.diffusion import parameterization
 from ldm_jax.diffusion.denoiser import Network
 from ldm_jax.diffusion.multidiffusion import Windows, windowed
-from ldm_jax.inference import infer_conditioning
 from ldm_jax.inference.tiled import FirstStage
 from ldm_jax.types import Array, Cond, PyTree, Schedule
 
@@ -72,6 +71,11 @@ class Parts:
         return any(kind.drop_rate > 0 or ('tokens',) in kind.batch for _, kind in self.conditioning)
 
     @property
+    def embeds_guidance(self) -> bool:
+        """Whether the network has learned what guidance does, and takes its scale (LCM)."""
+        return denoising.conditioned_on(self.unet).guidance is not None
+
+    @property
     def num_sizes(self) -> int:
         """How many facts of an image's making the model is conditioned on: 6 in SDXL, 5 in its refiner, else 0."""
         return self.kinds['sizes'].count if 'sizes' in self.kinds else 0
@@ -93,7 +97,8 @@ class Parts:
 
     def network(self, params: Params, part: str = 'unet') -> Network:
         """The denoising network with its parameters bound, or the weak model."""
-        network = denoising.bound(getattr(self, part), params[part])
+        factors = params.get(adapted.COLLECTION, {}).get(part)
+        network = denoising.bound(getattr(self, part), params[part], factors)
         return network if self.windows is None else windowed(network, self.windows)
 
     def networks(self, params: Params) -> Networks:
@@ -102,15 +107,20 @@ class Parts:
         return Networks(modules, params, self.scaling_factor, self.schedule)
 
     def conditions(
-        self, params: Params, given: Mapping[str, Mapping[str, Array]]
+        self, params: Params, given: Mapping[str, Mapping[str, Array]], strengths: Array | None = None
     ) -> dict[str, tuple[Cond, Cond]]:
-        """(unconditional, conditional) of each kind of conditioning, from what its `sample` is given."""
-        networks, kinds = self.networks(params), self.kinds
+        """(unconditional, conditional) of each kind of conditioning, from what its `sample` is given.
+
+        strengths: [B, K] of adapters that are factors.
+        """
+        networks, kinds = dataclasses.replace(self.networks(params), strengths=strengths), self.kinds
         return {name: kinds[name].sample(networks, arrays) for name, arrays in given.items()}
 
-    def conditional(self, params: Params, given: Mapping[str, Mapping[str, Array]]) -> dict[str, Cond]:
+    def conditional(
+        self, params: Params, given: Mapping[str, Mapping[str, Array]], strengths: Array | None = None
+    ) -> dict[str, Cond]:
         """The second halves of `conditions` alone, for runs without guidance."""
-        return {name: pair[1] for name, pair in self.conditions(params, given).items()}
+        return {name: pair[1] for name, pair in self.conditions(params, given, strengths).items()}
 
     def encode(self, params: Params, images: Array, eps: Array | None = None) -> Array:
         """Images [B, H, W, 3] in [-1, 1] to scaled latents: a sample of the posterior by eps, or its mean."""
@@ -143,7 +153,7 @@ def from_settings(settings: Mapping[str, Any], dtype: str = 'float32') -> Parts:
     models = {name: build.build('models', dict(spec, dtype=dtype)) for name, spec in specs.items()}
     spec = settings.get('conditioning')
     if spec is None:
-        spec = infer_conditioning.from_networks(models, 'tokenizer' in settings)
+        spec = infer.from_networks(models, 'tokenizer' in settings)
     kinds = combine.kinds(spec)
     combine.check_network(kinds, Networks(models, {}))
     return Parts(

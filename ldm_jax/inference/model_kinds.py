@@ -1,6 +1,6 @@
 """What a model is conditioned on, and so which tasks it is for.
 
-The conditioning is in the model's settings, or inferred from its networks (infer_conditioning.py).
+The conditioning is in the model's settings, or inferred from its networks (conditioning/infer.py).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ BY_CONDITIONING = {
 }
 GUIDANCE_SCALE = 7.5  # of texts
 OTHER_GUIDANCE_SCALE = 3.0
+LEARNED_GUIDANCE_SCALE = 8.5  # of networks that take the scale (Luo et al. 2023, arXiv:2310.04378)
 
 
 def kind(parts: Parts) -> str:
@@ -50,8 +51,12 @@ def kind(parts: Parts) -> str:
 def own_scale(parts: Parts, declared: float | None = None) -> float | None:
     """The guidance scale that suits a model: what its settings declare, or its kind's.
 
-    None where training left nothing out, so that there is nothing to guide away from.
+    None where training left nothing out, so that there is nothing to guide away from, and for a declared 1.
     """
+    if parts.embeds_guidance:
+        return declared or LEARNED_GUIDANCE_SCALE
+    if declared == 1:
+        return None
     if not any(kind.drop_rate > 0 for _, kind in parts.conditioning):
         return None
     return declared or (GUIDANCE_SCALE if 'text' in parts.kinds else OTHER_GUIDANCE_SCALE)

@@ -11,22 +11,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from ldm_jax.conditioning import combine
+from ldm_jax import adapted
+from ldm_jax.conditioning import combine, prompts
 from ldm_jax.conditioning.combine import Conditions
 from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion import noise, noise_sources
+from ldm_jax.diffusion.changing import Changing, with_parts
 from ldm_jax.diffusion.sampling import padded
 from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model_kinds, watching
 from ldm_jax.inference.model import Params, Parts
 from ldm_jax.inference.programs import Images, KnownRegion, Programs, SamplerRun, joined, pad
-from ldm_jax.inference.settings import TABLE, Guidance, Sampling
+from ldm_jax.inference.settings import TABLE, Guidance, Prompting, Sampling
 from ldm_jax.inference.sizes import check_size
 from ldm_jax.inference.traced import Traced
+from ldm_jax.text.prompts.words import Word
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
 
 
@@ -37,7 +41,10 @@ class Pipeline:
     Attributes:
         batch_size: images that are sampled at a time on all devices together; all of a call by default. With as many
             as devices an image is the same to the bit whatever batch it is made in (programs.Programs).
-        guidance_scale: that suits the model, where its settings say so.
+        guidance_scale, sampling: that suit the model, where its settings say so.
+        words: learned words (textual inversion) that prompts may name, those that fit the model's text encoders.
+        strengths: of K adapters that are factors in the program: [K], [B, K], or [B, K, S] for each of S steps; 1 by
+            default. They multiply those that the adapters were opened with.
     """
 
     parts: Parts
@@ -46,6 +53,38 @@ class Pipeline:
     programs: Programs | Traced
     batch_size: int | None = None
     guidance_scale: float | None = None
+    sampling: Mapping[str, Any] | None = None
+    strengths: np.ndarray | None = None
+    words: Mapping[str, Word] = dataclasses.field(default_factory=dict)
+
+    def with_strengths(self, strengths: Sequence | np.ndarray) -> Pipeline:
+        """The same model with other strengths of its adapters, for which nothing compiles.
+
+        Texts are encoded with the first step's where there are several. Raises ValueError for another number of
+        adapters than those that are factors.
+        """
+        strengths, count = np.asarray(strengths, np.float32), self.num_adapters
+        if not 1 <= strengths.ndim <= 3 or strengths.shape[strengths.ndim > 1] != count:
+            raise ValueError(
+                f'Strengths are [K], [B, K] or [B, K, S] of K = {count} adapters that were opened with live=True; got '
+                f'{list(strengths.shape)}.'
+            )
+        return dataclasses.replace(self, strengths=strengths)
+
+    @property
+    def num_adapters(self) -> int:
+        """How many adapters are factors in the program."""
+        return adapted.count(self.params.get(adapted.COLLECTION, {}))
+
+    def _strengths(self, batch: int) -> np.ndarray | None:
+        """The strengths [B, K], or [B, K, TABLE] by steps, of which the last one goes on."""
+        if not self.params.get(adapted.COLLECTION):
+            return None
+        found = np.ones(self.num_adapters, np.float32) if self.strengths is None else self.strengths
+        found = np.broadcast_to(found, (batch, *found.shape[found.ndim > 1 :]))
+        if found.ndim < 3:
+            return found
+        return np.concatenate([found, np.repeat(found[..., -1:], TABLE - found.shape[2], axis=2)], axis=2)
 
     def traced(self) -> Pipeline:
         """The same model with nothing compiled, for JAX arrays: gradients flow through its methods (traced.py)."""
@@ -61,11 +100,16 @@ class Pipeline:
         check_size(size, self.parts.multiple)
         return size
 
+    def plan(self, sampling: Sampling) -> tuple[Sampler | Solver, NoiseLevel]:
+        """The sampler and its levels [S + 1], the model's own where sampling leaves them open."""
+        return sampling.completed(self.sampling).plan(self.parts.schedule)
+
     def guidance(self, sampling: Sampling, batch: int) -> Guidance:
         """The numbers of guidance for B images, with the scale that suits the model where sampling leaves it open."""
         left_open = isinstance(sampling.guidance.scale, str)  # OWN
         own = model_kinds.own_scale(self.parts, self.guidance_scale) if left_open else None
-        return guided.arrays(sampling.guidance, batch, own)
+        found = guided.arrays(sampling.guidance, batch, own)
+        return guided.embedded(found, batch) if self.parts.embeds_guidance else found
 
     def conditions(self, given: Mapping[str, Mapping[str, np.ndarray]], *, guided: bool = True) -> Conditions:
         """(unconditional, conditional) of B images for each kind of conditioning in `given`.
@@ -83,9 +127,12 @@ class Pipeline:
                 given[name] = arrays | self.tokens([''] * len(arrays['tokens']), 'negative_')
         if not given:
             return {}
+        batch = len(jax.tree.leaves(given)[0])
+        strengths = self._strengths(batch)
+        strengths = strengths if strengths is None or strengths.ndim == 2 else strengths[..., 0]
         if guided:
-            return self.map(Parts.conditions, given)
-        return {name: (None, cond) for name, cond in self.map(Parts.conditional, given).items()}
+            return self.map(Parts.conditions, given, strengths)
+        return {name: (None, cond) for name, cond in self.map(Parts.conditional, given, strengths).items()}
 
     def tokens(self, texts: Sequence[str], prefix: str = '') -> dict[str, np.ndarray]:
         """Texts as conditioning.text takes them: 'tokens' [B, L], and 'tokens_2' for a second text encoder.
@@ -94,13 +141,14 @@ class Pipeline:
 
         Raises ValueError for a model without a text encoder or a tokenizer.
         """
-        if self.parts.text_encoder is None or not self.tokenizers:
-            raise ValueError(
-                'This model has no text encoder with a tokenizer, so that it reads no texts. Where it was trained on '
-                'texts, take that part from the model that they were encoded with.'
-            )
+        self._check_texts()
         names = [prefix + name for name in TEXT_ENCODERS.values()]
         return {name: tokenizer(list(texts)) for name, tokenizer in zip(names, self.tokenizers, strict=False)}
+
+    def reader(self, prompting: Prompting) -> prompts.Reader:
+        """What reads prompts for the model's tokenizers. Raises ValueError as `tokens`."""
+        self._check_texts()
+        return prompts.reader(self.tokenizers, self.words, prompting.syntax, prompting.emphasis)
 
     def encode(self, images: np.ndarray, eps: np.ndarray | None = None) -> np.ndarray:
         """Images [B, H, W, 3] in [-1, 1] to latents [B, h, w, Z]: the posterior's samples by eps, or its means."""
@@ -121,7 +169,7 @@ class Pipeline:
         sampling: Sampling,
         x: np.ndarray,
         levels: NoiseLevel,
-        conds: tuple[Cond, ...],
+        conds: tuple[Cond | Changing, ...],
         seeds: Sequence[int],
         *,
         sampler: Sampler | Solver | None = None,
@@ -147,8 +195,10 @@ class Pipeline:
             raise ValueError(
                 'autoguidance_scale is away from a weak model: open the pipeline with one (weak_model).'
             )
-        sampler = sampling.plan(self.parts.schedule)[0] if sampler is None else sampler
+        sampler = self.plan(sampling)[0] if sampler is None else sampler
         own, shared = guided.split(guidance)
+        if (strengths := self._strengths(batch)) is not None:
+            conds = tuple(with_parts(cond, strengths=strengths) for cond in conds)
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
             x=x if isinstance(x, jax.Array) else np.asarray(x, np.float32),
@@ -197,6 +247,13 @@ class Pipeline:
         """x0_hat of a step of the probability-flow ODE between two latents: both are alpha x0 + sigma eps."""
         (a, b), (s, r) = levels.alpha[i : i + 2], levels.sigma[i : i + 2]
         return (s * self.programs.latents(after) - r * self.programs.latents(before)) / (s * b - r * a)
+
+    def _check_texts(self) -> None:
+        if self.parts.text_encoder is None or not self.tokenizers:
+            raise ValueError(
+                'This model has no text encoder with a tokenizer, so that it reads no texts. Where it was trained on '
+                'texts, take that part from the model that they were encoded with.'
+            )
 
     def _share(self, batch: int) -> int:
         """How many images are worked on at a time."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TABLE = 1024  # steps that a compiled program has space for
 OWN = 'own'  # the guidance scale that suits the model
+SAMPLER, STEPS = 'dpmpp_2m', 20  # where neither the run nor the model says
 STARTS = ('noise', 'total')
 RNG = {'jax': 'JAX', 'torch_cpu': 'CPU', 'torch_cuda': 'NV'}  # the web UI's names; the first one is ours
 LARGEST_SEED = 2**64 - 1
@@ -83,6 +84,37 @@ class Guidance:
     weights: tuple[Number, ...] | None = (
         None  # of several prompts at once (AND); the prompts say them, no setting
     )
+    learned: Number | None = None  # scale, where the network takes it; the model says that, no setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompting:
+    """How prompts are read; see text.prompts.
+
+    emphasis: what weights do in the web UI's syntax: 'original' restores the mean, 'no_norm' does not, 'ignore' reads
+        them and leaves them out, 'none' takes brackets for letters.
+    padding: of the shorter one of a prompt and its negative prompt, where one has more chunks: 'masked' leaves it as it
+        is, 'empty' adds the empty prompt, 'last' repeats the negative prompt's last token, or cuts it.
+    """
+
+    syntax: str = knob(
+        'a1111', str, 'how prompts are written: a1111, comfyui or plain', name='prompt_syntax', png='Prompt syntax',
+        among='ldm_jax.text.prompts.dialects.DIALECTS',
+    )  # fmt: skip
+    emphasis: str = knob(
+        'original', str, "weights of a1111: original, no_norm, ignore or none", png='Emphasis',
+        png_words={'original': 'Original', 'no_norm': 'No norm', 'ignore': 'Ignore', 'none': 'None'},
+        among=('original', 'no_norm', 'ignore', 'none'),
+    )  # fmt: skip
+    padding: str = knob(
+        'masked', str, 'of the shorter of prompt and negative prompt: masked, empty or last',
+        name='prompt_padding', png='Pad conds',
+        png_words={'masked': 'False', 'empty': 'True', 'last': 'v0'}, among=('masked', 'empty', 'last'),
+    )  # fmt: skip
+    old_editing: bool = knob(
+        False, bool, "[a:b:when] as before the web UI's 1.6", name='old_prompt_editing',
+        png='Old prompt editing timelines', png_words={True: 'True', False: 'False'},
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +125,8 @@ class Sampling:
         sampler: a name, ours or another tool's ('DPM++ 2M Karras'), a spec dict(name='ddim', eta=1.0), or what is in
             a scheduler_config.json of diffusers. A knob may be a list with a value for each image.
         grid: the levels, likewise; the sampler's own, or 'trailing', by default.
-        num_steps: that the grid is made for.
+        num_steps: that the grid is made for. Where sampler or number is None, it is the model's own, or else SAMPLER
+            and STEPS.
         variation_seed, variation_strength: starting noise is turned so far towards this seed's, on the web UI's arc.
         start: what starting noise is scaled by: the first level's 'noise', sigma, as k-diffusion and the web UI do
             for its samplers, or its 'total', hypot(alpha, sigma), as diffusers and the original DDIM do.
@@ -101,13 +134,16 @@ class Sampling:
     Raises ValueError for unknown names, numbers out of range, and settings that exclude each other.
     """
 
-    sampler: str | Mapping[str, Any] = knob(
-        'dpmpp_2m', str, "ours, or a name of A1111, ComfyUI or diffusers: 'DPM++ 2M Karras'", png='Sampler'
-    )
+    sampler: str | Mapping[str, Any] | None = knob(
+        None, str, "ours, or a name of A1111, ComfyUI or diffusers: 'DPM++ 2M Karras'; the model's own, or dpmpp_2m",
+        png='Sampler',
+    )  # fmt: skip
     grid: str | Mapping[str, Any] | None = knob(
         None, str, "the levels: 'trailing', 'karras', ..., or such a name", png='Schedule type'
     )
-    num_steps: int = knob(20, int, '20 by default', png='Steps', within=f'[1, {TABLE}]')
+    num_steps: int | None = knob(
+        None, int, "the model's own, or 20, by default", png='Steps', within=f'[1, {TABLE}]'
+    )
     eta: Number | None = knob(None, float, 'of samplers that have it: 0 is deterministic for most', png='Eta')
     guidance: Guidance = group(Guidance)
     noise_source: str = knob(
@@ -126,6 +162,7 @@ class Sampling:
         'noise', str, "starting noise is scaled to the first level's 'noise' (A1111), or its 'total' (diffusers)",
         png='Start', among=STARTS,
     )  # fmt: skip
+    prompting: Prompting = group(Prompting)
 
     def __post_init__(self):
         knobs.check(self)
@@ -156,11 +193,27 @@ class Sampling:
         if {'sampler', 'grid', 'eta'} & changed:
             _built(self.specs()[0])
 
+    def completed(self, own: Mapping[str, Any] | None = None) -> Sampling:
+        """The settings with sampler and number of steps.
+
+        own: the model's, dict(sampler=..., grid=..., num_steps=...), each of which may be missing. Its grid goes with
+            its sampler.
+        """
+        own = own or {}
+        found: dict[str, Any] = {}
+        if self.sampler is None:
+            found['sampler'] = own.get('sampler', SAMPLER)
+            if self.grid is None:
+                found['grid'] = own.get('grid')
+        if self.num_steps is None:
+            found['num_steps'] = own.get('num_steps', STEPS)
+        return dataclasses.replace(self, **found)
+
     def specs(self) -> tuple[dict[str, Any], dict[str, Any] | str]:
         """The specs of sampler and grid."""
         from ldm_jax.diffusion import aliases, grids, scheduler_config
 
-        name, grid = self.sampler, self.grid
+        name, grid = self.sampler or SAMPLER, self.grid
         spec, known = {}, None
         if not isinstance(name, str) and '_class_name' in name:
             spec, known = scheduler_config.read(name)
@@ -188,7 +241,8 @@ class Sampling:
         sampler = _built(spec)
         grid = grids.named(grid)
         table = getattr(sampler, 'table', None)  # of samplers that walk more than a grid
-        return sampler, table(schedule, grid, self.num_steps) if table else grid(schedule, self.num_steps)
+        steps = self.num_steps or STEPS
+        return sampler, table(schedule, grid, steps) if table else grid(schedule, steps)
 
 
 def _fields(sampler: str) -> set[str]:

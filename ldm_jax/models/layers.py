@@ -145,6 +145,19 @@ def timestep_embedding(t: Array, features: int, dtype: jnp.dtype = jnp.float32) 
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1).astype(dtype)
 
 
+def guidance_embedding(scale: Array, features: int, dtype: jnp.dtype = jnp.float32) -> Array:
+    """Sinusoids of the scale of guidance that a network has learned: [B] -> [B, features], all sines, then all cosines.
+
+    They are those of 1000 times what is above 1, no guidance. Ref: Luo et al. 2023, arXiv:2310.04378, section 4.2, as
+    in the authors' code.
+    """
+    wide = jnp.promote_types(dtype, jnp.float32)
+    half = features // 2
+    frequencies = jnp.exp(-math.log(10000) / (half - 1) * jnp.arange(half, dtype=wide))
+    angles = 1000 * (scale.astype(wide)[:, None] - 1) * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).astype(dtype)
+
+
 def upsample_nearest(x: Array) -> Array:
     """Each pixel of x [B, H, W, C] four times: [B, 2 H, 2 W, C]."""
     b, h, w, c = x.shape

@@ -13,8 +13,8 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ldm_jax import build, denoising
-from ldm_jax.models import layers
+from ldm_jax import denoising
+from ldm_jax.models import layers, unet_checks
 from ldm_jax.models.attention import SpatialSelfAttention
 from ldm_jax.models.resnet import Downsample, ResBlock, Upsample
 from ldm_jax.models.transformer import SpatialTransformer
@@ -33,13 +33,19 @@ class Model(nn.Module):
     channels: int = 320
     channel_mult: tuple[int, ...] = (1, 2, 4, 4)
     num_res_blocks: int = 2
-    depth: tuple[int, ...] = (1, 1, 1, 0)  # transformer blocks per attention at each level; 0: no attention
+    # Transformer blocks per attention at each level, or for each of its residual blocks; 0: no attention.
+    depth: tuple[int | tuple[int, ...], ...] = (1, 1, 1, 0)
+    depth_up: tuple[int | tuple[int, ...], ...] = ()  # of the way up, where that does not mirror the way down
     mid_depth: int = 1
+    mid_res_blocks: int = 2  # around the middle's attention; 1 or 0, without attention, in distilled networks
     num_heads: int | None = None  # heads of each attention: a fixed count,
     head_width: int | None = None  # or as many as have this width; exactly one is given
     context_width: int | None = None  # None: plain self-attention instead of transformers
     vector_width: int | None = None  # Cond.vector goes through an MLP of its own, and is added to the time
     num_classes: int | None = None  # Cond.label is looked up, and added to the time
+    guidance_width: int | None = (
+        None  # Cond.guidance goes into the time's sinusoids through so many of its own
+    )
     cross_attention_only: tuple[bool, ...] = ()  # per level: both attentions read the context
     scale_shift: bool = False  # residual blocks are modulated by time, not added to
     resblock_updown: bool = False  # residual blocks change the resolution, not convolutions
@@ -58,15 +64,7 @@ class Model(nn.Module):
                 f'A U-Net takes either num_heads or head_width; got {self.num_heads} and {self.head_width}.'
             )
         levels = len(self.channel_mult)
-        if len(self.depth) != levels:
-            raise ValueError(
-                f'depth {self.depth} must have one entry for each level of channel_mult {self.channel_mult}.'
-            )
-        if self.context_width is None and max(*self.depth, self.mid_depth) > 1:
-            raise ValueError(
-                f'Plain self-attention comes once: without context_width, depth {self.depth} and mid_depth '
-                f'{self.mid_depth} must be 0 or 1.'
-            )
+        unet_checks.check_depths(self)
         if self.cross_attention_only and (
             self.context_width is None or len(self.cross_attention_only) != levels
         ):
@@ -75,7 +73,7 @@ class Model(nn.Module):
                 f'each level of channel_mult {self.channel_mult}; or leave it empty.'
             )
         for mult, depth in zip(
-            (*self.channel_mult, self.channel_mult[-1]), (*self.depth, self.mid_depth), strict=True
+            (*self.channel_mult, self.channel_mult[-1]), (*self.deepest, self.mid_depth), strict=True
         ):
             features = self.channels * mult
             if features % self.num_groups:
@@ -85,6 +83,21 @@ class Model(nn.Module):
                     f'Attention over {features} channels does not split into num_heads={self.num_heads} or '
                     f'head_width={self.head_width}.'
                 )
+
+    def down_depths(self, level: int) -> tuple[int, ...]:
+        """Transformer blocks behind each residual block of a level on the way down."""
+        return _each(self.depth[level], self.num_res_blocks)
+
+    def up_depths(self, level: int) -> tuple[int, ...]:
+        """Transformer blocks behind each residual block of a level on the way up, in the order of computation."""
+        return _each((self.depth_up or self.depth)[level], self.num_res_blocks + 1)
+
+    @property
+    def deepest(self) -> tuple[int, ...]:
+        """The most transformer blocks of an attention of each level; 0 where there is none."""
+        return tuple(
+            max(*self.down_depths(level), *self.up_depths(level)) for level in range(len(self.channel_mult))
+        )
 
     @property
     def downscale(self) -> int:
@@ -96,8 +109,17 @@ class Model(nn.Module):
         """The parts of Cond that the fields ask for."""
         concat = self.in_channels - self.out_channels
         return CondWidths(
-            self.context_width, concat if concat > 0 else None, self.vector_width, self.num_classes
+            self.context_width,
+            concat if concat > 0 else None,
+            self.vector_width,
+            self.num_classes,
+            self.guidance_width,
         )
+
+    @property
+    def masks_context(self) -> bool:
+        """Cond.context_mask is taken, by every attention over the context."""
+        return self.context_width is not None
 
     def heads(self, features: int) -> int:
         """How many heads attention over this many channels has."""
@@ -120,7 +142,7 @@ class Model(nn.Module):
             ValueError: a part of cond is missing, not wanted or of the wrong shape, the channels do not
                 add up, or a side cannot be halved often enough.
         """
-        self._check(x, cond)
+        unet_checks.check_inputs(self, x, cond)
         temb = self._time(jnp.broadcast_to(t, x.shape[:1]), cond)
         h = x if cond.concat is None else jnp.concatenate([x, cond.concat.astype(x.dtype)], axis=-1)
 
@@ -131,7 +153,8 @@ class Model(nn.Module):
         for level, mult in enumerate(self.channel_mult):
             for i in range(self.num_res_blocks):
                 h = self._res_block(self.channels * mult, f'down_{level}_res_{i}')(h, temb)
-                h = self._attend(h, cond, f'down_{level}_attn_{i}', self.depth[level], cross_only[level])
+                depth = self.down_depths(level)[i]
+                h = self._attend(h, cond, f'down_{level}_attn_{i}', depth, cross_only[level])
                 skips.append(h)
             if level < last:
                 if self.resblock_updown:
@@ -140,15 +163,17 @@ class Model(nn.Module):
                     h = Downsample((1, 1), self.dtype, self.wrap, name=f'down_{level}_sample')(h)
                 skips.append(h)
 
-        h = self._res_block(h.shape[-1], 'mid_res_0')(h, temb)
-        h = self._attend(h, cond, 'mid_attn', self.mid_depth)
-        h = self._res_block(h.shape[-1], 'mid_res_1')(h, temb)
+        for i in range(self.mid_res_blocks):
+            h = self._res_block(h.shape[-1], f'mid_res_{i}')(h, temb)
+            if i == 0:
+                h = self._attend(h, cond, 'mid_attn', self.mid_depth)
 
         for level, mult in reversed(list(enumerate(self.channel_mult))):
             for i in range(self.num_res_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = self._res_block(self.channels * mult, f'up_{level}_res_{i}')(h, temb)
-                h = self._attend(h, cond, f'up_{level}_attn_{i}', self.depth[level], cross_only[level])
+                depth = self.up_depths(level)[i]
+                h = self._attend(h, cond, f'up_{level}_attn_{i}', depth, cross_only[level])
             if level > 0:
                 if self.resblock_updown:
                     h = self._res_block(h.shape[-1], f'up_{level}_sample', 'up')(h, temb)
@@ -178,7 +203,7 @@ class Model(nn.Module):
         """h [B, H, W, C] after attention of this depth; h itself if that is 0."""
         if depth == 0:
             return h
-        perturbed = cond.perturbed if any(_within(name, part) for part in self.perturbed) else None
+        perturbed = cond.perturbed if any(unet_checks.within(name, part) for part in self.perturbed) else None
         features = h.shape[-1]
         heads = self.heads(features)
         shared = dict(num_groups=self.num_groups, backend=self.attention_backend, dtype=self.dtype, name=name)
@@ -187,7 +212,7 @@ class Model(nn.Module):
             return block(heads, epsilon=1e-5, zero_init=True, **shared)(h, perturbed)
         stack = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
         stack = stack(heads, features // heads, depth, cross_attention_only=cross_only, **shared)
-        return stack(h, cond.context.astype(self.dtype), perturbed)
+        return stack(h, cond.context.astype(self.dtype), perturbed, cond.context_mask)
 
     def _time(self, t: Array, cond: Cond) -> Array:
         """The embedding [B, 4 channels] of time, and of vector or label, that residual blocks read."""
@@ -199,7 +224,13 @@ class Model(nn.Module):
                 nn.silu(x)
             )
 
-        temb = mlp(layers.timestep_embedding(t, self.channels, self.dtype), 'time', 'embed')
+        sinusoids = layers.timestep_embedding(t, self.channels, self.dtype)
+        if self.guidance_width is not None:
+            embedded = layers.guidance_embedding(cond.guidance, self.guidance_width, self.dtype)
+            sinusoids = sinusoids + layers.dense(
+                self.channels, axes=(None, 'embed'), use_bias=False, dtype=self.dtype, name='guidance'
+            )(embedded)
+        temb = mlp(sinusoids, 'time', 'embed')
         if self.vector_width is not None:
             temb = temb + mlp(cond.vector.astype(self.dtype), 'vector', 'embed')
         if self.num_classes is not None:
@@ -209,61 +240,15 @@ class Model(nn.Module):
             temb = temb + table(cond.label)
         return temb
 
-    def _check(self, x: Array, cond: Cond) -> None:
-        b, h, w, latent = x.shape
-        shapes = {'context': 'BLD', 'concat': 'BhwC', 'vector': 'BD', 'label': 'B', 'perturbed': 'B'}
-        for part, axes in shapes.items():
-            given = getattr(cond, part)
-            if given is not None and (len(given.shape) != len(axes) or given.shape[0] != b):
-                raise ValueError(
-                    f'Cond.{part} must be [{", ".join(axes)}] with B = {b}, as in x; got shape {given.shape}.'
-                )
-        concat = 0 if cond.concat is None else cond.concat.shape[-1]
-        if latent + concat != self.in_channels:
-            wanted = self.in_channels - latent
-            remedy = f'pass Cond(concat=[B, {h}, {w}, {wanted}])' if wanted > 0 else 'leave Cond.concat out'
-            raise ValueError(
-                f'This U-Net takes {self.in_channels} channels, those of x and of Cond.concat together; '
-                f'got {latent} + {concat}. Either {remedy}, or build it with in_channels={latent + concat}.'
-            )
-        if concat and cond.concat.shape[1:3] != (h, w):
-            raise ValueError(
-                f'Cond.concat must have the size of x, {h} x {w}; got {cond.concat.shape[1:3]}. '
-                'Resize it first.'
-            )
-        if h % self.downscale or w % self.downscale:
-            raise ValueError(
-                f'Latent sides must be multiples of {self.downscale}, so that this U-Net can halve them '
-                f'{len(self.channel_mult) - 1} times; got {h} x {w}. Choose an image size accordingly.'
-            )
-        widths = {'context': self.context_width, 'vector': self.vector_width, 'label': self.num_classes}
-        for part, width in widths.items():
-            given = getattr(cond, part)
-            if width is None and given is not None:
-                raise ValueError(f'This U-Net takes no Cond.{part}; got shape {given.shape}. Leave it out.')
-            if width is not None and given is None:
-                kind = 'integers below' if part == 'label' else 'width'
-                raise ValueError(f'This U-Net needs Cond.{part} ({kind} {width}); got None.')
-            if width is not None and part != 'label' and given.shape[-1] != width:
-                raise ValueError(
-                    f'Cond.{part} must be {width} wide for this U-Net; got {given.shape}. '
-                    'Is the encoder the one that the model was trained with?'
-                )
-        if cond.perturbed is not None:
-            have = self._self_attention()
-            for part in self.perturbed:
-                if not any(_within(name, part) for name in have):
-                    raise build.unknown('self-attention of this U-Net to perturb', part, have)
-
-    def _self_attention(self) -> list[str]:
+    def self_attention(self) -> list[str]:
         """The names of the blocks with attention over pixels."""
         cross_only = self.cross_attention_only or (False,) * len(self.channel_mult)
-        levels = [level for level, depth in enumerate(self.depth) if depth and not cross_only[level]]
-        down = [f'down_{level}_attn_{i}' for level in levels for i in range(self.num_res_blocks)]
-        up = [f'up_{level}_attn_{i}' for level in levels for i in range(self.num_res_blocks + 1)]
+        levels = [level for level, only in enumerate(cross_only) if not only]
+        down = [f'down_{n}_attn_{i}' for n in levels for i, depth in enumerate(self.down_depths(n)) if depth]
+        up = [f'up_{n}_attn_{i}' for n in levels for i, depth in enumerate(self.up_depths(n)) if depth]
         return [*down, *['mid_attn'] * bool(self.mid_depth), *up]
 
 
-def _within(name: str, part: str) -> bool:
-    """Whether a block is one part of the network, or in it: 'down_1_attn_0' is in 'down_1' and in 'down'."""
-    return f'{name}_'.startswith(f'{part}_')
+def _each(depth: int | tuple[int, ...], count: int) -> tuple[int, ...]:
+    """One depth for each of so many residual blocks."""
+    return tuple(depth) if isinstance(depth, tuple | list) else (depth,) * count

@@ -13,6 +13,8 @@ from ldm_jax.models import layers
 from ldm_jax.models.autoencoder import check_images, check_latents, halves
 from ldm_jax.types import Array
 
+LOGVAR = (-30.0, 20.0)  # log variances are clipped to this
+
 
 class Model(nn.Module):
     """KL autoencoder for images [B, H, W, C] in [-1, 1] with latents [B, H / f, W / f, z_channels].
@@ -21,6 +23,8 @@ class Model(nn.Module):
     published configs name resolutions at 256 pixels instead: 16 is level 4 there. mid_attention: one
     more, between the encoder's last level and the decoder's first, which is there without any of those.
     wrap: 'x', 'y' or 'xy', axes on which convolutions go round, for images without a seam.
+    latents_mean, latents_std: of each of the network's latent channels; latents here are then those, normalized
+        (Playground 2.5). Without them they are the network's own.
     Ref: Rombach et al. 2022, arXiv:2112.10752; Kingma & Welling 2014, arXiv:1312.6114.
     """
 
@@ -32,10 +36,24 @@ class Model(nn.Module):
     attention_levels: tuple[int, ...] = ()
     mid_attention: bool = True
     num_groups: int = 32
+    latents_mean: tuple[float, ...] = ()
+    latents_std: tuple[float, ...] = ()
     wrap: str = ''
     remat: bool = False
     attention_backend: str = 'auto'
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ('latents_mean', 'latents_std'):
+            values = getattr(self, name)
+            if len(values) not in (0, self.z_channels) or len(values) != len(self.latents_std):
+                raise ValueError(
+                    f'latents_mean and latents_std must both have {self.z_channels} numbers, one for each latent '
+                    f'channel, or none; got {self.latents_mean} and {self.latents_std}.'
+                )
+        if any(not std > 0 for std in self.latents_std):
+            raise ValueError(f'latents_std must be above 0; got {self.latents_std}.')
 
     def setup(self):
         self.encoder, self.decoder = halves(self, 2 * self.z_channels)
@@ -58,7 +76,13 @@ class Model(nn.Module):
         Raises ValueError when the channels are not the model's or a side is not a multiple of downscale.
         """
         check_images(x, self.image_channels, self.downscale)
-        return self.quant_conv(self.encoder(x))
+        moments = self.quant_conv(self.encoder(x))
+        if not self.latents_std:
+            return moments
+        mean, logvar = jnp.split(moments, 2, axis=-1)
+        std = jnp.asarray(self.latents_std, moments.dtype)
+        mean = (mean - jnp.asarray(self.latents_mean, moments.dtype)) / std
+        return jnp.concatenate([mean, jnp.clip(logvar, *LOGVAR) - 2 * jnp.log(std)], axis=-1)
 
     def latents(self, x: Array, eps: Array | None = None) -> Array:
         """Images to latents [B, h, w, Z]: the posterior's mean, or with noise eps its sample."""
@@ -71,6 +95,8 @@ class Model(nn.Module):
     def decode(self, z: Array) -> Array:
         """Latents [B, h, w, Z] -> images [B, H, W, C], nominally in [-1, 1] (not clipped)."""
         check_latents(z, self.z_channels)
+        if self.latents_std:
+            z = z * jnp.asarray(self.latents_std, z.dtype) + jnp.asarray(self.latents_mean, z.dtype)
         return self.decoder(self.post_quant_conv(z))
 
     def __call__(self, x: Array, eps: Array | None = None) -> tuple[Array, Array]:
@@ -82,7 +108,7 @@ class Model(nn.Module):
 def mean_logvar(moments: Array) -> tuple[Array, Array]:
     """Moments [..., 2 Z] -> means and log variances [..., Z], float32 at least, log variance in [-30, 20]."""
     mean, logvar = jnp.split(moments.astype(jnp.promote_types(moments.dtype, jnp.float32)), 2, axis=-1)
-    return mean, jnp.clip(logvar, -30.0, 20.0)
+    return mean, jnp.clip(logvar, *LOGVAR)
 
 
 def sample(moments: Array, eps: Array | None) -> Array:

@@ -45,7 +45,7 @@ def depth_to_image(
     model_kinds.check(pipeline.parts, 'depth_to_image', 'depth')
     images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
-    levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
+    levels = last_levels(pipeline.plan(sampling)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
     depths = latent_depths(each_image(depths, len(prompts)), pipeline.parts.latents(1, size)[1:3])
     given = {'depth': {'depth': depths}}

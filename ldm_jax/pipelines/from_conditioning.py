@@ -44,7 +44,7 @@ def from_conditioning(
     guidance = pipeline.guidance(sampling, batch)
     size = pipeline.size(size)
     seeds = pipelines.seeds_from(seed, batch)
-    _, levels = sampling.plan(pipeline.parts.schedule)
+    _, levels = pipeline.plan(sampling)
     x = starting_noise(pipeline, sampling, levels, seeds, size)
     conditions = pipeline.conditions(given, guided=guidance.scale is not None)
     conds = (joined(conditions),)

@@ -70,7 +70,7 @@ def inpaint(
     _check(content, keep, padding, size)
     images, masks = each_image(images, len(prompts)), each_image(masks, len(prompts))
     _check_masks(images, masks)
-    levels = last_levels(sampling.plan(pipeline.parts.schedule)[1], strength)
+    levels = last_levels(pipeline.plan(sampling)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
     masks = np.stack([masking.blur(mask, blur) for mask in masks])
     size = pipeline.size(images.shape[1:3] if padding is None else size)

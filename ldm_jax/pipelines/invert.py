@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ldm_jax.diffusion.changing import reverse
 from ldm_jax.diffusion.sampling import ascending
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference.pipeline import Pipeline
@@ -44,9 +45,10 @@ def invert(
     model_kinds.check(pipeline.parts, 'invert', 'text')
     images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
-    _, levels = sampling.plan(pipeline.parts.schedule)
-    plain = dataclasses.replace(sampling, guidance=Guidance(None))
+    _, levels = pipeline.plan(sampling)
+    plain = dataclasses.replace(sampling, sampler='ddim', eta=None, guidance=Guidance(None))
     conds, guidance = prompt_conds(pipeline, plain, prompts, '', size)
+    conds = tuple(reverse(cond, len(levels.sigma) - 1, iterations) for cond in conds)
     latents = pipeline.encode(images)
     sampler, seeds = ddim_inverse.Sampler(iterations), [0] * len(prompts)
     return pipeline.sample(
@@ -81,7 +83,7 @@ def edit_by_inversion(
             f'{len(source_prompts)} source prompts for {len(prompts)} prompts: give as many, or one.'
         )
     x = invert(pipeline, source_prompts, images, iterations=iterations, sampling=sampling)
-    _, levels = sampling.plan(pipeline.parts.schedule)
+    _, levels = pipeline.plan(sampling)
     size = tuple(side * pipeline.parts.downscale for side in x.shape[1:3])
     conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, [0] * len(prompts), guidance=guidance))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.conditioning.boxes import Box, tokens
+from ldm_jax.data.box_tokens import Box, tokens
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import SAMPLING, Sampling

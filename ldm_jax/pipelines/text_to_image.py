@@ -43,7 +43,7 @@ def text_to_image(
     model_kinds.check(pipeline.parts, 'text_to_image', 'text')
     size = pipeline.size(size)
     seeds = pipelines.seeds_from(seed, len(prompts))
-    _, levels = sampling.plan(pipeline.parts.schedule)
+    _, levels = pipeline.plan(sampling)
     x = starting_noise(pipeline, sampling, levels, seeds, size)
     conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))

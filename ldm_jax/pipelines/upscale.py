@@ -52,7 +52,7 @@ def upscale(
     highest = kind.max_noise_level
     at = augmentation.levels(parts.schedule, noise_level, len(prompts), highest)
     seeds = pipelines.seeds_from(seed, len(prompts))
-    _, levels = sampling.plan(parts.schedule)
+    _, levels = pipeline.plan(sampling)
     # The small image's noise is the first that diffusers draws.
     shapes = [images.shape[1:], parts.latents(1, size)[1:]]
     noise, x = noise_sources.noises(sampling.noise_source, seeds, shapes)

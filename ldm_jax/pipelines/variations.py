@@ -65,7 +65,7 @@ def variations(
         raise ValueError(f'{len(prompts)} prompts for {count} images: give as many, or one of either.')
     at = augmentation.levels(image_embedding.SCHEDULE, noise_level, batch)
     seeds = pipelines.seeds_from(seed, batch)
-    _, levels = sampling.plan(parts.schedule)
+    _, levels = pipeline.plan(sampling)
 
     embeddings = embed(pipeline, images) if given is None else given
     if weights is not None:

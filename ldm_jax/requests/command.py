@@ -23,7 +23,16 @@ from ldm_jax.inference import preview as previews
 from ldm_jax.inference.opening import open_described
 from ldm_jax.inference.watching import Step, watched
 from ldm_jax.progress import Meter
-from ldm_jax.requests import check, flags, gallery, png_settings, resolve, silent_prompts, tasks
+from ldm_jax.requests import (
+    check,
+    flags,
+    gallery,
+    learned_words,
+    png_settings,
+    resolve,
+    silent_prompts,
+    tasks,
+)
 from ldm_jax.requests.options import ModelOptions, Output
 from ldm_jax.requests.plan import Plan
 from ldm_jax.requests.request import MAX_PIXELS, Request
@@ -74,6 +83,21 @@ def _settings_of(args: argparse.Namespace) -> dict[str, str]:
     return png_settings.read_file(args.from_png, flags.given(args, Request).get('max_pixels', MAX_PIXELS))
 
 
+def sample(args: argparse.Namespace, output: Output) -> list[pathlib.Path]:
+    """What the flags ask for, as `run` does it; fields that an image's text brought in are named as such."""
+    request, options = request_of(args), options_of(args)
+    try:
+        return run(request, options, output)
+    except tasks.Misfit as error:
+        theirs = error.fields - flags.given(args, Request).keys()
+        if args.from_png is None or not theirs:
+            raise
+        comes = 'comes' if len(theirs) == 1 else 'come'
+        raise ValueError(
+            f'{error} ({tasks.named_fields(theirs)} {comes} from the text of {args.from_png}.)'
+        ) from None
+
+
 def run(request: Request, options: ModelOptions, output: Output) -> list[pathlib.Path]:
     """Samples, with a bar, and writes images into a folder: their paths."""
     with _plain_warnings():
@@ -108,7 +132,9 @@ def _written(
     guidance = plan.sampling.guidance.scale
     used = list(zip(plan.adapters, plan.model.adapters, strict=True))
     texts = [
-        png_settings.write(request, i, plan.asked_size, options, guidance, images.shape[1:3], used)
+        png_settings.write(
+            request, i, plan.asked_size, options, guidance, images.shape[1:3], used, _hashes(plan, i)
+        )
         for i in range(len(images))
     ]
     names = [f'{seed}-{row}' for seed, row in zip(plan.seeds, plan.prompts, strict=True)]
@@ -136,6 +162,14 @@ def _written(
         print(f'{count} in {seconds:.1f} s, loading and compilation included')
         print(*paths, sep='\n')
     return paths
+
+
+def _hashes(plan: Plan, i: int) -> str:
+    """The hashes of learned words in the prompts of an image."""
+    if plan.request.labels is not None:
+        return ''
+    prompting = plan.sampling.prompting
+    return learned_words.hashes(plan.model, prompting, plan.prompts[i], plan.request.negative_prompt)
 
 
 def _titles(request: Request) -> list[str]:

@@ -145,15 +145,19 @@ def load_labels(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def load_layout(
     source: str | os.PathLike[str] | bytes | Sequence,
 ) -> list[tuple[int, float, float, float, float]]:
-    """Boxes (class, left, top, right, bottom), sides from 0 to 1, of a JSON file, its bytes, or a list of them.
+    """Boxes (class, left, top, right, bottom), sides from 0 to 1, of a JSON file, its text or bytes, or a list of them.
 
     Raises FileNotFoundError, or ValueError for another form.
     """
     name = 'The layout'
+    if isinstance(source, str) and source.lstrip().startswith('['):
+        source = source.encode()
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
         if not pathlib.Path(source).is_file():
-            raise FileNotFoundError(f'No layout at {name!r}.')
+            raise FileNotFoundError(
+                f'No layout at {name!r}; give a JSON file, or rows as text: [[class, left, top, right, bottom], ...].'
+            )
         source = pathlib.Path(source).read_bytes()
     try:
         found: Any = json.loads(source) if isinstance(source, bytes) else source

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ldm_jax.diffusion import aliases
-from ldm_jax.inference.settings import Sampling
+from ldm_jax.inference.settings import SAMPLER, Sampling
 
 NAMES = {'sampler': 'Sampler', 'grid': 'Schedule type'}  # field of Sampling -> its setting
 KNOBS = {  # setting -> field of Sampling, and the knob of its spec
@@ -63,7 +63,7 @@ def read(settings: dict[str, str], fields: dict[str, Any]) -> None:
         knobs = _joined(named.values())
         changed = fields | {field: knobs if CLASS in knobs else _name(field, fields) | knobs}
         try:
-            Sampling(changed.get('sampler', Sampling.sampler), changed.get('grid'))
+            Sampling(changed.get('sampler'), changed.get('grid'))
         except ValueError:
             continue
         fields[field] = changed[field]
@@ -73,7 +73,7 @@ def read(settings: dict[str, str], fields: dict[str, Any]) -> None:
 
 def _name(field: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The spec so far: a grid's own, whatever tool it is named after."""
-    sampler = fields.get('sampler', Sampling.sampler)
+    sampler = fields.get('sampler', SAMPLER)
     if field == 'sampler':
         return dict(name=sampler)
     name = sampler if isinstance(sampler, str) else sampler['name']

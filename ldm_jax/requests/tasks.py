@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.pipelines.class_to_image import class_to_image
 from ldm_jax.pipelines.depth_to_image import depth_to_image
 from ldm_jax.pipelines.edit import edit
-from ldm_jax.pipelines.hires import STRENGTH as HIRES_STRENGTH
 from ldm_jax.pipelines.hires import hires
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.inpaint import inpaint
@@ -47,12 +47,26 @@ class Task:
     kinds: of models that it is for.
     needs: fields of a request that it cannot do without; takes: others that mean something to it, beside those that
         mean something to every task.
+    defaults: of those, values where the request leaves them open.
     """
 
     run: Callable[..., np.ndarray]
     kinds: tuple[str, ...]
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Misfit(ValueError):
+    """No task takes the fields of a request, all of them together and no more.
+
+    Attributes:
+        fields: the names of those that are too many, or want others beside them.
+    """
+
+    def __init__(self, message: str, fields: set[str]):
+        super().__init__(message)
+        self.fields = fields
 
 
 def given_fields(request: Request) -> set[str]:
@@ -63,7 +77,7 @@ def given_fields(request: Request) -> set[str]:
 
 
 def task_of(kind: str, request: Request) -> str:
-    """The name of the task for a kind of model. Raises ValueError when none takes what is given."""
+    """The name of the task for a kind of model. Raises Misfit when none takes what is given."""
     given = given_fields(request)
     fitting = {name: task for name, task in TASKS.items() if kind in task.kinds}
     for name, task in fitting.items():
@@ -75,15 +89,25 @@ def task_of(kind: str, request: Request) -> str:
     foreign = given - {field for task in fitting.values() for field in task.needs + task.takes}
     if foreign:
         others = sorted(name for name, task in TASKS.items() if foreign & set(task.needs + task.takes))
-        raise ValueError(
-            f'{_fields(foreign)} {"means" if len(foreign) == 1 else "mean"} nothing to this model, which is '
-            f'conditioned on {conditioning}; {"it is" if len(foreign) == 1 else "they are"} for {", ".join(others)}.'
+        raise Misfit(
+            f'{named_fields(foreign)} {"means" if len(foreign) == 1 else "mean"} nothing to this model, which is '
+            f'conditioned on {conditioning}; {"it is" if len(foreign) == 1 else "they are"} for {", ".join(others)}.',
+            foreign,
         )
     near = {name: task for name, task in fitting.items() if given <= set(task.needs + task.takes)}
     if not near:
-        raise ValueError(f'{_fields(given)} do not go together: no task of this model takes them all.')
-    ways = '; '.join(f'{name} needs {_fields(task.needs)}' for name, task in near.items())
-    raise ValueError(f'{_fields(given) or "What is given"} is not enough for this model: {ways}.')
+        message = f'{named_fields(given)} do not go together: no task of this model takes them all.'
+        raise Misfit(message, given)
+    ways = '; '.join(f'{name} needs {named_fields(task.needs)}' for name, task in near.items())
+    are = 'are' if len(given) > 1 else 'is'
+    raise Misfit(f'{named_fields(given) or "What is given"} {are} not enough for this model: {ways}.', given)
+
+
+def completed(request: Request, task: str) -> Request:
+    """The request with the task's own defaults where it leaves them open, so that its images name them."""
+    open_fields = {name for name, value in knobs.flat(request).items() if value is None}
+    defaults = TASKS[task].defaults
+    return dataclasses.replace(request, **{name: defaults[name] for name in defaults if name in open_fields})
 
 
 def run(plan: Plan, pipeline: Pipeline, refiner: Pipeline | None = None) -> np.ndarray:
@@ -94,7 +118,8 @@ def run(plan: Plan, pipeline: Pipeline, refiner: Pipeline | None = None) -> np.n
     return TASKS[plan.task].run(plan, pipeline, **common)
 
 
-def _fields(names) -> str:
+def named_fields(names) -> str:
+    """Fields of a request as flags, in order."""
     return ', '.join(f'--{name}' for name in sorted(names, key=list(knobs.settings(Request)).index))
 
 
@@ -121,7 +146,7 @@ def _hires(plan, pipeline, **common):
     if plan.request.hires_size is not None:
         options['final_size'] = plan.request.hires_size[::-1]
     if plan.request.hires_steps is not None:  # of which the pass would leave some out
-        steps = math.ceil(plan.request.hires_steps / (plan.request.strength or HIRES_STRENGTH))
+        steps = math.ceil(plan.request.hires_steps / plan.request.strength)
         options['second'] = dataclasses.replace(plan.sampling, num_steps=steps)
     return hires(pipeline, *_texts(plan), size=plan.size, **options, **_sizes(plan), **common)
 
@@ -224,32 +249,68 @@ def _each(plan: Plan, array: np.ndarray) -> np.ndarray:
     return np.stack([array] * len(plan.seeds))
 
 
+def _defaults(function: Callable, **fields: str) -> dict[str, Any]:
+    """Field of a request -> the default of that argument of a pipeline's function."""
+    parameters = inspect.signature(function).parameters
+    return {field: parameters[argument].default for field, argument in fields.items()}
+
+
 HIRES = ('hires_upscaler', 'hires_steps', 'strength', *SIZES)
+HIRES_DEFAULTS = _defaults(hires, hires_upscaler='upscaler', strength='strength')
 MASK = ('strength', 'mask_blur', 'mask_content', 'mask_padding', 'invert_mask')
 
 TASKS = {
     'text_to_image': Task(_text_to_image, ('text',), (), SIZES),
-    'hires': Task(_hires, ('text',), ('hires_scale',), HIRES),
-    'hires_to_size': Task(_hires, ('text',), ('hires_size',), HIRES),
+    'hires': Task(_hires, ('text',), ('hires_scale',), HIRES, HIRES_DEFAULTS),
+    'hires_to_size': Task(_hires, ('text',), ('hires_size',), HIRES, HIRES_DEFAULTS),
     'interpolate': Task(_interpolate, ('text',), ('interpolate',), ('share', *SIZES)),
-    'refine': Task(_refine, ('text',), ('refiner',), ('refiner_start', *SIZES)),
-    'image_to_image': Task(_image_to_image, ('text',), ('init_image',), ('strength', *SIZES)),
+    'refine': Task(
+        _refine, ('text',), ('refiner',), ('refiner_start', *SIZES), _defaults(refine, refiner_start='share')
+    ),
+    'image_to_image': Task(
+        _image_to_image,
+        ('text',),
+        ('init_image',),
+        ('strength', *SIZES),
+        _defaults(image_to_image, strength='strength'),
+    ),
     'inpaint': Task(
         _inpaint,
         ('text', 'inpaint'),
         ('init_image', 'mask'),
         MASK,
+        _defaults(inpaint, strength='strength', mask_blur='blur', mask_content='content'),
     ),
     'outpaint': Task(
         _outpaint,
         ('text', 'inpaint'),
         ('init_image', 'outpaint'),
         ('strength', 'mask_blur', 'mask_content'),
+        _defaults(inpaint, strength='strength')
+        | _defaults(outpaint, mask_blur='blur', mask_content='content'),
     ),
-    'depth_to_image': Task(_depth_to_image, ('depth',), ('init_image', 'depth'), ('strength',)),
+    'depth_to_image': Task(
+        _depth_to_image,
+        ('depth',),
+        ('init_image', 'depth'),
+        ('strength',),
+        _defaults(depth_to_image, strength='strength'),
+    ),
     'edit': Task(_edit, ('edit',), ('init_image',), ('image_guidance_scale',)),
-    'upscale': Task(_upscale, ('upscale',), ('init_image',), ('noise_level',)),
-    'variations': Task(_variations, ('variation',), ('init_image',), ('noise_level', 'mix', 'mix_weights')),
+    'upscale': Task(
+        _upscale,
+        ('upscale',),
+        ('init_image',),
+        ('noise_level',),
+        _defaults(upscale, noise_level='noise_level'),
+    ),
+    'variations': Task(
+        _variations,
+        ('variation',),
+        ('init_image',),
+        ('noise_level', 'mix', 'mix_weights'),
+        _defaults(variations, noise_level='noise_level'),
+    ),
     'class_to_image': Task(_class_to_image, ('class',), ('labels',)),
     'unconditional': Task(_unconditional, ('unconditional',)),
     'super_resolution': Task(_super_resolution, ('super_resolution',), ('init_image',)),

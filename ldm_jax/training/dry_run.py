@@ -43,7 +43,7 @@ def describe(config: Mapping[str, Any]) -> str:
     Raises what the start of the run would.
     """
     run = start.check(config)
-    source = build('data', config['data'])
+    source = build('data', from_config.data(config, loading.load))
     stage, _ = from_config.stage(config, loading.load, source)
     job = from_config.work(config, stage, run)
     spread = backend.backend(run.parallel, run.batch_size, job.axes() if run.parallel.cuts else {})

@@ -46,7 +46,7 @@ def train(
     run = check(config)
     with workdir_lock.held(workdir):
         changed = resume_check.changes(workdir, config, allowed)
-        source = build('data', config['data'])
+        source = build('data', from_config.data(config, loading.load))
         stage, settings = from_config.stage(config, loading.load, source)
         job = from_config.work(config, stage, run)
         examples = stage.prepare(source)
@@ -74,6 +74,7 @@ def train(
         if not distributed.first():
             return
         print(f'report written to {report.write(str(workdir), config)}')
+<<<<<<< HEAD
         model = workdir / 'model'
         export(averaged, examples, functools.partial(store.save_model, str(model)))
         print(f'model written to {model}')
@@ -90,6 +91,15 @@ def _evaluator(
             'run.evaluate measures in one process, started by tools/train.py or a sweep: leave it out.'
         )
     return make(stage, examples, run.evaluate)
+=======
+        if trained := from_config.adapter(config, stage, averaged, workdir):
+            print(f'adapter written to {trained}')
+            return
+        target = workdir / 'model'
+        save = functools.partial(store.save_model, str(target))
+        from_config.export(config, stage, settings, averaged, examples, save)
+        print(f'model written to {target}')
+>>>>>>> main
 
 
 def check(config: Mapping[str, Any]) -> Run:

@@ -11,6 +11,7 @@ from ldm_jax import trees
 from ldm_jax.adapters import apply, blocks, files
 from ldm_jax.checkpoints.layouts import adapter_names
 from tests.adapters import tiny
+from tests.tiers import fast
 
 SGM = {'sdxl': ['conv_in', 'mid_block.resnets.0.conv1', 'up_blocks.0.attentions.0.proj_in']}
 
@@ -109,7 +110,7 @@ def check(family, path, factors, strength):
     assert not adapter.ignored
 
 
-@pytest.mark.parametrize('grammar', GRAMMARS)
+@pytest.mark.parametrize('grammar', fast(1, GRAMMARS))
 def test_every_grammar_that_diffusers_reads_gives_its_weights(grammar, tmp_path):
     for family in ('sd1', 'sdxl') if grammar in ('now', 'kohya') else ('sd1',):
         factors = chosen(family)

@@ -15,6 +15,7 @@ from ldm_jax.adapters import apply, blocks, files, folder
 from ldm_jax.checkpoints.layouts import adapter_names
 from tests.adapters import tiny
 from tests.adapters.test_diffusers import chosen, kohya, write
+from tests.tiers import fast
 
 REAL = pathlib.Path('/work/shared/data/weights')
 
@@ -242,15 +243,19 @@ def test_blocks_are_the_original_ones_and_lists_have_known_lengths():
         blocks.block_weights([1, 2, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason='needs the shared adapters of /work/shared/data/weights')
 @pytest.mark.parametrize(
     ('name', 'layers', 'words'),
-    [
-        ('lora_cloneofsimo_analog_rank4.safetensors', 192, []),
-        ('lora_cloneofsimo_rank1_with_tokens.safetensors', 192, ['<s1>', '<s2>']),
-        ('lora_diffusers_attnproc_rank4.safetensors', 128, []),
-        ('lora_diffusers_attnproc_rank4.bin', 128, []),
-    ],
+    fast(
+        1,
+        [
+            ('lora_cloneofsimo_rank1_with_tokens.safetensors', 192, ['<s1>', '<s2>']),
+            ('lora_cloneofsimo_analog_rank4.safetensors', 192, []),
+            ('lora_diffusers_attnproc_rank4.safetensors', 128, []),
+            ('lora_diffusers_attnproc_rank4.bin', 128, []),
+        ],
+    ),
 )
 def test_real_files_are_read_whole_and_refused_for_other_models(name, layers, words):
     adapter = files.read(REAL / name, published('sd15'))

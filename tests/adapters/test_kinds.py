@@ -8,6 +8,7 @@ from lycoris.modules import boft, diag_oft, full, glora, ia3, locon, loha, lokr,
 
 from ldm_jax.adapters import kinds
 from tests.oracles import float64, randomize, relative_error
+from tests.tiers import fast
 
 STRENGTHS = (0.0, 0.5, 1.0, -1.0, 2.0)
 LINEAR, SQUARE = dict(i=12, o=8), dict(i=8, o=8)
@@ -96,7 +97,7 @@ def ours(tensors, base, x, strength):
     return torch.nn.functional.conv2d(x, moved, bias, padding=moved.shape[-1] // 2).numpy()
 
 
-@pytest.mark.parametrize('name', ROWS)
+@pytest.mark.parametrize('name', fast(3, ROWS))
 def test_outputs_are_those_of_lycoris(name):
     kind, settings, shapes = ROWS[name]
     dtype = torch.float32 if 'oft' in name else torch.float64  # LyCORIS inverts rotations in float32

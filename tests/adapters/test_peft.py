@@ -11,6 +11,7 @@ import torch
 from ldm_jax.adapters import files, kinds
 from tests.adapters import tiny
 from tests.oracles import float64, relative_error
+from tests.tiers import fast
 
 TARGETS = ['attn1.to_q', 'attn2.to_k', 'ff.net.2']
 CONVOLUTIONS = [*TARGETS, 'resnets.0.conv1', 'resnets.0.conv_shortcut']
@@ -33,7 +34,7 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', fast(2, CONFIGS))
 def test_weights_are_those_that_peft_merges(name, tmp_path):
     net = copy.deepcopy(tiny.torch_models('sd1')['unet']).double()
     base = {key: value.detach().numpy().copy() for key, value in net.state_dict().items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import configs
+from ldm_jax import trees
 
 # Models published in this layout too, under a name that is no config's.
 CONFIGS = {'sd2_sgm': 'sd2_base'}
@@ -77,6 +78,8 @@ def narrow(name):
 
 
 def _unet(spec):
+    if spec.get('depth_up'):  # one number for each residual block
+        return dict(channels=64, **({'vector_width': 80} if 'vector_width' in spec else {}))
     return dict(
         # Heads keep their width, and group norms their 32 groups.
         channels=max(32, spec.get('head_width') or 0),
@@ -105,3 +108,18 @@ _NARROW = {
     'spatial_rescaler': lambda spec: {},
     'image_normalizer': lambda spec: dict(width=24),
 }
+
+
+def below(name, prefix, instead=''):
+    """The keys of a listing below a prefix, with another one in its place."""
+    return {instead + key[len(prefix) :]: s for key, s in listings()[name].items() if key.startswith(prefix)}
+
+
+def exported(layout, model, part=''):
+    """What an export would hold, by key."""
+    leaves = {part + path: leaf for path, leaf in trees.named(trees.shapes(model, size=8)).items()}
+    tensors = {}
+    for rule in layout.rules:
+        arrays = rule.to_torch(tuple(blank(leaves[path].shape) for path in rule.flax))
+        tensors |= dict(zip(rule.torch, arrays, strict=True))
+    return tensors

@@ -20,6 +20,7 @@ from ldm_jax.checkpoints.lazy_arrays import Arrays
 from tests.checkpoints import folders, single_files
 from tests.checkpoints.single_files import listings
 from tests.checkpoints.test_single_file import narrow
+from tests.tiers import fast
 
 FAST = ('sd15', 'ldm_lsun_churches256', 'kl_f8')
 ROWS = [name for name in sorted(listings()) if name != 'sd2_sgm']
@@ -138,7 +139,9 @@ def test_a_pickle_is_the_same_model_and_its_averages_are_taken_on_request(sd15, 
     assert not (tmp_path / 'none').exists()
 
 
-@pytest.mark.parametrize(('dtype', 'kind'), [('bfloat16', ml_dtypes.bfloat16), ('float16', np.float16)])
+@pytest.mark.parametrize(
+    ('dtype', 'kind'), fast(1, [('bfloat16', ml_dtypes.bfloat16), ('float16', np.float16)])
+)
 def test_parameters_are_cast_on_request_and_parts_are_chosen(sd15, tmp_path, dtype, kind):
     path, tensors = sd15
     report = convert(path, tmp_path / 'model', dtype=dtype, choice=Choice(parts=('vae',)))

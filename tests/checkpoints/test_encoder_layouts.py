@@ -11,6 +11,7 @@ from ldm_jax.checkpoints.layouts import class_embedder as class_embedder_layout
 from ldm_jax.checkpoints.layouts import open_clip, transformers_clip
 from ldm_jax.checkpoints.layouts import spatial_rescaler as spatial_rescaler_layout
 from ldm_jax.models import bert, class_embedder, clip, clip_text, clip_vision, spatial_rescaler
+from tests.tiers import fast
 
 TEXT = dict(vocab_size=30, context_length=7, width=24, num_layers=2, num_heads=3)
 VISION = dict(image_size=12, patch_size=4, width=32, num_layers=2, num_heads=4)
@@ -48,7 +49,7 @@ def random_params(model):
     return jax.tree.map(lambda s: generator.standard_normal(s.shape).astype(np.float32), trees.shapes(model))
 
 
-@pytest.mark.parametrize('name', LAYOUTS)
+@pytest.mark.parametrize('name', fast(5, LAYOUTS))
 def test_round_trip(name):
     model, layout = LAYOUTS[name]
     params = random_params(model)

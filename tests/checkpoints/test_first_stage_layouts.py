@@ -18,6 +18,7 @@ from ldm_jax.checkpoints.layouts import autoencoder
 from ldm_jax.checkpoints.layouts import taesd as taesd_layouts
 from ldm_jax.models import taesd, vae, vq
 from tests import oracles
+from tests.tiers import fast
 
 FIXTURES = Path(__file__).parents[1] / 'models' / 'fixtures'
 
@@ -128,7 +129,7 @@ def test_parameters_keys_and_shapes_of_the_published(name):
     assert hashlib.sha256(text.encode()).hexdigest().startswith(digest)
 
 
-@pytest.mark.parametrize('name', [name for name in PUBLISHED if name != 'taef2'])
+@pytest.mark.parametrize('name', fast(3, [name for name in PUBLISHED if name != 'taef2']))
 def test_keys_and_shapes_are_those_of_diffusers(name):
     torch, diffusers = pytest.importorskip('torch'), pytest.importorskip('diffusers')
     model = PUBLISHED[name][0]

@@ -35,9 +35,9 @@ def saved(sd15, path, more):
 @pytest.mark.parametrize(
     ('group', 'parts'),
     [
-        ('embedding_manager.', None),
+        pytest.param('embedding_manager.', None, marks=pytest.mark.slow),
         ('safety_checker.', ('unet',)),
-        (TEXT, ('vae',)),
+        pytest.param(TEXT, ('vae',), marks=pytest.mark.slow),
         pytest.param('safety_checker.', None, marks=pytest.mark.slow),
         pytest.param(TEXT, None, marks=pytest.mark.slow),
     ],
@@ -53,15 +53,30 @@ def test_known_groups_are_left_out_with_a_reason(sd15, tmp_path, group, parts):
     assert store.open_model(tmp_path / 'out').parts
 
 
-@pytest.mark.parametrize('parts', [('vae',), pytest.param(None, marks=pytest.mark.slow)])
-def test_others_are_refused_by_name_with_the_way_out_and_left_out_on_request(sd15, tmp_path, parts):
+@pytest.mark.slow
+def test_others_are_refused_by_name_with_the_way_out_and_left_out_on_request(sd15, tmp_path):
     source = saved(sd15, tmp_path / 'file.safetensors', {'stranger.weight': ONE, 'stranger.bias': ONE})
     with pytest.raises(ValueError, match=r'stranger\.bias, stranger\.weight unknown.*--ignore'):
-        convert(source, str(tmp_path / 'out'), choice=Choice(parts=parts, model=sd15[0]))
+        convert(source, str(tmp_path / 'out'), choice=Choice(model=sd15[0]))
     assert not (tmp_path / 'out').exists()
-    choice = Choice(parts=parts, model=sd15[0], ignore=('stranger.*',))
+    choice = Choice(model=sd15[0], ignore=('stranger.*',))
     report = convert(source, str(tmp_path / 'out'), choice=choice)
     assert report['ignored']["left out by --ignore 'stranger.*'"] == ['stranger.bias', 'stranger.weight']
+
+
+def test_of_some_parts_only_those_beside_them_are_refused(sd15, tmp_path):
+    far, near = 'stranger.weight', 'first_stage_model.stranger.weight'
+    choice = Choice(parts=('vae',), model=sd15[0])
+    report = convert(
+        saved(sd15, tmp_path / 'far.safetensors', {far: ONE}), str(tmp_path / 'out'), choice=choice
+    )
+    assert report['ignored']['unknown, and of none of the parts that were asked for'] == [far]
+    source = saved(sd15, tmp_path / 'near.safetensors', {near: ONE, far: ONE})
+    with pytest.raises(ValueError, match=r'first_stage_model\.stranger\.weight unknown.*--ignore'):
+        convert(source, str(tmp_path / 'none'), choice=choice)
+    choice = Choice(parts=('vae',), model=sd15[0], ignore=('first_stage_model.stranger.*',))
+    ignored = convert(source, str(tmp_path / 'some'), choice=choice)['ignored']
+    assert [near] in ignored.values()
 
 
 def test_ignoring_what_is_not_there_or_what_is_needed_is_an_error(sd15, tmp_path):

@@ -1,5 +1,7 @@
 """A disk that is full: one error that names the destination, and nothing left of what was written."""
 
+import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -22,9 +24,24 @@ except OSError as error:
 """
 
 
-def convert_with(limit, source, destination, to):
+SAVE = """
+import resource, signal, sys
+import jax.numpy as jnp
+from ldm_jax.training.saving.checkpoints import Checkpoints
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    with Checkpoints(sys.argv[1]) as checkpoints:
+        checkpoints.save(1, {str(number): jnp.arange(50_000.0) for number in range(8)})
+        checkpoints.wait()
+except OSError as error:
+    sys.exit(f'error: {error}')
+"""
+
+
+def process(code, *arguments):
     return subprocess.run(
-        [sys.executable, '-c', CODE, str(source), str(destination), to, str(limit)],
+        [sys.executable, '-c', code, *map(str, arguments)],
         capture_output=True,
         text=True,
         env=os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'},
@@ -35,12 +52,36 @@ def convert_with(limit, source, destination, to):
 @pytest.mark.parametrize('to', NAMES)
 @pytest.mark.parametrize('limit', [100, 100_000, 2_000_000])
 def test_it_is_named_in_one_line_and_leaves_nothing(tmp_path, to, limit):
-    out = convert_with(limit, ROOT / 'ldm_jax' / 'weights' / 'emoji32', tmp_path / NAMES[to], to)
+    out = process(CODE, ROOT / 'ldm_jax' / 'weights' / 'emoji32', tmp_path / NAMES[to], to, limit)
     lines = [line for line in out.stderr.splitlines() if not line.startswith('converting:')]
     assert len(lines) == 1, out.stderr[:2000]
     assert lines[0].startswith('error: [Errno 27]')
     assert str(tmp_path / 'out') in lines[0]
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('limit', [100, 100_000])
+def test_so_it_is_in_training(tmp_path, limit):
+    out = process(SAVE, tmp_path / 'checkpoints', limit)
+    assert out.stderr.splitlines() == [f"error: [Errno 27] File too large: '{tmp_path / 'checkpoints'}'"]
+    assert os.listdir(tmp_path / 'checkpoints') == []
+
+
+def test_further_failures_of_a_write_are_not_printed_and_those_of_others_are(caplog):
+    from ldm_jax.checkpoints import orbax_trees
+
+    def fails(error):
+        loop = asyncio.new_event_loop()
+        loop.create_future().set_exception(error)  # which nobody fetches
+        loop.close()
+        gc.collect()
+        return [record.getMessage().partition('\n')[0] for record in caplog.records]
+
+    orbax_trees.quiet()
+    where = '"out.ldm_jax-partial/unet.partial_save.orbax-checkpoint-tmp/state/d/a1b2"'
+    assert fails(ValueError(f'Failed writing: {where}: Failed to write 11484032 bytes')) == []
+    assert fails(ValueError('another')) == ['Future exception was never retrieved']
 
 
 def test_nothing_of_an_older_model_is_lost(tmp_path):

@@ -20,6 +20,7 @@ from ldm_jax.checkpoints.lazy_arrays import Arrays
 from tests.checkpoints import folders
 from tests.checkpoints.files import file_builders as files
 from tests.checkpoints.files import test_hostile_pickles
+from tests.tiers import fast
 
 SETTINGS = {'models': {'first_stage': dict(name='vae', channels=32, channel_mult=[1, 2], num_res_blocks=1)}}
 KEY = 'encoder.conv_in.bias'
@@ -123,7 +124,7 @@ def refused(source, folder, to, match):
     assert sorted(folder.rglob('*')) == before
 
 
-@pytest.mark.parametrize('to', ['orbax', 'compvis', 'diffusers'])
+@pytest.mark.parametrize('to', fast(1, ['orbax', 'compvis', 'diffusers']))
 @pytest.mark.parametrize('case', FILES)
 def test_a_broken_file_is_no_checkpoint(tensors, tmp_path, case, to):
     make, match = FILES[case]
@@ -152,7 +153,7 @@ INERT = {
 }
 
 
-@pytest.mark.parametrize('case', test_hostile_pickles.CALLS)
+@pytest.mark.parametrize('case', fast(12, test_hostile_pickles.CALLS, single=True))
 def test_a_pickle_that_would_run_something_is_refused_by_its_name(tensors, tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, 'system', lambda command: pytest.fail('It ran.'))

@@ -12,7 +12,8 @@ from ldm_jax.checkpoints.convert import convert
 from tests import tiny_models
 
 
-@pytest.mark.parametrize('kind', ['text', pytest.param('sizes', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['text', 'sizes'])
 def test_there_and_back_with_images_between(tmp_path, sample, kind):
     model = tiny_models.save(tmp_path, kind)
     convert(model, str(tmp_path / 'folder'), to='diffusers')

@@ -20,7 +20,7 @@ NOT_DIFFUSERS = {
     'upscale': 'scaling_factor', 'super_resolution': 'scaling_factor', 'class': 'class_embedder',
     'hole': 'in_channels', 'semantic': 'rescaler', 'layout': 'tokenizer',
 }  # fmt: skip
-FAST = ('text-compvis', 'text-diffusers', 'depth-compvis', 'class-compvis')
+FAST = ('text-diffusers', 'class-compvis')
 
 
 def each():

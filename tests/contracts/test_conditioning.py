@@ -286,16 +286,24 @@ def test_without_a_drop_rate_there_is_nothing_to_guide_away_from(tmp_path):
         from_conditioning(pipeline, {})
 
 
+TABLES = dict(
+    unet=dict(
+        in_channels=3, channels=8, channel_mult=(1,), num_res_blocks=1, depth=(0,), mid_depth=0, num_heads=1,
+        num_groups=4,
+    ),
+    dit=dict(width=8, depth=1, num_heads=2),
+)  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_u_net_with_a_table_of_ten_classes_and_none_is_sampled_from_the_command_line(
-    tmp_path, sample, monkeypatch
+@pytest.mark.parametrize('name', TABLES)
+def test_a_network_with_a_table_of_ten_classes_and_none_is_sampled_from_the_command_line(
+    name, tmp_path, sample, monkeypatch
 ):
     """Not ImageNet's thousand, and no class embedder: what the last class means is in the settings."""
-    unet = dict(
-        name='unet', in_channels=3, out_channels=3, channels=8, channel_mult=(1,), num_res_blocks=1, depth=(0,),
-        mid_depth=0, num_heads=1, num_groups=4, num_classes=11,
-    )  # fmt: skip
-    monkeypatch.setitem(ROWS, 'class_label', dataclasses.replace(ROWS['class_label'], models=dict(unet=unet)))
+    network = dict(name=name, out_channels=3, num_classes=11, **TABLES[name])
+    row = dataclasses.replace(ROWS['class_label'], models=dict(unet=network))
+    monkeypatch.setitem(ROWS, 'class_label', row)
     exported('class_label', tmp_path / 'model')
     line = dict(model=str(tmp_path / 'model'), labels=(0, 9), num_steps=2, num_images=1, out=tmp_path / 'out')
     report = sample(**line)

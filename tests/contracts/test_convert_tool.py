@@ -101,8 +101,6 @@ def run(monkeypatch, *arguments):
     error = io.StringIO()
     with contextlib.redirect_stderr(error), pytest.raises(SystemExit) as caught:
         runpy.run_path(str(TOOL), run_name='__main__')
-    if isinstance(caught.value.code, str):  # what sys.exit prints
-        return 1, [*error.getvalue().splitlines(), *caught.value.code.splitlines()]
     return caught.value.code, error.getvalue().splitlines()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.plain_transformer import model as plain_transformer
 from ldm_jax import build, costs, denoising, trees
-from ldm_jax.models import unet
+from ldm_jax.models import dit, unet
 from ldm_jax.types import Cond, CondWidths
 from tests.contracts import tiny_network
 
@@ -35,6 +35,7 @@ NETWORKS = {
     'unet_text': unet.Model(context_width=6, **UNET),
     'unet_beside': unet.Model(in_channels=9, vector_width=5, num_classes=7, **UNET),
     'plain_transformer': plain_transformer.Model(context_width=6, width=8, depth=1, num_heads=2, patch=2),
+    'dit': dit.Model(width=8, depth=1, num_heads=2, num_classes=5),
     'tiny': tiny_network.Model(4, context=5, concat=2, vector=3, label=4),
 }
 WIDTHS = {
@@ -43,6 +44,7 @@ WIDTHS = {
     'unet_text': CondWidths(context=6),
     'unet_beside': CondWidths(concat=5, vector=5, label=7),
     'plain_transformer': CondWidths(context=6),
+    'dit': CondWidths(label=5),
     'tiny': CondWidths(5, 2, 3, 4),
 }
 

@@ -15,6 +15,7 @@ from ldm_jax.schedules.scaled_linear import Schedule
 from tests import oracles
 from tests.contracts.test_samplers import STOCHASTIC
 from tests.oracles import keys
+from tests.tiers import fast
 
 NAMES = [name for name in build.names('samplers') if not name.endswith('_cfg_pp')]
 DETERMINISTIC = sorted(set(NAMES) - STOCHASTIC)
@@ -105,7 +106,9 @@ X = jnp.linspace(-2, 2, 9)
 
 
 @pytest.mark.parametrize(
-    'spec', [dict(name=name) for name in DETERMINISTIC if name not in ADAPTIVE] + VARIANTS, ids=str
+    'spec',
+    fast(8, [dict(name=name) for name in DETERMINISTIC if name not in ADAPTIVE]) + fast(3, VARIANTS),
+    ids=str,
 )
 def test_errors_shrink_at_the_declared_order_on_each_grid(spec):
     with oracles.float64():
@@ -150,13 +153,13 @@ def test_from_no_signal_to_clean_data_is_finite_and_lands_on_it(name):
     np.testing.assert_allclose(below, normal_cdf(np.asarray(X)), atol=0.06)
 
 
-@pytest.mark.parametrize('name', DETERMINISTIC)
+@pytest.mark.parametrize('name', fast(3, DETERMINISTIC))
 def test_deterministic_sampling_ignores_its_key(name):
     sampler, levels = build.build('samplers', dict(name=name)), Schedule().level(jnp.linspace(999, 0, 7))
     np.testing.assert_array_equal(*(run(sampler, X, levels, keys(X, seed)) for seed in (1, 2)))
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', fast(3, NAMES))
 def test_an_image_depends_on_its_noise_and_key_alone(name):
     sampler, levels = build.build('samplers', dict(name=name)), Schedule().level(jnp.linspace(999, 0, 7))
     out = run(sampler, X, levels, keys(X))
@@ -165,7 +168,7 @@ def test_an_image_depends_on_its_noise_and_key_alone(name):
     assert (out != others).sum() == 8
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', fast(3, NAMES))
 def test_knobs_steps_and_grid_compile_nothing(name):
     sampler = build.build('samplers', dict(name=name))
     for steps, start, knob in [(9, 999, 1.0), (1, 999, 0.9), (4, 700, 0.5), (40, 800, 2.0)]:

@@ -9,6 +9,7 @@ from ldm_jax import build
 from ldm_jax.diffusion.sampling import sample
 from ldm_jax.schedules.scaled_linear import Schedule
 from tests.oracles import keys
+from tests.tiers import fast
 
 # CFG++ needs two predictions at a time; test_stochastic_samplers.py has it, and all that draw noise by default.
 NAMES = [name for name in build.names('samplers') if not name.endswith('_cfg_pp')]
@@ -30,7 +31,7 @@ def test_perfect_denoiser_keeps_alpha_x0_plus_sigma_unit_noise(name):  # determi
     assert abs(noise.std() - 1) < 0.03
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', fast(8, NAMES))
 def test_the_last_step_to_clean_data_is_the_denoisers_answer_and_finite(name):
     level = Schedule().level(jnp.array([500.0, 20.0]))
     clean = jax.tree.map(lambda a, end: jnp.append(a, end), level, type(level)(t=0.0, alpha=1.0, sigma=0.0))

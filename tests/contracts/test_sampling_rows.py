@@ -24,7 +24,7 @@ GUIDANCE = {
     'CFG++': dict(sampler='euler_cfg_pp', guidance_scale=0.8),
     'several prompts': dict(prompt='apple :1.2 AND pear :0.8'),
 }
-FAST = ('negative prompt', 'APG', 'several prompts')
+FAST = ('APG',)
 NAMES = sorted({*aliases.SAMPLERS, *aliases.names()})
 INVERSION = 'ddim_inverse'  # walks from images to noise, as a task of its own
 LEVELS_GIVEN = ('sigmas', 'timesteps')  # which a flag has no values for
@@ -73,7 +73,7 @@ def test_each_kind_of_guidance_changes_the_image_and_comes_back_from_its_text(ki
     np.testing.assert_array_equal(pixels(again), pixels(report))
 
 
-@pytest.mark.parametrize('name', each(NAMES, ('DPM++ 2M Karras', 'EulerAncestralDiscreteScheduler', 'heun')))
+@pytest.mark.parametrize('name', each(NAMES, ('DPM++ 2M Karras',)))
 def test_each_sampler_makes_an_image_by_any_of_its_names(name, folder, tmp_path, sample):
     if name == INVERSION:
         assert 'invert' in made(sample, folder, tmp_path, sampler=name, fails=True)
@@ -83,7 +83,7 @@ def test_each_sampler_makes_an_image_by_any_of_its_names(name, folder, tmp_path,
     assert png_settings.read_file(report['images'][0]['path'])['RNG'] == 'CPU'
 
 
-@pytest.mark.parametrize('name', each(GRIDS, ('Karras', 'trailing')))
+@pytest.mark.parametrize('name', each(GRIDS, ('trailing',)))
 def test_each_grid_makes_an_image_by_any_of_its_names(name, folder, tmp_path, sample):
     if name in LEVELS_GIVEN:
         assert f"Grid '{name}' needs values" in str(made(sample, folder, tmp_path, grid=name, fails=True))

@@ -12,6 +12,7 @@ from ldm_jax.checkpoints.detection import file_schedules, metadata
 from ldm_jax.checkpoints.diffusers import schedulers
 from ldm_jax.checkpoints.layouts import marks
 from tests.checkpoints import folders
+from tests.tiers import fast
 
 # Beside each schedule's defaults: other knobs, other bases, another number of steps.
 MORE = {
@@ -54,7 +55,7 @@ def same_levels(one, other, atol=2e-6):
             np.testing.assert_allclose(found**2, wanted**2, atol=atol * max(1, wanted.max() ** 2), rtol=1e-4)
 
 
-@pytest.mark.parametrize('pipeline', KINDS)
+@pytest.mark.parametrize('pipeline', fast(1, KINDS))
 @pytest.mark.parametrize('spec', SPECS, ids=ids)
 def test_through_a_diffusers_scheduler(spec, pipeline):
     diffusers = pytest.importorskip('diffusers')

@@ -6,6 +6,7 @@ import pytest
 
 from ldm_jax import build
 from tests import oracles
+from tests.tiers import fast
 
 SPECS = [dict(name=name) for name in build.names('schedules')] + [
     dict(name='cosine', shift=4.0),
@@ -15,7 +16,8 @@ SPECS = [dict(name=name) for name in build.names('schedules')] + [
     dict(name='zero_terminal', base=dict(name='squared_cosine', num_train_steps=50)),
     dict(name='trained_betas', betas=[*np.linspace(0.001, 0.3, 40).tolist(), 1.0]),
 ]
-every_schedule = pytest.mark.parametrize('spec', SPECS, ids=str)
+NAMES = len(build.names('schedules'))
+every_schedule = pytest.mark.parametrize('spec', SPECS[:NAMES] + fast(1, SPECS[NAMES:]), ids=str)
 
 
 @every_schedule

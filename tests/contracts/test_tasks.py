@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm_jax import knobs
 from ldm_jax.requests import png_settings
+from ldm_jax.requests.request import Request
 from ldm_jax.requests.tasks import TASKS
 from tests import tiny_models
 
@@ -43,20 +45,14 @@ SIZES = dict(  # of models that are conditioned on sizes, beside a row's own
     original_size='64x32', crop_top_left='1,2', target_size='16x16',
     negative_original_size='8x8', negative_crop_top_left='0,1', negative_target_size='32x16',
 )  # fmt: skip
-FAST = (
-    'text_to_image',
-    'image_to_image',
-    'depth_to_image',
-    'class_to_image',
-    'semantic_to_image',
-)  # one of each way
+FAST = ('image_to_image', 'semantic_to_image')  # texts and files; test_command.py has text alone
 ROWS = [
     pytest.param(name, kind, marks=() if name in FAST else pytest.mark.slow)
     for name, task in TASKS.items()
     for kind in task.kinds
 ]
 ROWS += [
-    pytest.param(name, 'sizes', marks=() if name == 'text_to_image' else pytest.mark.slow)
+    pytest.param(name, 'sizes', marks=pytest.mark.slow)
     for name, task in TASKS.items()
     if set(SIZES) <= set(task.takes)
 ]
@@ -108,6 +104,8 @@ def test_files_in_and_png_out(name, kind, folder, tmp_path, sample):
         )
         settings = png_settings.read_file(report['images'][0]['path'])
         assert (settings['Steps'], settings['Seed'], settings['Model']) == ('6', '3', model)
+        named = {knobs.settings(Request)[field].knob.png for field in TASKS[name].defaults}
+        assert named <= settings.keys(), 'a default of the task is not in the text'
         with Image.open(report['images'][0]['path']) as image:
             made.append(np.asarray(image))
         assert settings.get('Image size', settings['Size']) == f'{made[-1].shape[1]}x{made[-1].shape[0]}'

@@ -24,6 +24,12 @@ def test_each_example_is_named_once_and_counted_each_time(caplog):
     assert str(report) == '16 examples read; corrupt and left out: 2, met 4 times'
 
 
+def test_once_is_no_times():
+    report = Report()
+    report.add(7, [('file', 'broken')])
+    assert str(report) == '7 examples read; corrupt and left out: 1, met once'
+
+
 @pytest.mark.parametrize(
     ('good', 'bad', 'stops'), [(0, 9, False), (0, 10, True), (89, 10, True), (90, 10, False)]
 )

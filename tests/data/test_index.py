@@ -1,5 +1,7 @@
 """Files by pattern, and arrays that are gathered once."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,14 @@ def test_files_are_found_by_folder_pattern_range_and_list(tmp_path):
     for missing in (f'{tmp_path}/none*.tar', f'{tmp_path}/{{00000..00002}}.tar', str(tmp_path / 'nowhere')):
         with pytest.raises(FileNotFoundError, match=r'No \.tar file at .*pattern'):
             index.files(missing, ('.tar',))
+    shard = found_first(tmp_path)
+    for twice in ((shard, shard), (shard, str(tmp_path)), (shard, os.path.relpath(shard))):
+        with pytest.raises(ValueError, match=r'files named more than once: 1 \(.*\.tar\).*name each once'):
+            index.files(twice, ('.tar',))
+
+
+def found_first(folder):
+    return index.files(str(folder), ('.tar',))[0]
 
 
 def test_arrays_are_made_once_for_each_key_and_a_failure_leaves_nothing(cache):

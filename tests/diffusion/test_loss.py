@@ -10,6 +10,7 @@ from ldm_jax.schedules import edm, flow, zero_terminal
 from ldm_jax.schedules.scaled_linear import Schedule
 from ldm_jax.types import Cond
 from tests.oracles import float64
+from tests.tiers import fast
 
 X0 = jax.random.normal(jax.random.key(0), (3, 4, 4, 2))
 DRAWS = loss.Draws(t=jnp.array([0, 400, 999]), eps=jax.random.normal(jax.random.key(1), X0.shape))
@@ -79,7 +80,7 @@ def c_of(alpha, sigma):
 
 @pytest.mark.parametrize('predicted', TARGETS)
 @pytest.mark.parametrize('distance', SLOPES)
-@pytest.mark.parametrize('weighting', ['uniform', *WEIGHTS])
+@pytest.mark.parametrize('weighting', fast(2, ['uniform', *WEIGHTS]))
 def test_the_gradient_is_that_of_the_closed_form(predicted, distance, weighting):
     rng = np.random.default_rng(0)
     x0, eps, w = rng.standard_normal((6, 4)), rng.standard_normal((6, 4)), rng.standard_normal((4, 4))

@@ -11,6 +11,7 @@ from ldm_jax.diffusion.multidiffusion import PROFILES, Windows, windowed
 from ldm_jax.schedules.scaled_linear import Schedule
 from ldm_jax.types import Cond
 from tests import oracles
+from tests.tiers import fast
 
 X = jax.random.normal(jax.random.key(0), (2, 22, 13, 3))
 LEVEL = Schedule().level(jnp.array(500.0))
@@ -50,7 +51,7 @@ def test_weights_of_all_windows_add_up_to_one_everywhere(windows):
             assert (weights > 0).all()
 
 
-@pytest.mark.parametrize('windows', SIZES, ids=str)
+@pytest.mark.parametrize('windows', fast(2, SIZES), ids=str)
 def test_what_looks_at_each_pixel_alone_does_not_notice_windows(windows):
     with oracles.float64():
         cond, x = pointwise_cond(2), jnp.asarray(np.float64(X))

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from ldm_jax.diffusion.prng import PHILOX
+from tests.tiers import fast
 
 SEEDS = [0, 1, 2**31 - 1, 2**32 - 1, -1, 2**40 + 7]
 
@@ -28,8 +29,8 @@ def test_a_seed_makes_the_same_key(seed, x64):
         np.testing.assert_array_equal(*both(lambda key: key, seed))
 
 
-@pytest.mark.parametrize('width', [8, 16, 32, 64])
-@pytest.mark.parametrize('shape', [(), (3, 5)])
+@pytest.mark.parametrize('width', fast(2, [8, 16, 32, 64]))
+@pytest.mark.parametrize('shape', fast(1, [(3, 5), ()], single=True))
 def test_bits(width, shape):
     with jax.enable_x64():
         ours, theirs = both(lambda key: jax.random.bits(key, shape, f'uint{width}'))

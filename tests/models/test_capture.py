@@ -58,6 +58,7 @@ def test_perturbed_self_attention_is_the_identity():
     assert np.abs(found[''][0] - np.eye(L)).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('remat', [False, True])
 def test_every_attention_of_a_u_net_is_there_by_its_path(remat):
     model = unet.Model(

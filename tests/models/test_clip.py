@@ -12,6 +12,7 @@ from ldm_jax.checkpoints import apply_layout
 from ldm_jax.checkpoints.layouts import open_clip, transformers_clip
 from ldm_jax.models import clip, clip_text, clip_vision
 from tests import oracles
+from tests.tiers import fast
 
 FIXTURE = Path(__file__).parent / 'fixtures' / 'encoders_open_clip.npz'  # made as README_encoders.md says
 TEXT = dict(
@@ -97,7 +98,7 @@ def test_stable_diffusion_2_leaves_the_last_layer_out():
         assert oracles.relative_error(out.context, expected['penultimate_normed']) < 1e-9
 
 
-@pytest.mark.parametrize(('dtype', 'tolerance'), [('float64', 1e-9), ('float32', 1e-5)])
+@pytest.mark.parametrize(('dtype', 'tolerance'), fast(1, [('float64', 1e-9), ('float32', 1e-5)]))
 def test_embeddings_and_loss_equal_transformers(dtype, tolerance):
     torch = pytest.importorskip('torch')
     transformers = pytest.importorskip('transformers')

@@ -10,6 +10,7 @@ from ldm_jax import trees
 from ldm_jax.checkpoints.layouts import transformers_clip
 from ldm_jax.models import clip_text
 from tests import oracles
+from tests.tiers import fast
 
 END = 59
 SMALL = clip_text.Model(
@@ -66,7 +67,7 @@ def reference(activation):
 
 
 @pytest.mark.parametrize('activation', ['quick_gelu', 'gelu'])
-@pytest.mark.parametrize(('dtype', 'tolerance'), [('float64', 1e-9), ('float32', 1e-5)])
+@pytest.mark.parametrize(('dtype', 'tolerance'), fast(1, [('float64', 1e-9), ('float32', 1e-5)]))
 def test_every_output_equals_transformers(activation, dtype, tolerance):
     torch, module = reference(activation)
     module = module.to(getattr(torch, dtype))

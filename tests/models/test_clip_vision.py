@@ -9,6 +9,7 @@ from ldm_jax import trees
 from ldm_jax.checkpoints.layouts import transformers_clip
 from ldm_jax.models import clip_vision
 from tests import oracles
+from tests.tiers import fast
 
 SMALL = clip_vision.Model(
     image_size=12, patch_size=4, width=32, num_layers=2, num_heads=4, projection_width=20
@@ -28,7 +29,7 @@ def test_published_sizes(fields, count):
 
 
 @pytest.mark.parametrize('activation', ['quick_gelu', 'gelu'])
-@pytest.mark.parametrize(('dtype', 'tolerance'), [('float64', 1e-9), ('float32', 1e-5)])
+@pytest.mark.parametrize(('dtype', 'tolerance'), fast(1, [('float64', 1e-9), ('float32', 1e-5)]))
 def test_every_output_equals_transformers(activation, dtype, tolerance):
     torch = pytest.importorskip('torch')
     transformers = pytest.importorskip('transformers')

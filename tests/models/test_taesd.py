@@ -15,6 +15,7 @@ from ldm_jax import trees
 from ldm_jax.checkpoints.layouts import taesd as layouts
 from ldm_jax.models import taesd
 from tests import oracles
+from tests.tiers import fast
 
 torch = pytest.importorskip('torch')
 diffusers = pytest.importorskip('diffusers')
@@ -39,7 +40,7 @@ def variables():
     return {'params': jax.tree.map(lambda s: 0.2 * rng.standard_normal(s.shape, np.float32), shapes)}
 
 
-@pytest.mark.parametrize('wrap', ['', 'xy'])
+@pytest.mark.parametrize('wrap', fast(1, ['xy', '']))
 def test_parity_with_diffusers(wrap):
     model = taesd.Model(z_channels=6, channels=16, num_blocks=(1, 2, 3), wrap=wrap, dtype=jnp.float64)
     reference = diffusers.AutoencoderTiny(

@@ -228,3 +228,31 @@ def test_attention_in_an_unknown_level_is_an_error():
     model = dataclasses.replace(SMALL, attention_levels=(2,))
     with pytest.raises(ValueError, match=r'attention_levels \(2,\) must lie in 0 \.\. 1'):
         trees.shapes(model, size=8)
+
+
+def test_latents_of_a_stated_mean_and_deviation_are_normalized():
+    """As diffusers' pipelines of Playground 2.5 do it outside of the network."""
+    plain = vae.Model(channels=8, channel_mult=(1, 1), num_res_blocks=1, num_groups=4, mid_attention=False)
+    mean, std = (-1.5, 2.0, 0.1, 3.0), (8.0, 6.0, 5.0, 4.0)
+    model = plain.clone(latents_mean=mean, latents_std=std)
+    params = trees.init(plain, jax.random.key(0))
+    image, eps = (
+        jax.random.normal(jax.random.key(1), (2, 8, 8, 3)),
+        jax.random.normal(jax.random.key(2), (2, 4, 4, 4)),
+    )
+
+    def apply(network, *args, method):
+        return jax.jit(lambda p: network.apply({'params': p}, *args, method=method))(params)
+
+    for draws in (None, eps):
+        own = apply(plain, image, draws, method='latents')
+        found = apply(model, image, draws, method='latents')
+        np.testing.assert_allclose(found, (own - jnp.array(mean)) / jnp.array(std), atol=1e-5)
+        np.testing.assert_allclose(
+            apply(model, found, method='decode'), apply(plain, own, method='decode'), atol=1e-4
+        )
+    for fields in (dict(latents_std=std), dict(latents_mean=mean[:3], latents_std=std[:3])):
+        with pytest.raises(ValueError, match='must both have 4 numbers'):
+            plain.clone(**fields)
+    with pytest.raises(ValueError, match='latents_std must be above 0'):
+        plain.clone(latents_mean=mean, latents_std=(0.0, *std[1:]))

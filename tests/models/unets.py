@@ -36,6 +36,7 @@ def draw(model, seed=0):
         concat=normal((2, 12, 8, concat)) if concat else None,
         vector=normal((2, model.vector_width)) if model.vector_width else None,
         label=np.array([7, 2]) if model.num_classes else None,
+        guidance=np.array([1.5, 8.0]) if model.guidance_width else None,
     )
     return normal((2, 12, 8, model.out_channels)), np.array([3.0, 871.0]), cond
 

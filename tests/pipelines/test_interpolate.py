@@ -28,6 +28,7 @@ def close(ours, theirs, atol=1e-4):
     np.testing.assert_allclose(ours, theirs, atol=atol)
 
 
+@pytest.mark.slow
 def test_a_way_through_prompts_passes_the_image_of_each(pipeline):
     expected = text_to_image(pipeline, PROMPTS, 'blurry', size=(16, 16), seed=[5, 5, 5], sampling=DDIM)
     found = images(pipeline, PROMPTS, 5, [0, 0.25, 0.5, 1])
@@ -44,6 +45,7 @@ def test_a_way_through_seeds_passes_the_image_of_each(pipeline):
     close(both, text_to_image(pipeline, PROMPTS[1], 'blurry', size=(16, 16), seed=8, sampling=DDIM))
 
 
+@pytest.mark.slow
 def test_between_seeds_the_image_is_that_of_a_variation(pipeline):
     sampling = Sampling('euler_ancestral', num_steps=2, variation_seed=8, variation_strength=0.3)
     expected = text_to_image(pipeline, 'a', 'blurry', size=(16, 16), seed=7, sampling=sampling)

@@ -74,6 +74,7 @@ def test_other_tags_stay_and_prompts_with_other_adapters_are_refused():
     assert adapters.split(Request(prompts=(found.tag,)))[1] == [found]
 
 
+@pytest.mark.slow
 def test_an_image_of_an_adapter_is_made_again_from_its_text(folder, sample, tmp_path):
     common = dict(prompt='a red apple, noto style', num_images=1, num_steps=3, adapters=folder)
     plain = sample(out=tmp_path / 'plain', **common)

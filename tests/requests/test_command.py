@@ -53,6 +53,7 @@ def test_a_model_without_text_encoder_says_how_to_add_it_and_takes_it(text, tmp_
     np.testing.assert_array_equal(pixels(found), pixels(expected))
 
 
+@pytest.mark.slow
 def test_another_first_stage_is_taken(text, tmp_path, sample):
     other = tiny_models.save(tmp_path, 'text', seed=1)
     bare = without(tmp_path / 'bare', 'first_stage')

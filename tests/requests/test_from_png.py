@@ -91,3 +91,15 @@ class TestVariations:
     def test_both_settings_are_needed(self, fields):
         with pytest.raises(ValueError, match='towards a variation_seed by a variation_strength: give both'):
             knobs.make(Request, fields)
+
+
+def test_a_field_of_the_text_that_is_not_enough_is_named_as_the_text_s(tmp_path, sample):
+    path = tmp_path / 'varied.png'
+    first = planned('text', dict(prompt=('apple',), init_image=IMAGE, num_steps=4))
+    text = png_settings.write(first.request, 0, first.asked_size, guidance_scale=1.0)
+    assert 'Denoising strength: 0.8' in text  # the task's own, as nothing was asked for
+    save_png(path, IMAGE, {'parameters': text})
+    error = sample(fails=True, model='emoji32', from_png=path, out=tmp_path / 'out')
+    assert error.startswith('error: --strength is not enough for this model')
+    assert f'--strength comes from the text of {path}' in error
+    assert not (tmp_path / 'out').exists()

@@ -1,5 +1,6 @@
 """Settings in images: ours come back as they were, and the web UI's mean here what they mean there."""
 
+import dataclasses
 import json
 
 import hypothesis.strategies as st
@@ -59,8 +60,11 @@ def test_an_image_of_the_web_ui_that_names_no_generator_is_of_a_card():
 
 
 # Fields that PNG text has no place for: the images that a request names, which lie in files of their own; how many
-# images there are, of which each has its text; and how files are read.
+# images there are, of which each has its text; how files are read; and styles, which are in the prompts.
 UNWRITTEN = {'init_image', 'mask', 'depth', 'mix', 'label_map', 'layout', 'num_images', 'max_pixels'}
+UNWRITTEN |= {'styles', 'styles_file'}
+# Options that are left to be chosen: the model is named, adapters and learned words are by tags and hashes.
+CHOSEN = {'model', 'batch_size', 'lora', 'adapters', 'embeddings'}
 AS_SIZE = {'width', 'height'}  # 'Size' holds both
 WITH = {  # fields without which others are refused
     'eta': dict(sampler='DDIM'),
@@ -147,7 +151,7 @@ def test_all_fields_together_are_read_back(recwarn):
 @pytest.mark.parametrize('name', knobs.settings(ModelOptions))
 def test_every_option_that_changes_pixels_is_written_and_read_back(name, recwarn):
     setting = knobs.settings(ModelOptions)[name]
-    if name in ('model', 'batch_size'):  # the model is named, and left to be chosen
+    if name in CHOSEN:
         assert setting.knob.png is None
         return
     value = 'xy' if name == 'seamless' else example(setting)
@@ -178,8 +182,9 @@ def test_a_second_pass_keeps_the_size_of_the_first(tmp_path):
 def test_each_image_has_its_own_seed_and_prompt():
     request, found = write_and_read(dict(prompt=('a', 'b'), num_images=2), index=3)
     assert found == knobs.replace(
-        request, prompt=('b',), num_images=1, seed=6, width=64, height=32, noise_source='jax'
-    )
+        dataclasses.replace(request, sampling=request.sampling.completed()),
+        prompt=('b',), num_images=1, seed=6, width=64, height=32, noise_source='jax',
+    )  # fmt: skip
     _, found = write_and_read(
         dict(prompt=('a', 'b'), num_images=2, variation_seed=9, variation_strength=0.5), 3
     )

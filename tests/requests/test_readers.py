@@ -232,6 +232,7 @@ class TestLayouts:
 
     def test_files_bytes_and_lists(self, given):
         assert files.load_layout(given(json.dumps(self.BOXES).encode())) == self.BOXES
+        assert files.load_layout(json.dumps(self.BOXES)) == self.BOXES
         assert files.load_layout(self.BOXES) == self.BOXES
         assert files.load_layout([list(box) for box in self.BOXES]) == self.BOXES
 

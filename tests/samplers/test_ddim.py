@@ -11,6 +11,7 @@ from ldm_jax.samplers.ddim import Sampler
 from ldm_jax.schedules.scaled_linear import Schedule
 from tests import oracles
 from tests.oracles import keys
+from tests.tiers import fast
 
 torch = pytest.importorskip('torch')
 diffusers = pytest.importorskip('diffusers')
@@ -18,7 +19,7 @@ diffusers = pytest.importorskip('diffusers')
 
 @pytest.mark.parametrize(
     ('grid', 'to_clean', 'steps'),
-    [('leading', False, 7), ('leading', False, 50), ('trailing', True, 5), ('trailing', True, 50)],
+    fast(2, [('leading', False, 7), ('leading', False, 50), ('trailing', True, 5), ('trailing', True, 50)]),
 )
 def test_the_trajectory_is_that_of_diffusers(grid, to_clean, steps):
     # trailing: divisors of 1000 only; from others diffusers steps to t - 1000 // S, which is not its next time

@@ -80,7 +80,7 @@ def test_cells_are_what_the_pipeline_makes_and_compile_once(model, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_a_cell_that_fails_is_told_and_the_rest_go_on(model, tmp_path, monkeypatch):
+def test_a_cell_that_fails_is_named_and_the_rest_go_on(model, tmp_path, monkeypatch):
     sweep, results = definition.sweep(config(model)), Results(tmp_path)
     monkeypatch.setattr(sampling, 'relative', lambda x, exact: np.full(len(x), np.nan))
     sample = sampling.Kind._sample

@@ -47,7 +47,7 @@ def test_without_libtpu_the_way_to_get_it_is_said(config):
 
 def test_an_unknown_slice_is_refused_before_anything_else(config):
     found = run('--config', config, '--topology', 'v5x-4', code=WITHOUT)
-    assert found.returncode == 1
+    assert found.returncode == 2
     assert "No TPU generation 'v5x'" in found.stderr
 
 

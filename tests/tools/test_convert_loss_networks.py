@@ -42,7 +42,7 @@ def test_a_discriminator_becomes_a_model_directory(tmp_path):
 def test_another_file_is_an_error_in_a_line(tmp_path):
     source = write(tmp_path / 'other.safetensors', {'weight': np.zeros(3, np.float32)})
     done = tool(source, tmp_path / 'losses', cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith('error: ')
     assert 'no perceptual network' in done.stderr
     assert not (tmp_path / 'losses').exists()

@@ -45,10 +45,10 @@ def test_json_at_another_size():
 @pytest.mark.slow
 def test_wrong_calls_say_what_is_right():
     done = run('--model', 'sd16')
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "error: No config 'sd16'; the nearest are ['sd15'" in done.stderr
     done = run('--model', 'sd15', '--size', '100')
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert '--size must be a multiple of 8' in done.stderr
     assert run().returncode != 0
 

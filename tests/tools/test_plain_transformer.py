@@ -41,6 +41,6 @@ def test_a_plain_transformer_goes_through_the_tools(tmp_path):
     assert list((tmp_path / 'out').glob('*.png'))
     # What a transformer cannot do is said in one line.
     failed = tool('sample.py', *line, '--out', tmp_path / 'no', '--seamless', 'xy', cwd=ROOT, check=False)
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert 'unet of this model cannot go round' in failed.stderr
     assert 'Traceback' not in failed.stderr

@@ -11,6 +11,7 @@ from ldm_jax.text import clip
 from ldm_jax.training import from_config
 from ldm_jax.training.run import Run
 from ldm_jax.training.stages import contrastive
+from tests.tiers import fast
 
 SHIPPED = 'emoji32'
 
@@ -130,7 +131,23 @@ def test_a_text_encoder_keeps_the_words_of_every_caption():
     assert not table[tokenizer.encode('dog')].any()
 
 
-@pytest.mark.parametrize('value', [0, -1.0, float('inf'), float('nan')])
+def test_a_clip_pair_is_trained_on_from_a_model_with_one_tower_or_both():
+    spec = configs.plain(configs.load('tiny:contrastive')) | {'warm_start': 'a model'}
+    fresh = from_config.stage(configs.plain(configs.load('tiny:contrastive')), None)[0].init(
+        jax.random.key(0)
+    )
+    given = {part: jax.tree.map(lambda a: a + 1, fresh[tower]) for tower, part in contrastive.TOWERS.items()}
+    for parts in (['text_encoder'], ['text_encoder', 'image_encoder']):
+        params = {part: given[part] for part in parts}
+        loaded = loading.Loaded({'models': {}}, {}, params, '')
+        stage, settings = from_config.stage(spec, lambda model, names, loaded=loaded: loaded)
+        found = stage.init(jax.random.key(0))
+        for tower, part in contrastive.TOWERS.items():
+            jax.tree.map(np.testing.assert_array_equal, found[tower], params.get(part, fresh[tower]))
+        assert settings['models'].keys() == {'text_encoder', 'image_encoder'}
+
+
+@pytest.mark.parametrize('value', fast(1, [float('nan'), 0, -1.0, float('inf')]))
 @pytest.mark.parametrize('name', ['scaling_factor', 'latent_size'])
 def test_a_scale_or_size_out_of_range_is_refused(name, value):
     changed = {'scaling_factor': value} if name == 'scaling_factor' else {}

@@ -17,9 +17,6 @@ Read = Callable[[str], np.ndarray]
 # Every noise schedule that a public model was trained with, linear in the square root of beta.
 BETAS = ((0.00085, 0.012), (0.0001, 0.02), *((0.0015, end) for end in (0.015, 0.0155, 0.0195, 0.0205)))
 STEPS = 1000
-UNSUPPORTED = {
-    'edm_mean': 'EDM noise levels with latents of a stated mean and deviation, as Playground 2.5',
-}
 
 
 def schedule(
@@ -52,15 +49,9 @@ def schedule(
 
 
 def flagged(spec: Spec, specs: Mapping[str, Any], read: Read | None, metadata: Mapping[str, str]) -> Spec:
-    """A schedule as the flags of a file change it: rescaled to end at noise alone, or EDM's.
-
-    Raises ValueError for flags of a training that no settings here can express.
-    """
-    for key, meaning in UNSUPPORTED.items():
-        if key in specs:
-            raise ValueError(
-                f'The key {key!r} says that it was trained with {meaning}, which no schedule here expresses.'
-            )
+    """A schedule as the flags of a file change it: rescaled to end at noise alone, or EDM's."""
+    if marks.MEAN in specs and spec['name'] != 'edm':
+        return dict(marks.EDM)
     if marks.EDM_MAX in specs and spec['name'] != 'edm':
         ends = {'sigma_max': marks.EDM_MAX, 'sigma_min': marks.EDM_MIN}
         held = {name: float(np.asarray(read(key))) for name, key in ends.items() if key in specs and read}

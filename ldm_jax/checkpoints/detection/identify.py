@@ -86,6 +86,8 @@ def identify(
         parts = {part: _whole(part, place, specs) for part, place in places.items()}
         if 'unet' not in parts:
             return _plain(_alone(parts, specs))
+        if 'first_stage' in parts:
+            parts['first_stage'] = parts['first_stage'] | file_metadata.latents(specs, read)
         facts = Facts(specs, places, parts)
         family = next(family for family in FAMILIES if family.known_by(facts))
         settings = dict(models=_models(facts, family)) | _texts(parts, family)
@@ -239,7 +241,9 @@ def _named(
             f'The file holds {sorted(places)}; the named config has {sorted(model["models"])}, not {unknown}.'
         )
     settings = {key: value for key, value in model.items() if key != 'loss'}
-    settings['models'] = {part: spec for part, spec in model['models'].items() if part in places}
+    settings['models'] = {part: dict(spec) for part, spec in model['models'].items() if part in places}
+    if 'first_stage' in places and (latents := file_metadata.latents(specs, read)):
+        settings['models']['first_stage'] |= latents
     if 'unet' in places:
         if model.get('schedule') is not None:
             settings['schedule'] = file_schedules.flagged(model['schedule'], specs, read, metadata)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ldm_jax.checkpoints import unet_depths
 from ldm_jax.checkpoints.layouts.autoencoder import NAMES
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -21,8 +22,7 @@ Fields = dict[str, Any]
 def unet(shapes: Shapes) -> Fields:
     """A U-Net in the original names.
 
-    Raises ValueError where blocks of one level differ, as in distilled networks that lost some of them, and
-    for a network without attention in the middle.
+    Raises ValueError where levels have different numbers of residual blocks.
     """
     inputs, outputs = (1 + _highest(shapes, f'{side}_blocks.') for side in ('input', 'output'))
     # A module behind the residual block, or behind its attention, changes the resolution: by a convolution, or
@@ -38,41 +38,33 @@ def unet(shapes: Shapes) -> Fields:
             'must have equally many residual blocks, n down and n + 1 up.'
         )
     channels, in_channels = shapes['input_blocks.0.0.weight'][:2]
-    mult, depth = [], []
+    mult, down_depths, up_depths = [], [], []
     for level in range(levels):
-        down = [f'input_blocks.{1 + level * (num_res_blocks + 1) + i}' for i in range(num_res_blocks)]
-        up = [
-            f'output_blocks.{(levels - 1 - level) * (num_res_blocks + 1) + i}'
-            for i in range(num_res_blocks + 1)
-        ]
-        found = {f'{block}.1': _depth(shapes, f'{block}.1') for block in down + up}
-        if len(set(found.values())) > 1:
-            listed = ', '.join(f'{block}: {count}' for block, count in found.items())
-            raise ValueError(
-                f'The attentions of level {level} have different numbers of transformer blocks ({listed}), as '
-                'in SSD-1B, Vega and KOALA, which are distilled from SDXL; a U-Net here has one depth a level.'
-            )
+        first = 1 + level * (num_res_blocks + 1)
+        down = [f'input_blocks.{first + i}' for i in range(num_res_blocks)]
+        first = (levels - 1 - level) * (num_res_blocks + 1)
+        up = [f'output_blocks.{first + i}' for i in range(num_res_blocks + 1)]
         mult.append(shapes[f'{down[0]}.0.out_layers.3.weight'][0] // channels)
-        depth.append(found[f'{down[0]}.1'])
-    mid_depth = _depth(shapes, 'middle_block.1')
-    if mid_depth == 0:
-        raise ValueError(
-            'This U-Net has no attention in middle_block.1, as in KOALA and SSD-1B; a U-Net here needs one.'
-        )
+        down_depths.append([_depth(shapes, f'{block}.1') for block in down])
+        up_depths.append([_depth(shapes, f'{block}.1') for block in up])
+    middle = [n for n in (0, 2) if f'middle_block.{n}.in_layers.0.weight' in shapes]
     fields = dict(
         in_channels=in_channels,
         out_channels=shapes['out.2.weight'][0],
         channels=channels,
         channel_mult=mult,
         num_res_blocks=num_res_blocks,
-        depth=depth,
-        mid_depth=mid_depth,
+        mid_depth=_depth(shapes, 'middle_block.1'),
+        mid_res_blocks=len(middle),
+        **unet_depths.fields(down_depths, up_depths),
         scale_shift=shapes['input_blocks.1.0.emb_layers.1.weight'][0] == 2 * channels * mult[0],
         resblock_updown=bool(residual),
     )
-    context = shapes.get('middle_block.1.transformer_blocks.0.attn2.to_k.weight')
+    context = _of_transformers(shapes, 'transformer_blocks.0.attn2.to_k.weight')
     if context:
         fields['context_width'] = context[1]
+    if 'time_embed.cond_proj.weight' in shapes:
+        fields['guidance_width'] = shapes['time_embed.cond_proj.weight'][1]
     if 'label_emb.0.0.weight' in shapes:
         fields['vector_width'] = shapes['label_emb.0.0.weight'][1]
     if 'label_emb.weight' in shapes:
@@ -82,7 +74,7 @@ def unet(shapes: Shapes) -> Fields:
 
 def is_linear(shapes: Shapes) -> bool:
     """Whether the transformers of a U-Net project by matrices (SD 2, SDXL), not by 1x1 convolutions."""
-    return len(shapes.get('middle_block.1.proj_in.weight', ())) == 2
+    return len(_of_transformers(shapes, 'proj_in.weight')) == 2
 
 
 def autoencoder(shapes: Shapes, names: str) -> Fields:
@@ -213,6 +205,12 @@ def spatial_rescaler(shapes: Shapes) -> Fields:
 
 def image_normalizer(shapes: Shapes) -> Fields:
     return dict(name='image_normalizer', width=shapes['data_mean'][-1])
+
+
+def _of_transformers(shapes: Shapes, name: str) -> tuple[int, ...]:
+    """The shape of a tensor of a U-Net's transformers, which all share it where it is asked for; () without any."""
+    found = re.compile(rf'(?:input|middle|output)_block(?:s\.\d+)?\.1\.{re.escape(name)}')
+    return next((shape for key, shape in shapes.items() if found.fullmatch(key)), ())
 
 
 def _highest(shapes: Shapes, stem: str) -> int:

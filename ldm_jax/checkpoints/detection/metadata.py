@@ -18,10 +18,12 @@ GLOBAL_STEP_EPS = 875_000  # of Stable Diffusion 2.0 base; diffusers knows it by
 def prediction(
     specs: Mapping[str, Any], metadata: Mapping[str, str], sidecar: yaml.Sidecar | None
 ) -> str | None:
-    """'eps' or 'v' as the file, or the YAML beside it, says; None where neither does.
+    """'eps' or 'v' as the file, or the YAML beside it, says, or 'edm' by its keys; None where neither does.
 
     Raises ValueError for words that are neither.
     """
+    if marks.MEAN in specs:
+        return 'edm'
     for said in (yaml.prediction(sidecar), _of_metadata(metadata)):
         if said is not None:
             return said
@@ -40,6 +42,8 @@ def scaling_factor(
 
     Raises ValueError for a buffer that is no number above 0.
     """
+    if marks.MEAN in specs:
+        return marks.EDM_SCALE
     if 'scale_factor' in specs and read:
         held = np.asarray(read('scale_factor'), np.float64)
         if held.size != 1 or not 0 < held.item() < math.inf:
@@ -48,6 +52,26 @@ def scaling_factor(
     # Where the factor is the data's (scale_by_std), the YAML says 1 or nothing: that is where training began.
     params = yaml.params(sidecar)
     return default if params.get('scale_by_std') else params.get('scale_factor', default)
+
+
+def latents(specs: Mapping[str, Any], read: Read | None) -> dict[str, Any]:
+    """The fields of a first stage whose latents' mean and deviation are in the file; none for others.
+
+    Raises ValueError for numbers that are none.
+    """
+    if marks.MEAN not in specs:
+        return {}
+    found = {}
+    for key, (name, published) in zip((marks.MEAN, marks.STD), marks.LATENTS.items(), strict=True):
+        values = list(published)
+        if read is not None and key in specs and math.prod(specs[key].shape):
+            values = np.asarray(read(key), np.float64).reshape(-1).round(6).tolist()
+        if not all(map(math.isfinite, values)):
+            raise ValueError(
+                f'The tensor {key!r} is {str(values)[:60]}; it must be a number for each channel.'
+            )
+        found[name] = values
+    return found
 
 
 def _of_metadata(metadata: Mapping[str, str]) -> str | None:

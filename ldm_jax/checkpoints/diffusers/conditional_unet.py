@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ldm_jax.checkpoints import unet_depths
 from ldm_jax.checkpoints.diffusers import unets
 from ldm_jax.checkpoints.diffusers.fields import Fields, Spec, mirrored, multipliers, spec, unsupported
 from ldm_jax.models import unet
@@ -31,7 +32,10 @@ DEFAULTS = dict(
     num_class_embeds=None,
     projection_class_embeddings_input_dim=None,
     time_embedding_dim=None,
+    time_cond_proj_dim=None,
 )
+# mid_block_type -> residual blocks in the middle; without the second there is no attention.
+MIDDLES = {'UNetMidBlock2DCrossAttn': 2, 'UNetMidBlock2D': 1, None: 0}
 
 
 def read(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
@@ -42,19 +46,26 @@ def read(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
     fields = Fields(config, where, DEFAULTS)
     channels, mult = multipliers(fields)
     blocks, levels = mirrored(fields, BLOCKS), len(mult)
-    layers = fields.levels('transformer_layers_per_block', levels)
-    reverse = fields('reverse_transformer_layers_per_block')
-    if reverse is not None and list(reverse) != layers[::-1]:
+    num_res_blocks = _same(fields, 'layers_per_block', levels)
+    attended = [kind.startswith('Cross') for kind in blocks]
+    layers = _layers(fields, 'transformer_layers_per_block', attended, num_res_blocks)
+    upward = [[each[0]] * (num_res_blocks + 1) for each in layers]
+    if config.get('reverse_transformer_layers_per_block') is not None:
+        reverse = _layers(fields, 'reverse_transformer_layers_per_block', attended[::-1], num_res_blocks + 1)
+        upward = reverse[::-1]
+    elif any(isinstance(each, list | tuple) for each in _listed(config)):
         raise fields.error(
-            'reverse_transformer_layers_per_block', reverse, 'the way up must mirror the way down'
+            'transformer_layers_per_block',
+            config['transformer_layers_per_block'],
+            'with several numbers for a level there must be a reverse_transformer_layers_per_block',
         )
-    depth = [n if kind.startswith('Cross') else 0 for n, kind in zip(layers, blocks, strict=True)]
+    middle = MIDDLES[fields.only('mid_block_type', *MIDDLES)]
+    mid_depth = _mid_depth(fields) if middle == 2 else 0
 
     context = set(fields.levels('cross_attention_dim', levels))
     if len(context) > 1:
         raise fields.error('cross_attention_dim', config['cross_attention_dim'], 'all levels must share one')
     unets.check_common(fields, channels)
-    fields.only('mid_block_type', 'UNetMidBlock2DCrossAttn')
     cross_only = config.get('only_cross_attention')
     if fields.only('mid_block_only_cross_attention', None, False) is None and cross_only is True:
         raise fields.error(
@@ -69,7 +80,6 @@ def read(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
         resnet_out_scale_factor=1.0,
         time_embedding_act_fn=None,
         timestep_post_act=None,
-        time_cond_proj_dim=None,
         conv_in_kernel=3,
         conv_out_kernel=3,
         attention_type='default',
@@ -84,16 +94,18 @@ def read(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
         out_channels=fields('out_channels'),
         channels=channels,
         channel_mult=mult,
-        num_res_blocks=_same(fields, 'layers_per_block', levels),
-        depth=depth,
-        mid_depth=layers[-1],
+        num_res_blocks=num_res_blocks,
+        **unet_depths.fields(layers, upward),
+        mid_depth=mid_depth,
+        mid_res_blocks=middle,
         context_width=context.pop(),
         vector_width=_vector_width(fields),
         num_classes=fields('num_class_embeds'),
+        guidance_width=fields('time_cond_proj_dim'),
         cross_attention_only=only if any(only) else [],
         scale_shift=fields.only('resnet_time_scale_shift', 'default', 'scale_shift') == 'scale_shift',
         num_groups=fields('norm_num_groups'),
-        **_heads(fields, [channels * m for m in mult], depth),
+        **_heads(fields, [channels * m for m in mult], attended),
     )
     fields.finish(unets.INERT)
     return fields.built('models', found, unets.BUILT_OF)
@@ -117,14 +129,25 @@ def write(
         raise unsupported(
             'unet.resblock_updown', True, 'UNet2DConditionModel changes the resolution by convolutions'
         )
-    if model.mid_depth == 0:
-        raise unsupported('unet.mid_depth', 0, 'UNet2DConditionModel has attention in the middle')
-    if model.depth[-1] not in (0, model.mid_depth):
+    if model.mid_depth == 0 and model.mid_res_blocks == 2:
         raise unsupported(
-            'unet.mid_depth', model.mid_depth, f'it shares the depth of the last level, {model.depth[-1]}'
+            'unet.mid_depth', 0, 'UNet2DConditionModel has attention between two residual blocks'
         )
-    depths = {*model.depth, model.mid_depth} - {0}
-    layers = [depth or 1 for depth in model.depth[:-1]] + [model.mid_depth]
+    levels = range(len(model.channel_mult))
+    for level in levels:
+        if 0 in (depths := model.down_depths(level) + model.up_depths(level)) and any(depths):
+            raise unsupported(
+                'unet.depth',
+                model.depth,
+                'UNet2DConditionModel has attention behind all residual blocks of a level, or none',
+            )
+    lowest = {*model.down_depths(levels[-1]), model.mid_depth} - {0}
+    if model.mid_depth and len(lowest) > 1:
+        raise unsupported(
+            'unet.mid_depth',
+            model.mid_depth,
+            f'it shares the depth of the last level, {model.depth[-1]}',
+        )
     if model.num_heads is not None:
         heads: int | list[int] = model.num_heads
     else:  # those of levels without attention are never used, but must be there
@@ -133,9 +156,11 @@ def write(
         attention_head_dim=heads,
         cross_attention_dim=model.context_width,
         only_cross_attention=list(model.cross_attention_only) or False,
-        transformer_layers_per_block=depths.pop() if len(depths) == 1 else layers,
+        mid_block_type=next(kind for kind, blocks in MIDDLES.items() if blocks == model.mid_res_blocks),
+        time_cond_proj_dim=model.guidance_width,
         use_linear_projection=linear_projection(model),
-        **unets.blocks(BLOCKS, ['CrossAttnDownBlock2D' if d else 'DownBlock2D' for d in model.depth]),
+        **_written_layers(model),
+        **unets.blocks(BLOCKS, ['CrossAttnDownBlock2D' if d else 'DownBlock2D' for d in model.deepest]),
     )
     if model.vector_width is None:
         return config
@@ -147,6 +172,26 @@ def write(
             )
         return config | dict(class_embed_type='projection')
     return config | dict(addition_embed_type='text_time', addition_time_embed_dim=sizes)
+
+
+def _written_layers(model: unet.Model) -> dict[str, Any]:
+    """transformer_layers_per_block, and what says the way up where it does not mirror the way down."""
+    if model.depth_up:
+        levels = range(len(model.channel_mult))
+        down = [_nested(model.down_depths(level)) for level in levels]
+        up = [_nested(model.up_depths(level)) for level in reversed(levels)]
+        if model.mid_depth:
+            down[-1] = model.mid_depth
+        return dict(transformer_layers_per_block=down, reverse_transformer_layers_per_block=up)
+    layers = [depth or 1 for depth in model.deepest]
+    layers[-1] = model.mid_depth or layers[-1]
+    used = {depth for depth in (*model.deepest, model.mid_depth) if depth}
+    return dict(transformer_layers_per_block=used.pop() if len(used) == 1 else layers)
+
+
+def _nested(depths: tuple[int, ...]) -> int | list[int]:
+    """The depths of a level; 1 where there is no attention, which diffusers reads past."""
+    return list(depths) if any(depths) else 1
 
 
 def linear_projection(model: unet.Model) -> bool:
@@ -165,18 +210,52 @@ def _same(fields: Fields, key: str, levels: int) -> int:
     return values[0]
 
 
-def _heads(fields: Fields, features: list[int], depth: list[int]) -> dict[str, int]:
+def _listed(config: Mapping[str, Any]) -> list[Any]:
+    value = config.get('transformer_layers_per_block', 1)
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _layers(fields: Fields, key: str, attended: list[bool], count: int) -> list[list[int]]:
+    """For each level the numbers of transformer blocks behind so many residual blocks; 0 where it has no attention."""
+    value = fields.config.get(key, DEFAULTS[key])
+    if not isinstance(value, list | tuple):
+        value = fields.levels(key, len(attended))
+    fields.used.add(key)
+    if len(value) != len(attended):
+        raise fields.error(key, value, f'there must be one entry for each of the {len(attended)} levels')
+    found = []
+    for each, attends in zip(value, attended, strict=True):
+        depths = list(each) if isinstance(each, list | tuple) else [each] * count
+        if attends and (len(depths) != count or any(type(n) is not int or not 0 < n <= 256 for n in depths)):
+            raise fields.error(
+                key, value, f'a level with attention has a number from 1 to 256, or a list of {count}'
+            )
+        found.append(depths if attends else [0] * count)
+    return found
+
+
+def _mid_depth(fields: Fields) -> int:
+    """The transformer blocks of the middle: those of the last level, attention or not."""
+    last = _listed(fields.config)[-1]
+    if type(last) is not int or not 0 < last <= 256:
+        raise fields.error(
+            'transformer_layers_per_block', last, 'the middle takes the last number, from 1 to 256'
+        )
+    return last
+
+
+def _heads(fields: Fields, features: list[int], attended: list[bool]) -> dict[str, int]:
     """num_heads or head_width of attentions whose numbers of heads are in attention_head_dim."""
     heads = fields.levels('attention_head_dim', len(features))
     value = fields.config.get('attention_head_dim', DEFAULTS['attention_head_dim'])
     if isinstance(value, int):
         return dict(num_heads=value)
     # The middle block has the heads of the last level.
-    attended = [level for level in range(len(features)) if depth[level]] + [len(features) - 1]
-    widths = {features[level] / heads[level] for level in attended}
+    used = [level for level in range(len(features)) if attended[level]] + [len(features) - 1]
+    widths = {features[level] / heads[level] for level in used}
     if len(widths) == 1 and next(iter(widths)).is_integer():
         return dict(head_width=int(widths.pop()))
-    counts = {heads[level] for level in attended}
+    counts = {heads[level] for level in used}
     if len(counts) == 1:
         return dict(num_heads=counts.pop())
     raise fields.error(

@@ -22,6 +22,9 @@ WHERE_NULL = {
     'num_class_embeds': 1,
     'projection_class_embeddings_input_dim': 1,
     'reverse_transformer_layers_per_block': [1],
+    'time_cond_proj_dim': 1,
+    'latents_mean': [1.0],
+    'latents_std': [1.0],
 }
 
 Spec = dict[str, Any]

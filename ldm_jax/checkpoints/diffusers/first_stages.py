@@ -26,6 +26,7 @@ DEFAULTS = dict(
     norm_num_groups=32,
     mid_block_add_attention=True,
 )
+KL_DEFAULTS = dict(latent_channels=4, latents_mean=None, latents_std=None)
 TINY_DEFAULTS = dict(
     in_channels=3,
     encoder_block_out_channels=[64, 64, 64, 64],
@@ -43,15 +44,14 @@ SCALES = {'AutoencoderKL': 0.18215, 'VQModel': 1.0, 'AutoencoderTiny': 1.0}
 
 def read_kl(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
     """The spec of an AutoencoderKL; ValueError names a setting that model vae does not have."""
-    fields = Fields(config, where, DEFAULTS | dict(latent_channels=4))
+    fields = Fields(config, where, DEFAULTS | KL_DEFAULTS)
     fields.only('use_quant_conv', True)
     fields.only('use_post_quant_conv', True)
     fields.only('shift_factor', None, 0.0)
-    fields.only('latents_mean', None)
-    fields.only('latents_std', None)
-    found = spec('vae', z_channels=fields('latent_channels'), **_autoencoder(fields))
+    normal = {key: list(fields(key) or ()) for key in ('latents_mean', 'latents_std')}
+    found = spec('vae', z_channels=fields('latent_channels'), **_autoencoder(fields), **normal)
     fields.finish(INERT)
-    return found
+    return fields.built('models', found, 'latents_mean, latents_std and the numbers of channels')
 
 
 def read_vq(config: Mapping[str, Any], where: str = 'config.json') -> Spec:
@@ -157,6 +157,8 @@ def write(
             | config
             | dict(num_vq_embeddings=model.num_codes, vq_embed_dim=model.z_channels, norm_type='group')
         )
+    if model.latents_std:
+        config |= dict(latents_mean=list(model.latents_mean), latents_std=list(model.latents_std))
     return header('AutoencoderKL') | config | dict(force_upcast=True)
 
 

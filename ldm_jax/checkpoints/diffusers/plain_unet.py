@@ -101,8 +101,11 @@ def write(model: unet.Model, sample_size: int | None) -> dict[str, Any]:
     """
     if model.vector_width is not None:
         raise unsupported('unet.vector_width', model.vector_width, 'UNet2DModel takes no vector')
+    for field, only in (('depth_up', ()), ('mid_res_blocks', 2), ('guidance_width', None)):
+        if getattr(model, field) != only:
+            raise unsupported(f'unet.{field}', getattr(model, field), 'UNet2DModel has no such thing')
     features = [model.channels * mult for mult in model.channel_mult]
-    attended = {f for f, depth in zip(features, model.depth, strict=True) if depth}
+    attended = {f for f, depth in zip(features, model.deepest, strict=True) if depth}
     attended |= {features[-1]} if model.mid_depth else set()
     width = model.head_width
     if width is None and model.num_heads != 1:
@@ -116,7 +119,7 @@ def write(model: unet.Model, sample_size: int | None) -> dict[str, Any]:
         width = next(iter(attended), model.num_heads) // model.num_heads
     # Blocks without attention come in a kind of their own to change the resolution by residual blocks.
     plain = ['ResnetDownsampleBlock2D' if model.resblock_updown else 'DownBlock2D'] * (len(model.depth) - 1)
-    kinds = zip(model.depth, [*plain, 'DownBlock2D'], strict=True)
+    kinds = zip(model.deepest, [*plain, 'DownBlock2D'], strict=True)
     blocks = ['AttnDownBlock2D' if depth else kind for depth, kind in kinds]
     return unets.shared('UNet2DModel', model, sample_size) | dict(
         add_attention=bool(model.mid_depth),

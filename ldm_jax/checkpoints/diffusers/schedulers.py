@@ -14,6 +14,7 @@ from ldm_jax import build
 from ldm_jax.checkpoints import noise_schedules
 from ldm_jax.checkpoints.diffusers import pipelines
 from ldm_jax.checkpoints.diffusers.fields import Fields, Spec, header, unsupported
+from ldm_jax.diffusion import scheduler_config
 
 PREDICTIONS = {'epsilon': 'eps', 'v_prediction': 'v', 'sample': 'x0'}
 EDM_PREDICTIONS = {'epsilon': 'edm', 'v_prediction': 'edm_v'}
@@ -38,6 +39,7 @@ EDM_DEFAULTS = dict(
     num_train_timesteps=1000,
     prediction_type='epsilon',
 )
+DISTILLED, FEW = ('LCMScheduler', 'TCDScheduler'), 4  # and their number of steps
 FLOW = ('FlowMatchEulerDiscreteScheduler', 'FlowMatchHeunDiscreteScheduler', 'FlowMatchLCMScheduler')
 
 
@@ -73,6 +75,24 @@ def read(config: Mapping[str, Any], where: str = 'scheduler_config.json') -> tup
     return schedule, PREDICTIONS[prediction]
 
 
+def few_steps(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampler of a distilled model, as settings.sampling; {} for other models, whose scheduler is a choice.
+
+    Distilled are those of LCM and TCD, and those that predict eps at trailing times: SDXL-Turbo, Lightning, Hyper.
+    """
+    trailing = config.get('timestep_spacing') == 'trailing' and not config.get('rescale_betas_zero_snr')
+    predicts_eps = config.get('prediction_type', 'epsilon') == 'epsilon'
+    if config.get('_class_name') not in DISTILLED and not (trailing and predicts_eps):
+        return {}
+    known = scheduler_config.DEFAULTS.keys()
+    kept = {key: value for key, value in config.items() if key == '_class_name' or key in known}
+    try:
+        scheduler_config.read(kept)
+    except ValueError:  # another one is to be chosen
+        return {}
+    return dict(sampler=kept, num_steps=FEW)
+
+
 def write(settings: Mapping[str, Any], kind: pipelines.Kind) -> dict[str, dict[str, Any]]:
     """Subfolder -> scheduler_config.json, with the sampler that the published folders of this kind have.
 
@@ -97,6 +117,9 @@ def write(settings: Mapping[str, Any], kind: pipelines.Kind) -> dict[str, dict[s
         timestep_spacing='trailing' if ends_at_noise else 'leading',
         prediction_type=predictions[parameterization],
     )
+    own = settings.get('sampling', {}).get('sampler')
+    if isinstance(own, Mapping) and '_class_name' in own and not ends_at_noise:
+        return {'scheduler': header(own['_class_name']) | shared | dict(own)}
     # Euler's sigmas are infinite where a table ends at noise alone; it knows one that is rescaled to.
     rescale = dict(rescale_betas_zero_snr=settings['schedule']['name'] == 'zero_terminal' and ends_at_noise)
     if kind.xl and (rescale['rescale_betas_zero_snr'] or not ends_at_noise) and parameterization != 'x0':

@@ -235,13 +235,24 @@ def _schedule(folder: pathlib.Path, models: Mapping[str, Spec], prediction: str 
     for path in (folder / 'scheduler' / 'scheduler_config.json', folder / 'scheduler_config.json'):
         if path.is_file():
             schedule, said = schedulers.read(load_json(path), str(path))
-            return dict(schedule=schedule, parameterization=prediction or said)
+            return dict(schedule=schedule, parameterization=prediction or said) | _few_steps(
+                path, build.build('models', models['unet'])
+            )
     if prediction is None and build.build('models', models['unet']).context_width == 1024:
         raise ValueError(
             f'{folder} has no scheduler, and networks like this one (Stable Diffusion 2: context_width 1024) '
             "predict eps or v. Give prediction='eps' or 'v'."
         )
     return dict(parameterization=prediction or 'eps')
+
+
+def _few_steps(path: pathlib.Path, network: Any) -> dict[str, Any]:
+    """How a distilled model is sampled, which its scheduler tells."""
+    sampling = schedulers.few_steps(load_json(path))
+    if not sampling:
+        return {}
+    learned = getattr(network, 'guidance_width', None) is not None
+    return dict(sampling=sampling) | ({} if learned else dict(guidance_scale=1.0))
 
 
 def _sizes(

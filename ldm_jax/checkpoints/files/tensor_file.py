@@ -20,11 +20,13 @@ from typing import Literal
 
 import numpy as np
 
+from ldm_jax.errors import Failed
+
 CHUNK = 1 << 20  # bytes, of a streamed read
 MAX_AXES = 64  # NumPy's
 
 
-class BadFile(ValueError):
+class BadFile(Failed):
     """A file that cannot be read as what it should be; says which, where, why, and what to do."""
 
 

@@ -20,6 +20,8 @@ def layout(model: unet.Model, linear_projection: bool = False) -> Layout:
             not by 1x1 convolutions (SD 1, latent diffusion: 4 axes).
     """
     rules = [*dense('time_embed.0', 'time_in'), *dense('time_embed.2', 'time_out')]
+    if model.guidance_width is not None:
+        rules += dense('time_embed.cond_proj', 'guidance', bias=False)
     if model.vector_width is not None:
         rules += [*dense('label_emb.0.0', 'vector_in'), *dense('label_emb.0.2', 'vector_out')]
     if model.num_classes is not None:
@@ -39,21 +41,23 @@ def layout(model: unet.Model, linear_projection: bool = False) -> Layout:
         for i in range(model.num_res_blocks):
             n += 1
             rules += res_block(f'input_blocks.{n}.0', f'down_{level}_res_{i}', has_skip=before != features)
-            rules += attention(f'input_blocks.{n}.1', f'down_{level}_attn_{i}', features, model.depth[level])
+            rules += attention(
+                f'input_blocks.{n}.1', f'down_{level}_attn_{i}', features, model.down_depths(level)[i]
+            )
             before = features
         if level < last:
             n += 1
             torch, flax = f'input_blocks.{n}.0', f'down_{level}_sample'
             rules += res_block(torch, flax) if model.resblock_updown else conv(f'{torch}.op', f'{flax}/conv')
 
-    rules += res_block('middle_block.0', 'mid_res_0')
+    for i in range(model.mid_res_blocks):
+        rules += res_block(f'middle_block.{2 * i}', f'mid_res_{i}')
     rules += attention('middle_block.1', 'mid_attn', features, model.mid_depth)
-    rules += res_block('middle_block.2', 'mid_res_1')
 
     n = 0
     for level in range(last, -1, -1):
-        features, depth = model.channels * model.channel_mult[level], model.depth[level]
-        for i in range(model.num_res_blocks + 1):
+        features = model.channels * model.channel_mult[level]
+        for i, depth in enumerate(model.up_depths(level)):
             torch = f'output_blocks.{n}'
             rules += res_block(f'{torch}.0', f'up_{level}_res_{i}', has_skip=True)
             rules += attention(f'{torch}.1', f'up_{level}_attn_{i}', features, depth)

@@ -28,6 +28,8 @@ def layout(
             of early diffusers, which renames them when it loads them.
     """
     rules = [*dense('time_embedding.linear_1', 'time_in'), *dense('time_embedding.linear_2', 'time_out')]
+    if model.guidance_width is not None:
+        rules += dense('time_embedding.cond_proj', 'guidance', bias=False)
     if model.vector_width is not None:
         rules += dense(f'{vector_key}.linear_1', 'vector_in') + dense(f'{vector_key}.linear_2', 'vector_out')
     if model.num_classes is not None:
@@ -49,20 +51,20 @@ def layout(
         torch, flax, features = f'down_blocks.{level}', f'down_{level}', model.channels * mult
         for i in range(model.num_res_blocks):
             rules += res_block(f'{torch}.resnets.{i}', f'{flax}_res_{i}', has_skip=before != features)
-            rules += attention(f'{torch}.attentions.{i}', f'{flax}_attn_{i}', model.depth[level])
+            rules += attention(f'{torch}.attentions.{i}', f'{flax}_attn_{i}', model.down_depths(level)[i])
             before = features
         if level < last:
             rules += resample(f'{torch}.downsamplers.0', f'{flax}_sample')
 
-    rules += res_block('mid_block.resnets.0', 'mid_res_0')
+    for i in range(model.mid_res_blocks):
+        rules += res_block(f'mid_block.resnets.{i}', f'mid_res_{i}')
     rules += attention('mid_block.attentions.0', 'mid_attn', model.mid_depth)
-    rules += res_block('mid_block.resnets.1', 'mid_res_1')
 
     for level in range(last, -1, -1):
         torch, flax = f'up_blocks.{last - level}', f'up_{level}'
-        for i in range(model.num_res_blocks + 1):
+        for i, depth in enumerate(model.up_depths(level)):
             rules += res_block(f'{torch}.resnets.{i}', f'{flax}_res_{i}', has_skip=True)
-            rules += attention(f'{torch}.attentions.{i}', f'{flax}_attn_{i}', model.depth[level])
+            rules += attention(f'{torch}.attentions.{i}', f'{flax}_attn_{i}', depth)
         if level > 0:
             rules += resample(f'{torch}.upsamplers.0', f'{flax}_sample')
     return Layout((*rules, *norm('conv_norm_out', 'norm_out'), *conv('conv_out', 'conv_out')))

@@ -108,7 +108,7 @@ IGNORE = {
     'lvlb_weights': 'weights of a loss that is not used',
     'logvar': "the loss's variances",
     'scale_factor': 'in the settings as scaling_factor',
-    **dict.fromkeys(('v_pred', 'ztsnr', 'edm_vpred.*'), FLAG),
+    **dict.fromkeys(('v_pred', 'ztsnr', 'edm_vpred.*', 'edm_mean', 'edm_std'), FLAG),
     'model_ema.*': 'moving averages: decay and count, and weights that were not asked for',
     'first_stage_model.model_ema.*': "moving averages of the first stage's own training",
     'first_stage_model.loss.*': autoencoder.IGNORE['loss.*'],
@@ -241,8 +241,9 @@ def _is_linear(models: Mapping[str, nn.Module], where: Mapping[str, Place], keys
     if 'unet' not in models:
         return False
     if isinstance(keys, Mapping):
-        projection = keys.get(f'{where["unet"].prefix}middle_block.1.proj_in.weight')
-        return projection is not None and len(projection.shape) == 2
+        prefix = where['unet'].prefix
+        projections = (key for key in keys if key.startswith(prefix) and key.endswith('.1.proj_in.weight'))
+        return any(len(keys[key].shape) == 2 for key in projections)
     # The code that brought matrices is that of SD 2, with OpenCLIP or heads of width 64 or embedded labels.
     unet = models['unet']
     labelled = unet.vector_width is not None or unet.num_classes is not None

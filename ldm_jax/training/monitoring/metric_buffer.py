@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ldm_jax.errors import Failed
 from ldm_jax.types import PyTree
 
 LAG = 2
@@ -24,7 +25,7 @@ SUMMED = (NONFINITE, CORRUPT)
 Values = dict[str, Any]  # name -> float, or list of floats
 
 
-class NonFinite(ValueError):
+class NonFinite(Failed):
     """The loss or a gradient of a step was not finite, and the run's policy is to stop."""
 
 

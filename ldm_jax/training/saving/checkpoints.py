@@ -26,7 +26,8 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from ldm_jax.checkpoints import checksums
+from ldm_jax import atomic
+from ldm_jax.checkpoints import checksums, orbax_trees
 from ldm_jax.checkpoints.checksums import Damaged
 from ldm_jax.training.saving import state_leaves, stored_steps
 from ldm_jax.types import PyTree
@@ -55,9 +56,8 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, keep: int = 2, keep_every: int | None = None):
         self.folder = pathlib.Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            for path in stored_steps.unfinished(self.folder):
-                shutil.rmtree(path, ignore_errors=True)
+        orbax_trees.quiet()
+        self._remove_unfinished()
         managers = checkpoint_managers
         policies = [managers.LatestN(keep)]
         if keep_every is not None:
@@ -76,7 +76,16 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._manager.close()
+        try:
+            with orbax_trees.naming_full_disk(self.folder):
+                self._manager.close()
+        finally:
+            self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        if jax.process_index() == 0:
+            for path in stored_steps.unfinished(self.folder):
+                atomic.remove(path)
 
     def steps(self) -> list[int]:
         """Those that are whole, in order."""
@@ -89,8 +98,11 @@ class Checkpoints:
             step: its number of updates.
             state: any pytree of arrays and PRNG keys, on any number of devices.
             extra: plain JSON data that `restore` gives back.
+
+        Raises as `wait` does.
         """
-        self._manager.wait_until_finished()
+        with orbax_trees.naming_full_disk(self.folder):
+            self._manager.wait_until_finished()
         if step in self._manager.all_steps():
             return
         if jax.process_index() == 0:
@@ -111,7 +123,8 @@ class Checkpoints:
             state=ocp.args.StandardSave(traverse_util.unflatten_dict(leaves, sep='/')),
             record=ocp.args.JsonSave(checksums.sealed(record)),
         )
-        self._manager.save(step, args=items, force=True)
+        with orbax_trees.naming_full_disk(self.folder):
+            self._manager.save(step, args=items, force=True)
         self._writing = step
 
     def written(self) -> int | None:
@@ -121,8 +134,12 @@ class Checkpoints:
         return self.wait()
 
     def wait(self) -> int | None:
-        """As `written`, but waits for the write that is under way. Raises what made it fail."""
-        self._manager.wait_until_finished()
+        """As `written`, but waits for the write that is under way.
+
+        Raises what made it fail: OSError naming the folder when the disk is full.
+        """
+        with orbax_trees.naming_full_disk(self.folder):
+            self._manager.wait_until_finished()
         step, self._writing = self._writing, None
         return step
 

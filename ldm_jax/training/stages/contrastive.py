@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -15,15 +15,20 @@ from ldm_jax import trees
 from ldm_jax.data import pipeline
 from ldm_jax.images import to_float
 from ldm_jax.models import clip, clip_vision
+from ldm_jax.training.stages.warm_start import fitted
 from ldm_jax.training.trained import Trained
 from ldm_jax.types import Array, PyTree, Tokenizer
 
 MAX_SCALE = 100.0  # of the logits
+TOWERS = {'text': 'text_encoder', 'vision': 'image_encoder'}  # of the pair -> the part of a model
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage(Trained):
     """Captions and images are pulled together, mismatched ones apart.
+
+    warm_start: parameters of text_encoder and image_encoder, of both or one, to train on from; fresh ones by default.
+        The temperature is always fresh: models do not keep it.
 
     Ref: Radford et al. 2021, arXiv:2103.00020, figure 3; the temperature's bound is of section 2.5.
     """
@@ -31,6 +36,7 @@ class Stage(Trained):
     text_encoder: nn.Module  # models/clip_text.py
     image_encoder: nn.Module  # models/clip_vision.py
     tokenizer: Tokenizer  # of ldm_jax/text
+    warm_start: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
     compares: ClassVar[bool] = True  # its loss is of the whole batch
 
     @property
@@ -39,7 +45,12 @@ class Stage(Trained):
         return clip.Model(text=self.text_encoder, vision=self.image_encoder)
 
     def init(self, key: Array) -> PyTree:
-        return trees.init(self.model, key)
+        """Parameters of the pair. Raises ValueError for those of another network in warm_start."""
+        params = dict(trees.init(self.model, key))
+        for tower, part in TOWERS.items():
+            if part in self.warm_start:
+                params[tower] = fitted(self.warm_start[part], params[tower])
+        return params
 
     def prepare(self, source: pipeline.Examples) -> pipeline.Examples:
         """Examples as the loss wants them: dict(image=float32 [S, S, 3] in [-1, 1], tokens=int32 [L])."""

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ldm_jax import denoising, trees
+from ldm_jax import adapted, denoising, trees
+from ldm_jax.adapters import files, from_factors
 from ldm_jax.conditioning import combine
 from ldm_jax.conditioning.networks import PARTS, TEXT_ENCODERS, Networks
 from ldm_jax.data import pipeline
@@ -21,7 +22,8 @@ from ldm_jax.diffusion.denoiser import Network, denoiser
 from ldm_jax.diffusion.process import add_noise
 from ldm_jax.training import unknown_words
 from ldm_jax.training.monitoring import metrics
-from ldm_jax.training.stages import latent_examples, samples
+from ldm_jax.training.stages import adapter, latent_examples, samples
+from ldm_jax.training.stages.adapter import Settings as AdapterSettings
 from ldm_jax.training.stages.samples import Samples
 from ldm_jax.training.stages.warm_start import fitted
 from ldm_jax.training.trained import Trained
@@ -57,6 +59,7 @@ class Stage(Trained):
     frozen: parameters of the parts that stay as they are; the others are trained.
     warm_start: parameters of parts to train on from; fresh ones by default.
     null: the embedding of the empty text, for data whose texts are embeddings: dict(context=[L, D], and pooled=[P]).
+    adapter: fields of training/stages/adapter.py: a LoRA or DoRA of frozen networks is trained, and nothing else.
     samples: fields of training/stages/samples.py: what is sampled while training goes on.
     encode: 'memory' encodes the whole source once, before training; 'step' each batch anew (crops, large data).
 
@@ -82,10 +85,11 @@ class Stage(Trained):
     frozen: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
     warm_start: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
     null: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    adapter: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     samples: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        _ = self._objective, self._kinds, self._samples  # which raise for unknown names
+        _ = self._objective, self._kinds, self._samples, self._adapter  # which raise for unknown names
         combine.check_network(self._kinds, self._networks({}))
         if self._samples.prompts and not self._tokenizers:
             raise ValueError(
@@ -95,7 +99,13 @@ class Stage(Trained):
             raise ValueError(f"encode is 'memory' or 'step'; got {self.encode!r}.")
         if self.encode == 'memory' and (made := [n for n, k in self._kinds.items() if ('image',) in k.batch]):
             raise ValueError(f"{made} are made from images in the step: set encode='step'.")
-        trained = [part for part in TEXT_ENCODERS if part in self._trained]
+        if self.adapter and self._trained:
+            raise ValueError(
+                f'An adapter is trained beside frozen networks, and {self._trained} are not: leave models empty beside '
+                'a warm_start.'
+            )
+        parts = self._adapter.parts if self._adapter else ()
+        trained = [part for part in TEXT_ENCODERS if part in (*self._trained, *parts)]
         if self.encode == 'memory' and self._reads_tokens and trained:
             raise ValueError(
                 f"{trained} are trained here, so texts cannot be encoded before: set encode='step'."
@@ -107,6 +117,9 @@ class Stage(Trained):
 
     def init(self, key: Array) -> PyTree:
         """The parameters that are trained, by part."""
+        if self._adapter:
+            factors = adapter.initial(self._adapter, self._modules, self.frozen, key)
+            return {adapted.COLLECTION: factors}
         return {part: self._initial(part, jax.random.fold_in(key, i)) for i, part in enumerate(self._trained)}
 
     def axes(self) -> dict[str, tuple[str | None, ...]]:
@@ -230,7 +243,16 @@ class Stage(Trained):
             'latent_size': self.latent_size,
             'conditioning': combine.written(self._kinds),
         }
+        if self._adapter:
+            params = {part: tree for part, tree in params.items() if part != adapted.COLLECTION}
         return settings, {**self.frozen, **params}
+
+    def adapter_of(self, params: PyTree, name: str) -> files.Adapter | None:
+        """The adapter that was trained, for a file of a name; None where none was. params as `loss` is given them."""
+        if not self._adapter:
+            return None
+        layers = adapter.layers(self._adapter, self._modules)
+        return from_factors.adapter(name, params[adapted.COLLECTION], layers, self._adapter.scale_of)
 
     # What the settings mean
 
@@ -245,6 +267,10 @@ class Stage(Trained):
     @functools.cached_property
     def _samples(self) -> Samples:
         return samples.named(self.samples)
+
+    @functools.cached_property
+    def _adapter(self) -> AdapterSettings | None:
+        return adapter.named(self.adapter) if self.adapter else None
 
     @property
     def _reads_tokens(self) -> bool:
@@ -275,11 +301,24 @@ class Stage(Trained):
 
     def _networks(self, params: PyTree) -> Networks:
         return Networks(
-            self._modules, params, self.scaling_factor, self.schedule, self._tokenizers, self.null
+            self._modules,
+            self._acting(params),
+            self.scaling_factor,
+            self.schedule,
+            self._tokenizers,
+            self.null,
         )
 
     def _network(self, params: PyTree) -> Network:
-        return denoising.bound(self.unet, params['unet'])
+        factors = self._acting(params).get(adapted.COLLECTION, {}).get('unet')
+        return denoising.bound(self.unet, params['unet'], factors)
+
+    def _acting(self, params: PyTree) -> PyTree:
+        """The parameters, with factors of an adapter scaled as they act."""
+        if not self._adapter or adapted.COLLECTION not in params:
+            return params
+        factors = adapter.scaled(self._adapter, self._modules, params[adapted.COLLECTION])
+        return {**params, adapted.COLLECTION: factors}
 
     def _cond(self, networks: Networks, batch: PyTree, draws: Randomness) -> Cond:
         return combine.merge(

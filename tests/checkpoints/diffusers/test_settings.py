@@ -9,6 +9,7 @@ from ldm_jax import build
 from ldm_jax.checkpoints.diffusers import settings as diffusers_settings
 from tests.checkpoints import folders
 from tests.checkpoints.published_files import KL_F8, OF_THEIR_TIME, write
+from tests.tiers import fast
 
 # What each published model is in diffusers; '' is a folder of one model.
 PIPELINES = {
@@ -25,6 +26,10 @@ PIPELINES = {
     'sdxl': 'StableDiffusionXLPipeline',
     'sdxl_inpainting': 'StableDiffusionXLInpaintPipeline',
     'sdxl_refiner': 'StableDiffusionXLImg2ImgPipeline',
+    **dict.fromkeys(('bk_sdm_base', 'bk_sdm_small', 'bk_sdm_tiny'), 'StableDiffusionPipeline'),
+    **dict.fromkeys(('ssd_1b', 'vega', 'koala_700m', 'koala_1b'), 'StableDiffusionXLPipeline'),
+    'lcm_dreamshaper_v7': 'StableDiffusionPipeline',
+    'playground_v25': 'StableDiffusionXLPipeline',
     'ldm_txt2img_1p4b': 'LDMTextToImagePipeline',
     'ldm_text2img256': 'LDMTextToImagePipeline',
     'ldm_celeba256': 'LDMPipeline',
@@ -59,7 +64,7 @@ def written(folder, name):
     return json.loads((folder / name).read_text('utf-8'))
 
 
-@pytest.mark.parametrize('name', PIPELINES)
+@pytest.mark.parametrize('name', fast(12, PIPELINES))
 def test_every_published_model_there_and_back(name, tmp_path):
     settings = published(name)
     lacking = diffusers_settings.write_settings(settings, tmp_path)
@@ -131,7 +136,7 @@ def test_settings_that_a_pipeline_needs_are_named(key, tmp_path):
         diffusers_settings.write_settings(settings, tmp_path)
 
 
-@pytest.mark.parametrize('name', folders.TINY)
+@pytest.mark.parametrize('name', fast(3, folders.TINY))
 def test_a_tokenizer_that_is_missing_follows_from_the_text_encoder(name, tmp_path):
     settings = folders.TINY[name]
     without = {key: value for key, value in settings.items() if not key.startswith('tokenizer')}

@@ -13,6 +13,7 @@ from ldm_jax import build
 from ldm_jax.checkpoints import open_checkpoint
 from ldm_jax.checkpoints.diffusers import settings as folder_settings
 from tests.checkpoints import folders
+from tests.tiers import fast
 
 VALUES = [
     None,
@@ -94,7 +95,7 @@ def test_a_wrong_value_is_named_with_its_file_and_field(tmp_path, kind):
     assert raised > 100
 
 
-@pytest.mark.parametrize('content', ['', '{', '[]', '3', 'null', '"text"', '[' * 10_000])
+@pytest.mark.parametrize('content', fast(2, ['', '{', '[]', '3', 'null', '"text"', '[' * 10_000]))
 def test_a_file_that_is_no_object(tmp_path, content):
     folder_settings.write_settings(folders.TINY['StableDiffusionPipeline'], tmp_path)
     for name in json_files(tmp_path):
@@ -130,7 +131,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(('name', 'field', 'value'), CASES)
+@pytest.mark.parametrize(('name', 'field', 'value'), fast(5, CASES))
 def test_cases(tmp_path, name, field, value):
     folder_settings.write_settings(folders.TINY['StableDiffusionPipeline'], tmp_path)
     content = json.loads((tmp_path / name).read_text())

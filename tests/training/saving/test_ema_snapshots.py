@@ -131,7 +131,7 @@ def test_the_command_s_mistakes_end_in_one_line_and_leave_nothing(workdir, tmp_p
     ]:
         args = ('--workdir', workdir, '--sigma_rel', sigma_rel, '--step', step, '--to', tmp_path / to)
         refused = command(*args)
-        assert refused.returncode == 1
+        assert refused.returncode == 2
         (line,) = refused.stderr.splitlines()
         assert words in line
     assert {path.name for path in tmp_path.iterdir()} == {'mine', 'file'}

@@ -9,6 +9,7 @@ from ldm_jax.diffusion import parameterization
 from ldm_jax.schedules import scaled_linear, zero_terminal
 from ldm_jax.training.stages.samples import Samples
 from ldm_jax.types import Cond
+from tests.tiers import fast
 
 KEY = jax.random.key(0)
 SHAPE = (3, 4, 4, 2)
@@ -31,7 +32,7 @@ def network(schedule):
     return predict
 
 
-@pytest.mark.parametrize('schedule', [scaled_linear.Schedule(), zero_terminal.Schedule()])
+@pytest.mark.parametrize('schedule', fast(1, [zero_terminal.Schedule(), scaled_linear.Schedule()]))
 @pytest.mark.parametrize(
     ('fields', 'guided', 'expected'),
     [({}, True, 0.2 + 3 * 0.6), (dict(guidance_scale=1.0), True, 0.8), ({}, False, 0.8)],
