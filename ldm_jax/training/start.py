@@ -57,7 +57,10 @@ def train(
         def keep_best(best: Any) -> None:
             averaged = distributed.gathered(best.ema_params)
             if distributed.first():
-                export(averaged, examples, functools.partial(store.save_model, str(workdir / 'best_model')))
+                folder = workdir / 'best_model'
+                folder.mkdir(exist_ok=True)
+                if not from_config.adapter(config, stage, averaged, folder):
+                    export(averaged, examples, functools.partial(store.save_model, str(folder)))
 
         state = loop.train(
             job,
@@ -74,7 +77,9 @@ def train(
         if not distributed.first():
             return
         print(f'report written to {report.write(str(workdir), config)}')
-<<<<<<< HEAD
+        if trained := from_config.adapter(config, stage, averaged, workdir):
+            print(f'adapter written to {trained}')
+            return
         model = workdir / 'model'
         export(averaged, examples, functools.partial(store.save_model, str(model)))
         print(f'model written to {model}')
@@ -91,15 +96,6 @@ def _evaluator(
             'run.evaluate measures in one process, started by tools/train.py or a sweep: leave it out.'
         )
     return make(stage, examples, run.evaluate)
-=======
-        if trained := from_config.adapter(config, stage, averaged, workdir):
-            print(f'adapter written to {trained}')
-            return
-        target = workdir / 'model'
-        save = functools.partial(store.save_model, str(target))
-        from_config.export(config, stage, settings, averaged, examples, save)
-        print(f'model written to {target}')
->>>>>>> main
 
 
 def check(config: Mapping[str, Any]) -> Run:
