@@ -5,7 +5,8 @@
     python tools/train.py --config configs/emoji64_vae.py:edges --workdir runs/emoji64_vae_edges
 
 The first run is for colours and shapes, by the distance of pixels alone. The second goes on from it with LPIPS and a
-small PatchGAN, for edges; pretrained.perceptual says where LPIPS is (tools/convert_loss_networks.py). Why f and the
+small PatchGAN, for edges; pretrained.perceptual says where LPIPS is (tools/convert_loss_networks.py). It trains the
+decoder alone, so that the denoiser's latents stay what they were and neither run waits for the other. Why f and the
 channels are what they are, and what both cost: experiments/own_model/README.md.
 """
 
@@ -28,10 +29,10 @@ def get_config(arg: str = '') -> ConfigDict:
         )
     )
     if arg == 'edges':
-        config.warm_start = 'runs/emoji64_vae/model'
+        config.warm_start = 'experiments/own_model/emoji64_vae'
         config.pretrained = dict(perceptual='models/lpips_vgg')
         config.models.discriminator = dict(name='discriminator', channels=32, num_layers=2)
-        config.stage.update(perceptual_weight=0.5, disc_weight=0.3, disc_start=250)
+        config.stage.update(train='decoder', perceptual_weight=0.5, disc_weight=0.3, disc_start=250)
         config.optimizer.lr = 2e-4
         config.run.update(num_steps=1250, save_every=125)
     return config

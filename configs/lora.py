@@ -57,6 +57,6 @@ def get_config(arg: str = '') -> ConfigDict:
         config.stage.samples.guidance_scale = 2.0
         config.data.text = 'a {caption}, contrast style'
         config.optimizer = dict(name='adamw', lr=1e-3, curve='cosine', warmup_steps=20)
-        config.run.num_steps = 400
+        config.run.num_steps = 200
         config.run.batch_size = 20
     return config

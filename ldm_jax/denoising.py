@@ -31,6 +31,11 @@ def downscale(network: nn.Module) -> int:
     return getattr(network, 'downscale', 1)
 
 
+def masks_context(network: nn.Module) -> bool:
+    """Whether a network leaves out the context's tokens that Cond.context_mask leaves out; not by default."""
+    return getattr(network, 'masks_context', False)
+
+
 def bound(
     network: nn.Module, params: PyTree, adapters: PyTree | None = None
 ) -> Callable[[Array, Array, Cond], Array]:

@@ -42,6 +42,9 @@ class Cond:
     label: Array | None = None  # [B] integer class: noise level of the x4 upscaler
     guidance: Array | None = None  # [B] scale of guidance, where a network has learned what it does (LCM)
     perturbed: Array | None = None  # [B] bool: whose self-attention is the identity, where the network says
+    context_mask: Array | None = (
+        None  # [B, L] bool: the tokens that are there, by default all; see masks_context
+    )
     strengths: Array | None = (
         None  # [B, K] of the network's adapters (adapted.py), or [B, K, S] for each step
     )
@@ -68,6 +71,7 @@ class DenoisingNetwork(Protocol):
     out_channels: int  # of x and of the result
     conditioned_on: CondWidths  # default: nothing
     downscale: int  # sides of x must be multiples of it; default 1
+    masks_context: bool  # whether it leaves out tokens that Cond.context_mask leaves out; default False
 
     def __call__(
         self, x: Array, t: Array, cond: Cond
@@ -101,6 +105,8 @@ class Tokenizer(Protocol):
     def encode(
         self, text: str
     ) -> list[int]: ...  # however long, without those that start, end and fill a row
+
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...], int]: ...  # ids that start, end and fill a row
 
 
 class Sampler(Protocol):

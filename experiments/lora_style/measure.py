@@ -4,7 +4,7 @@
 
 64 names that are among no training image, one image of each, with the LoRA and without; features are the latents of
 the shipped first stage (256 numbers); KID (the unbiased squared MMD of the cubic kernel) to the drawings of other
-names, with the 95 % interval of 200 resamplings of both sides. Writes before_after.png.
+names, with the 95 % interval of 200 random halves of both sides. Writes before_after.png.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def features(pipeline, images):
 
 
 def distance(made, drawn, resamplings=200):
-    """KID and its 95 % interval over resamplings of rows of both."""
+    """KID and its 95 % interval over random halves of the rows of both."""
     from ldm_jax.evaluation.kid import mmd
 
     random = np.random.RandomState(0)

@@ -7,7 +7,7 @@ beforehand.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -104,13 +104,33 @@ def encode_text(networks: Networks, tokens: Mapping[str, Array]) -> dict[str, Ar
 
     'pooled' is left out where the last encoder has no projection.
     """
-    outputs = [
-        networks.apply(part, tokens[name]) for part, name in TEXT_ENCODERS.items() if part in networks.modules
-    ]
-    contexts = [getattr(output, 'context', output) for output in outputs]  # BERT returns the context itself
-    pooled = getattr(outputs[-1], 'projected', None)
-    found = {'context': jnp.concatenate(contexts, axis=-1) if len(contexts) > 1 else contexts[0]}
+    contexts, pooled = text_vectors(networks, tokens)
+    found = {'context': side_by_side(contexts)}
     return found if pooled is None else found | {'pooled': pooled}
+
+
+def text_vectors(networks: Networks, tokens: Mapping[str, Array]) -> tuple[list[Array], Array | None]:
+    """The context [B, L, D] of each text encoder, and the last one's projected text [B, P], None without a projection.
+
+    tokens: as encode_text takes them; 'words' and 'words_2' [B, W, D] are what their negative ids stand for.
+    """
+    outputs = []
+    for part, name in TEXT_ENCODERS.items():
+        if part in networks.modules:
+            words = [tokens[each] for each in [learned_name(name)] if each in tokens]
+            outputs.append(networks.apply(part, tokens[name], *words))
+    contexts = [getattr(output, 'context', output) for output in outputs]  # BERT returns the context itself
+    return contexts, getattr(outputs[-1], 'projected', None)
+
+
+def learned_name(tokens: str) -> str:
+    """The name of the learned words' vectors that belong to tokens."""
+    return tokens.replace('tokens', 'words')
+
+
+def side_by_side(contexts: Sequence[Array]) -> Array:
+    """The contexts of several text encoders as one."""
+    return jnp.concatenate(contexts, axis=-1) if len(contexts) > 1 else contexts[0]
 
 
 def encode_image(networks: Networks, image: Array) -> dict[str, Array]:

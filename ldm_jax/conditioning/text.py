@@ -12,11 +12,13 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from ldm_jax.build import unknown
+from ldm_jax.conditioning import weighted
 from ldm_jax.conditioning.networks import Networks, encode_text
 from ldm_jax.diffusion.process import per_example
 from ldm_jax.types import Array, Cond, PyTree
 
 NULLS = ('empty', 'zeros')
+UNPROJECTED = "conditioning.text.pooled needs a text encoder with a projection, or 'pooled' in the data."
 NEGATIVE = 'negative_'  # before the names of what guidance leads away from
 
 
@@ -58,11 +60,20 @@ class Conditioning:
         """Given: as `train`, and likewise named 'negative_tokens', ... what guidance leads away from.
 
         The null text is the default of that. 'blank' [B] says which negative texts are empty, as these may be zeros.
+        With 'weights' texts come as variants in chunks, which weighted.encode describes, and so are both conditionings:
+        leaves [B, V, ...].
         """
         negative = {
             name.removeprefix(NEGATIVE): array for name, array in given.items() if name.startswith(NEGATIVE)
         }
-        if not negative:
+        if 'weights' in given:
+            given = {name: array for name, array in given.items() if not name.startswith(NEGATIVE)}
+            found = weighted.encode(networks, *[each for each in (given, negative) if each])
+            (context, vector), (no_context, no_vector) = found[0], found[-1]
+            if self.pooled and vector is None:
+                raise ValueError(UNPROJECTED)
+            no_context, no_vector = self._blank(given, no_context, no_vector)
+        elif not negative:
             context, vector = self._encoded(networks, given)
             no_context, no_vector = self._null(networks, context, vector, embedded='context' in given)
             no_context = jnp.broadcast_to(no_context, context.shape)
@@ -72,13 +83,20 @@ class Conditioning:
             contexts, vectors = self._encoded(networks, both)  # the encoders are once in the program
             no_context, context = jnp.split(contexts, 2)
             no_vector, vector = (None, None) if vectors is None else jnp.split(vectors, 2)
-            if self.null == 'zeros' and 'blank' in given:
-                blank = given['blank']
-                no_context = jnp.where(per_example(blank, context), 0, no_context)
-                no_vector = None if vector is None else jnp.where(blank[:, None], 0, no_vector)
+            no_context, no_vector = self._blank(given, no_context, no_vector)
         if not self.pooled:
             vector = no_vector = None
         return Cond(context=no_context, vector=no_vector), Cond(context=context, vector=vector)
+
+    def _blank(
+        self, given: Mapping[str, Array], context: Array, vector: Array | None
+    ) -> tuple[Array, Array | None]:
+        """The context and vector of negative texts, zeros for the empty ones where these are."""
+        if self.null != 'zeros' or 'blank' not in given:
+            return context, vector
+        blank = given['blank']
+        context = jnp.where(per_example(blank, context), 0, context)
+        return context, None if vector is None else jnp.where(per_example(blank, vector), 0, vector)
 
     def _encoded(self, networks: Networks, said: Mapping[str, Array]) -> tuple[Array, Array | None]:
         """(context, vector) of texts. Raises ValueError where pooled is wanted of an encoder without a projection."""
@@ -86,9 +104,7 @@ class Conditioning:
         if not self.pooled:
             return found['context'], None
         if 'pooled' not in found:
-            raise ValueError(
-                "conditioning.text.pooled needs a text encoder with a projection, or 'pooled' in the data."
-            )
+            raise ValueError(UNPROJECTED)
         return found['context'], found['pooled']
 
     def _null(

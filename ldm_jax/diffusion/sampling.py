@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.diffusion.changing import ChangingDenoiser
 from ldm_jax.diffusion.trace_once import once
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree, Sampler, Solver
 
@@ -60,7 +61,7 @@ def sample(
 
 def walk(
     sampler: Sampler,
-    denoise: Denoiser,
+    denoise: Denoiser | ChangingDenoiser,
     carry: tuple[Array, PyTree],
     levels: NoiseLevel,
     keys: Array,
@@ -85,7 +86,7 @@ def walk(
 def _step(sampler, denoise, carry, levels, keys, i):
     here, there = _level(levels, i), _level(levels, i + 1)
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-    return once(lambda denoise: sampler.step(denoise, *carry, here, there, step_keys), denoise, carry[0])
+    return once(lambda denoise: sampler.step(denoise, *carry, here, there, step_keys), denoise, carry[0], i)
 
 
 def ascending(levels: NoiseLevel) -> NoiseLevel:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.extend.core import get_opaque_trace_state
 
+from ldm_jax.diffusion.changing import ChangingDenoiser
 from ldm_jax.diffusion.probability_flow import eps_of
 from ldm_jax.types import Array, Denoiser, NoiseLevel, PyTree
 
@@ -58,7 +59,24 @@ class Question:
     otherwise: tuple[Array, ...]
 
 
-def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser, x: Array) -> PyTree:
+def count(step: Callable[[Denoiser], PyTree], x: Array) -> int:
+    """How many evaluations a step asks for, those that it may do without among them; nothing is run."""
+    asked: list[Question] = []
+
+    def guided(x, level):
+        return x
+
+    guided.both = guided  # type: ignore[attr-defined]  # of samplers that ask for it
+    jax.eval_shape(lambda: step(_stand_in(guided, (), asked)))
+    return len(asked)
+
+
+def once(
+    step: Callable[[Denoiser], PyTree],
+    denoise: Denoiser | ChangingDenoiser,
+    x: Array,
+    number: Array | int = 0,
+) -> PyTree:
     """step(denoise), with denoise traced once.
 
     Where gradients go through several evaluations, each is recomputed in the backward pass: one's activations are
@@ -68,28 +86,37 @@ def once(step: Callable[[Denoiser], PyTree], denoise: Denoiser, x: Array) -> PyT
         step: a pure function of the denoiser, which it calls by itself, by its method `both`, by `again` or by
             `parts_again`. One that calls it in a single place is run as it is.
         x: [B, ...], whose shape and dtype x0_hat has.
+        number: of the step, by which a denoiser that changes counts its evaluations.
 
     Raises ValueError where one of several calls is inside a lax.cond, a loop or another transformation.
     """
     asked: list[Question] = []
-    result = jax.eval_shape(lambda: step(_stand_in(denoise, (), asked)))
-    if len(asked) < 2:
-        return step(denoise)
+    example = denoise.of(jnp.zeros((), jnp.int32)) if isinstance(denoise, ChangingDenoiser) else denoise
+    result = jax.eval_shape(lambda: step(_stand_in(example, (), asked)))
+    count = len(asked)
 
-    count, width = len(asked), max(len(question.otherwise) for question in asked)
-    ask: Callable = denoise.both if width == 2 else lambda x, level: (denoise(x, level),)  # type: ignore[attr-defined]
+    def at(k: Array | int) -> Denoiser:
+        return denoise.of(number * count + k) if isinstance(denoise, ChangingDenoiser) else denoise
+
+    if count < 2:
+        return step(at(0))
+
+    width = max(len(question.otherwise) for question in asked)
+
+    def ask(k: Array, x: Array, level: NoiseLevel) -> tuple[Array, ...]:
+        return tuple(at(k).both(x, level)) if width == 2 else (at(k)(x, level),)  # type: ignore[attr-defined]
 
     def round_(carry, j):
         answers, _ = carry
         asked: list[Question] = []
-        result = step(_stand_in(denoise, answers, asked))
+        result = step(_stand_in(example, answers, asked))
         asked = [
             dataclasses.replace(question, otherwise=(question.otherwise * 2)[:width]) for question in asked
         ]
         question = jax.tree.map(lambda *each: jnp.stack(each)[jnp.minimum(j, count - 1)], *asked)
         answer = jax.lax.cond(
             question.wanted & (j < count),
-            lambda: tuple(ask(question.x, question.level)),
+            lambda: ask(j, question.x, question.level),
             lambda: question.otherwise,
         )
         answers = [

@@ -14,7 +14,8 @@ from ldm_jax import adapted, denoising
 from ldm_jax.adapters import apply, blocks, files
 from ldm_jax.adapters import live as live_factors
 from ldm_jax.build import build
-from ldm_jax.checkpoints import default_tokenizers, loading, store, take_parts
+from ldm_jax.checkpoints import default_tokenizers, learned_words, loading, store, take_parts
+from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion.multidiffusion import Windows
 from ldm_jax.inference import model as parts_of
 from ldm_jax.inference import model_kinds
@@ -23,6 +24,8 @@ from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.programs import Programs
 from ldm_jax.inference.sizes import check_size
 from ldm_jax.inference.tiled import FirstStage
+from ldm_jax.text.prompts.words import Word
+from ldm_jax.types import Tokenizer
 
 programs_of = functools.lru_cache(16)(Programs)  # a model that is opened again compiles nothing again
 
@@ -33,12 +36,20 @@ class Described:
 
     read: reads the parameters of all parts, each array onto a sharding, or to the host where it is None.
     adapters: that are merged into them.
+    words: learned words that prompts may name.
     """
 
     parts: Parts
     settings: Mapping[str, Any]
     read: Callable[[Sharding | None], Params]
     adapters: tuple[files.Adapter, ...] = ()
+    words: Mapping[str, Word] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def tokenizers(self) -> tuple[Tokenizer, ...]:
+        """The text encoders' tokenizers, in their order."""
+        names = [name for name in ('tokenizer', 'tokenizer_2') if name in self.settings]
+        return tuple(build('text', self.settings[name]) for name in names)
 
     @functools.cached_property
     def kind(self) -> str:
@@ -62,6 +73,7 @@ def describe(
     seamless: str | None = None,
     window: int | None = None,
     tile: int | None = None,
+    embeddings: Sequence[str] | None = None,
     adapters: Sequence[tuple] = (),
     live: bool = False,
 ) -> Described:
@@ -79,6 +91,7 @@ def describe(
         window: pixels along the sides of what the U-Net sees at once, for larger images (MultiDiffusion). Half of
             each overlaps the next one.
         tile: pixels along the sides of the tiles that the first stage works on, for its memory. A quarter overlaps.
+        embeddings: files of learned words (textual inversion) and folders of them, which prompts name.
         adapters: (adapter, strength) of LoRAs and their kin, merged into the parameters in this order. An adapter is a
             path, a folder, a repository on the hub, or one that was read; a strength a number, (U-Net, text encoders)
             or an adapters.blocks.Strength. A third value is how many of its rank count.
@@ -110,7 +123,8 @@ def describe(
     if tile is not None:
         side = _latents(parts, tile, 1)
         parts = dataclasses.replace(parts, first_stage=FirstStage(parts.first_stage, side, side // 4))
-    return Described(parts, settings, read, tuple(adapter for adapter, _ in used))
+    adapted = tuple(adapter for adapter, _ in used)
+    return Described(parts, settings, read, adapted, _words(parts, embeddings))
 
 
 def open_described(
@@ -118,11 +132,18 @@ def open_described(
 ) -> Pipeline:
     """The pipeline of a model that was described: reads its parameters and places them."""
     programs = programs_of(described.parts, tuple(jax.local_devices() if devices is None else devices))
-    names = [name for name in ('tokenizer', 'tokenizer_2') if name in described.settings]
-    tokenizers = tuple(build('text', described.settings[name]) for name in names)
     own, sampling = (described.settings.get(name) for name in ('guidance_scale', 'sampling'))
     params = described.read(programs.everywhere)
-    return Pipeline(described.parts, params, tokenizers, programs, batch_size, own, sampling)
+    return Pipeline(
+        described.parts,
+        params,
+        described.tokenizers,
+        programs,
+        batch_size,
+        own,
+        sampling,
+        words=described.words,
+    )
 
 
 def open_pipeline(
@@ -229,6 +250,16 @@ def _check_texts(parts: Parts) -> None:
             f'This model has no text encoder, and its denoising network reads texts {width} wide. Take that of '
             'another model: --text_encoder MODEL.'
         )
+
+
+def _words(parts: Parts, paths: Sequence[str] | None) -> dict[str, Word]:
+    """Learned words for the text encoders. Raises ValueError for a model that reads no texts."""
+    if not paths:
+        return {}
+    if parts.text_encoder is None or 'text' not in parts.kinds:
+        raise ValueError('embeddings are words of prompts, and this model reads none: leave them out.')
+    found = {name: getattr(parts, name) for name in TEXT_ENCODERS}
+    return learned_words.load(paths, {name: part.width for name, part in found.items() if part is not None})
 
 
 def _latents(parts: Parts, pixels: int, multiple: int) -> int:

@@ -17,18 +17,20 @@ import jax
 import numpy as np
 
 from ldm_jax import adapted
-from ldm_jax.conditioning import combine
+from ldm_jax.conditioning import combine, prompts
 from ldm_jax.conditioning.combine import Conditions
 from ldm_jax.conditioning.networks import TEXT_ENCODERS
 from ldm_jax.diffusion import noise, noise_sources
+from ldm_jax.diffusion.changing import Changing, with_parts
 from ldm_jax.diffusion.sampling import padded
 from ldm_jax.inference import guidance as guided
 from ldm_jax.inference import model_kinds, watching
 from ldm_jax.inference.model import Params, Parts
 from ldm_jax.inference.programs import Images, KnownRegion, Programs, SamplerRun, joined, pad
-from ldm_jax.inference.settings import TABLE, Guidance, Sampling
+from ldm_jax.inference.settings import TABLE, Guidance, Prompting, Sampling
 from ldm_jax.inference.sizes import check_size
 from ldm_jax.inference.traced import Traced
+from ldm_jax.text.prompts.words import Word
 from ldm_jax.types import Cond, NoiseLevel, PyTree, Sampler, Solver, Tokenizer
 
 
@@ -40,6 +42,7 @@ class Pipeline:
         batch_size: images that are sampled at a time on all devices together; all of a call by default. With as many
             as devices an image is the same to the bit whatever batch it is made in (programs.Programs).
         guidance_scale, sampling: that suit the model, where its settings say so.
+        words: learned words (textual inversion) that prompts may name, those that fit the model's text encoders.
         strengths: of K adapters that are factors in the program: [K], [B, K], or [B, K, S] for each of S steps; 1 by
             default. They multiply those that the adapters were opened with.
     """
@@ -52,6 +55,7 @@ class Pipeline:
     guidance_scale: float | None = None
     sampling: Mapping[str, Any] | None = None
     strengths: np.ndarray | None = None
+    words: Mapping[str, Word] = dataclasses.field(default_factory=dict)
 
     def with_strengths(self, strengths: Sequence | np.ndarray) -> Pipeline:
         """The same model with other strengths of its adapters, for which nothing compiles.
@@ -137,13 +141,14 @@ class Pipeline:
 
         Raises ValueError for a model without a text encoder or a tokenizer.
         """
-        if self.parts.text_encoder is None or not self.tokenizers:
-            raise ValueError(
-                'This model has no text encoder with a tokenizer, so that it reads no texts. Where it was trained on '
-                'texts, take that part from the model that they were encoded with.'
-            )
+        self._check_texts()
         names = [prefix + name for name in TEXT_ENCODERS.values()]
         return {name: tokenizer(list(texts)) for name, tokenizer in zip(names, self.tokenizers, strict=False)}
+
+    def reader(self, prompting: Prompting) -> prompts.Reader:
+        """What reads prompts for the model's tokenizers. Raises ValueError as `tokens`."""
+        self._check_texts()
+        return prompts.reader(self.tokenizers, self.words, prompting.syntax, prompting.emphasis)
 
     def encode(self, images: np.ndarray, eps: np.ndarray | None = None) -> np.ndarray:
         """Images [B, H, W, 3] in [-1, 1] to latents [B, h, w, Z]: the posterior's samples by eps, or its means."""
@@ -164,7 +169,7 @@ class Pipeline:
         sampling: Sampling,
         x: np.ndarray,
         levels: NoiseLevel,
-        conds: tuple[Cond, ...],
+        conds: tuple[Cond | Changing, ...],
         seeds: Sequence[int],
         *,
         sampler: Sampler | Solver | None = None,
@@ -193,7 +198,7 @@ class Pipeline:
         sampler = self.plan(sampling)[0] if sampler is None else sampler
         own, shared = guided.split(guidance)
         if (strengths := self._strengths(batch)) is not None:
-            conds = tuple(dataclasses.replace(cond, strengths=strengths) for cond in conds)
+            conds = tuple(with_parts(cond, strengths=strengths) for cond in conds)
         each = [f.name for f in dataclasses.fields(sampler) if np.ndim(getattr(sampler, f.name))]
         images = Images(
             x=x if isinstance(x, jax.Array) else np.asarray(x, np.float32),
@@ -242,6 +247,13 @@ class Pipeline:
         """x0_hat of a step of the probability-flow ODE between two latents: both are alpha x0 + sigma eps."""
         (a, b), (s, r) = levels.alpha[i : i + 2], levels.sigma[i : i + 2]
         return (s * self.programs.latents(after) - r * self.programs.latents(before)) / (s * b - r * a)
+
+    def _check_texts(self) -> None:
+        if self.parts.text_encoder is None or not self.tokenizers:
+            raise ValueError(
+                'This model has no text encoder with a tokenizer, so that it reads no texts. Where it was trained on '
+                'texts, take that part from the model that they were encoded with.'
+            )
 
     def _share(self, batch: int) -> int:
         """How many images are worked on at a time."""

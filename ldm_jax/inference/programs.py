@@ -18,6 +18,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ldm_jax.diffusion import parameterization
+from ldm_jax.diffusion.changing import Changing, ChangingDenoiser, at
 from ldm_jax.diffusion.denoiser import Network, denoiser, on_schedule
 from ldm_jax.diffusion.inpainting import MaskedSampler, masked_denoiser
 from ldm_jax.diffusion.prng import PHILOX
@@ -44,7 +45,7 @@ class Images:
 
     x: Array  # [B, h, w, Z] at the first level
     keys: Array  # uint32 [B, 2], the data of PRNG keys: of the noise that samplers add
-    conds: tuple[Cond, ...]
+    conds: tuple[Cond | Changing, ...]
     guidance: Guidance  # what each image has of it
     kept: KnownRegion | None = None
     sampler: Sampler | None = None  # with knobs [B], in place of the shared one
@@ -90,21 +91,26 @@ def advance(
 
         times = parameterization.named(parts.parameterization)(job.levels).c_noise
         prediction = parameterization.named(parts.parameterization)
-        found = guided.denoiser(
-            guided.joined(images.guidance, job.guidance),
-            predict,
-            images.conds,
-            prediction,
-            weak=functools.partial(predict, part='weak_model'),
-        )
-        found = on_schedule(found, parts.schedule)
         keys, kept = jax.random.wrap_key_data(images.keys, impl=PHILOX), images.kept
+        masked = kept is not None and (kept.by == 'x0' or hasattr(sampler, 'solve'))
+
+        def found_at(evaluation):
+            found = guided.denoiser(
+                guided.joined(images.guidance, job.guidance),
+                predict,
+                [at(cond, evaluation) for cond in images.conds],
+                prediction,
+                weak=functools.partial(predict, part='weak_model'),
+            )
+            found = on_schedule(found, parts.schedule)
+            return masked_denoiser(found, kept.known, kept.mask) if masked else found
+
+        changes = any(isinstance(cond, Changing) for cond in images.conds)
+        found = ChangingDenoiser(found_at) if changes else found_at(0)
         if hasattr(sampler, 'solve'):
-            found = found if kept is None else masked_denoiser(found, kept.known, kept.mask)
+            found = found.by_level(job.levels, job.num_steps) if changes else found
             return sampler.solve(found, carry[0], job.levels, job.num_steps, keys), ()
-        if kept is not None and kept.by == 'x0':
-            found = masked_denoiser(found, kept.known, kept.mask)
-        elif kept is not None:
+        if kept is not None and not masked:
             sampler = MaskedSampler(sampler, kept.known, kept.mask, kept.noise)
         return walk(sampler, found, carry, job.levels, keys, start, stop, differentiable=differentiable)
 

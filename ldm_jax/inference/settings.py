@@ -88,6 +88,36 @@ class Guidance:
 
 
 @dataclasses.dataclass(frozen=True)
+class Prompting:
+    """How prompts are read; see text.prompts.
+
+    emphasis: what weights do in the web UI's syntax: 'original' restores the mean, 'no_norm' does not, 'ignore' reads
+        them and leaves them out, 'none' takes brackets for letters.
+    padding: of the shorter one of a prompt and its negative prompt, where one has more chunks: 'masked' leaves it as it
+        is, 'empty' adds the empty prompt, 'last' repeats the negative prompt's last token, or cuts it.
+    """
+
+    syntax: str = knob(
+        'a1111', str, 'how prompts are written: a1111, comfyui or plain', name='prompt_syntax', png='Prompt syntax',
+        among='ldm_jax.text.prompts.dialects.DIALECTS',
+    )  # fmt: skip
+    emphasis: str = knob(
+        'original', str, "weights of a1111: original, no_norm, ignore or none", png='Emphasis',
+        png_words={'original': 'Original', 'no_norm': 'No norm', 'ignore': 'Ignore', 'none': 'None'},
+        among=('original', 'no_norm', 'ignore', 'none'),
+    )  # fmt: skip
+    padding: str = knob(
+        'masked', str, 'of the shorter of prompt and negative prompt: masked, empty or last',
+        name='prompt_padding', png='Pad conds',
+        png_words={'masked': 'False', 'empty': 'True', 'last': 'v0'}, among=('masked', 'empty', 'last'),
+    )  # fmt: skip
+    old_editing: bool = knob(
+        False, bool, "[a:b:when] as before the web UI's 1.6", name='old_prompt_editing',
+        png='Old prompt editing timelines', png_words={True: 'True', False: 'False'},
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
 class Sampling:
     """The settings of a run.
 
@@ -132,6 +162,7 @@ class Sampling:
         'noise', str, "starting noise is scaled to the first level's 'noise' (A1111), or its 'total' (diffusers)",
         png='Start', among=STARTS,
     )  # fmt: skip
+    prompting: Prompting = group(Prompting)
 
     def __post_init__(self):
         knobs.check(self)

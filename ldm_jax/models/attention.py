@@ -18,6 +18,7 @@ class Attention(nn.Module):
     Heads are contiguous: head n reads columns n * head_width to (n + 1) * head_width of q, k and v.
     Examples that are `perturbed` [B] attend to themselves alone: their attention map is the identity, each token
     gets its own value (Ahn et al. 2024, arXiv:2403.17377, eq. 12). That is for self-attention only.
+    mask: bool [B, M] of the context's tokens that are seen; all by default.
     """
 
     num_heads: int
@@ -32,7 +33,13 @@ class Attention(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, context: Array | None = None, perturbed: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        context: Array | None = None,
+        perturbed: Array | None = None,
+        mask: Array | None = None,
+    ) -> Array:
         context = x if context is None else context
         width = self.num_heads * self.head_width
 
@@ -49,13 +56,13 @@ class Attention(nn.Module):
 
         q, k, v = project(x, 'q'), project(context, 'k'), project(context, 'v')
         if self.is_mutable_collection(PROBABILITIES) and not self.is_initializing():
-            weights = probabilities(q, k, causal=self.causal)
+            weights = probabilities(q, k, causal=self.causal, mask=mask)
             if perturbed is not None:
                 weights = jnp.where(perturbed[:, None, None, None], jnp.eye(weights.shape[-1]), weights)
             self.sow(PROBABILITIES, 'probabilities', weights)
             out = jnp.einsum('bnlm,bmnk->blnk', weights.astype(v.dtype), v)
         else:
-            out = dot_product(q, k, v, causal=self.causal, backend=self.backend)
+            out = dot_product(q, k, v, causal=self.causal, mask=mask, backend=self.backend)
             if perturbed is not None:
                 out = jnp.where(perturbed[:, None, None, None], v, out)
         out = out.reshape(*out.shape[:-2], width)

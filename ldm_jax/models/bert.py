@@ -36,18 +36,20 @@ class Model(nn.Module):
         return (jax.ShapeDtypeStruct((batch, length), jnp.int32),)
 
     @nn.compact
-    def __call__(self, tokens: Array) -> Array:
-        """Encodes integers [B, L], L at most context_length.
+    def __call__(self, tokens: Array, words: Array | None = None) -> Array:
+        """Encodes integers [B, L], L at most context_length; tokens -1, -2, ... are the vectors words [B, W, width].
 
         Raises ValueError for tokens of another dtype or rank, too many, or (outside jit) beyond vocab_size.
         """
-        clip_layers.check_tokens(tokens, self.vocab_size, self.context_length)
+        learned = 0 if words is None else words.shape[1]
+        clip_layers.check_tokens(tokens, self.vocab_size, self.context_length, learned)
         positions = self.param(
             'position_embedding',
             nn.with_logical_partitioning(nn.initializers.normal(0.02), ('position', 'embed')),
             (self.context_length, self.width),
         )
-        x = layers.embed(self.vocab_size, self.width, dtype=self.dtype, name='token_embedding')(tokens)
+        embed = layers.embed(self.vocab_size, self.width, dtype=self.dtype, name='token_embedding')
+        x = clip_layers.embedded(embed, tokens, words, self.dtype)
         x = x + positions[: tokens.shape[1]].astype(self.dtype)
         layer = nn.remat(clip_layers.Layer) if self.remat else clip_layers.Layer
         for i in range(self.num_layers):

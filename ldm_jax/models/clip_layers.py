@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -73,6 +75,18 @@ class Layer(nn.Module):
         )(ACTIVATIONS[self.activation](hidden))
 
 
+def embedded(embed: Callable[[Array], Array], tokens: Array, words: Array | None, dtype: jnp.dtype) -> Array:
+    """The vectors [B, L, D] of tokens [B, L]; tokens -1, -2, ... stand for learned words [B, W, D]: textual inversion.
+
+    Ref: Gal et al. 2022, arXiv:2208.01618, section 3.
+    """
+    if words is None:
+        return embed(tokens)
+    places = jnp.clip(-1 - tokens, 0, words.shape[1] - 1)
+    learned = jnp.take_along_axis(words.astype(dtype), places[..., None], axis=1)
+    return jnp.where(tokens[..., None] < 0, learned, embed(jnp.maximum(tokens, 0)))
+
+
 def check_fields(width: int, num_layers: int, num_heads: int, activation: str, output_layer: int) -> None:
     """Raises ValueError for the fields of a CLIP tower that cannot be built."""
     if activation not in ACTIVATIONS:
@@ -86,8 +100,8 @@ def check_fields(width: int, num_layers: int, num_heads: int, activation: str, o
         )
 
 
-def check_tokens(tokens: Array, vocab_size: int, context_length: int) -> None:
-    """Raises for tokens that are not integers [B, L <= context_length] below vocab_size.
+def check_tokens(tokens: Array, vocab_size: int, context_length: int, learned: int = 0) -> None:
+    """Raises for tokens that are not integers [B, L <= context_length] below vocab_size, and no less than -learned.
 
     Values are only seen outside jit; inside it, an id beyond the vocabulary makes NaN.
     """
@@ -101,7 +115,7 @@ def check_tokens(tokens: Array, vocab_size: int, context_length: int) -> None:
     if not isinstance(tokens, jax.core.Tracer) and tokens.size:
         ids = np.asarray(tokens)  # not jnp: inside jit that would make constants abstract
         low, high = ids.min(), ids.max()
-        if low < 0 or high >= vocab_size:
+        if low < -learned or high >= vocab_size:
             raise ValueError(
                 f'Token ids must be within 0 .. {vocab_size - 1}; got {low} .. {high}. '
                 'Is the tokenizer the one of this encoder?'

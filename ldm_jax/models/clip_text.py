@@ -65,23 +65,26 @@ class Model(nn.Module):
         return (jax.ShapeDtypeStruct((batch, length), jnp.int32),)
 
     @nn.compact
-    def __call__(self, tokens: Array) -> TextOutput:
+    def __call__(self, tokens: Array, words: Array | None = None) -> TextOutput:
         """Encodes texts.
 
         Args:
             tokens: integers [B, L], L at most context_length, each row with an end token; what follows the
                 first one is padding, which pooled ignores and context keeps.
+            words: [B, W, width] vectors that stand at tokens -1, -2, ... of their row: textual inversion.
 
         Raises:
             ValueError: tokens of another dtype or rank, too many, or (outside jit) beyond the vocabulary.
         """
-        clip_layers.check_tokens(tokens, self.vocab_size, self.context_length)
+        learned = 0 if words is None else words.shape[1]
+        clip_layers.check_tokens(tokens, self.vocab_size, self.context_length, learned)
         positions = self.param(
             'position_embedding',
             nn.with_logical_partitioning(nn.initializers.normal(0.01), ('position', 'embed')),
             (self.context_length, self.width),
         )
-        x = layers.embed(self.vocab_size, self.width, dtype=self.dtype, name='token_embedding')(tokens)
+        embed = layers.embed(self.vocab_size, self.width, dtype=self.dtype, name='token_embedding')
+        x = clip_layers.embedded(embed, tokens, words, self.dtype)
         x = x + positions[: tokens.shape[1]].astype(self.dtype)
         outputs = [x]
         layer = nn.remat(clip_layers.Layer) if self.remat else clip_layers.Layer

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +18,19 @@ from jax.sharding import PartitionSpec
 
 from ldm_jax.types import Array
 
-# (q [B, L, N, K], k [B, M, N, K], v [B, M, N, K]) -> [B, L, N, K]
-Kernel = Callable[[Array, Array, Array], Array]
+# (q [B, L, N, K], k [B, M, N, K], v [B, M, N, K]) -> [B, L, N, K]; with a mask, bool [B, M], behind them
+Kernel = Callable[..., Array]
 
 # The mesh axis that heads are cut along; examples are cut along all others.
 HEADS_AXIS = 'tensor'
 
 
-def kernels(q: Array, k: Array, causal: bool, long: bool) -> dict[str, Kernel]:
+def kernels(q: Array, k: Array, causal: bool, long: bool, masked: bool = False) -> dict[str, Kernel]:
     """The kernel of each platform that takes q [B, L, N, K] and k [B, M, N, K] where this is traced: 'cuda', 'tpu'.
 
     Args:
         long: whether the scores are many enough for the TPU's kernel to be the faster way.
+        masked: whether it is given a mask too.
     """
     length, width, keys = q.shape[1], q.shape[3], k.shape[1]
     found: dict[str, Kernel | None] = {}
@@ -40,19 +40,19 @@ def kernels(q: Array, k: Array, causal: bool, long: bool) -> dict[str, Kernel]:
         and width % 8 == 0
         and width <= _cudnn_width()
     ):
-        found['cuda'] = on_mesh(partial(cudnn, causal=causal), q)
+        found['cuda'] = on_mesh(_bound(cudnn, causal), q, masked)
     if q.dtype in (jnp.float32, jnp.bfloat16) and min(length, keys) >= 1024 and long and _takes_pallas():
-        found['tpu'] = on_mesh(partial(tpu, causal=causal), q)
+        found['tpu'] = on_mesh(_bound(tpu, causal), q, masked)
     return {platform: kernel for platform, kernel in found.items() if kernel is not None}
 
 
-def named(backend: str, q: Array, causal: bool) -> Kernel:
+def named(backend: str, q: Array, causal: bool, masked: bool = False) -> Kernel:
     """The kernel 'cudnn' or 'tpu' for q [B, L, N, K], where a user asks for it by name.
 
     Raises ValueError where this process cannot run it, or the mesh cannot cut q.
     """
     missing = {'cudnn': no_cudnn, 'tpu': no_tpu}[backend]()
-    kernel = on_mesh(partial({'cudnn': cudnn, 'tpu': tpu}[backend], causal=causal), q)
+    kernel = on_mesh(_bound({'cudnn': cudnn, 'tpu': tpu}[backend], causal), q, masked)
     if kernel is None:
         shape = dict(jax.sharding.get_abstract_mesh().shape)
         missing = missing or f'cannot cut {q.shape[0]} examples of {q.shape[2]} heads over the mesh {shape}'
@@ -64,7 +64,7 @@ def named(backend: str, q: Array, causal: bool) -> Kernel:
     return kernel
 
 
-def cudnn(q: Array, k: Array, v: Array, causal: bool) -> Array:
+def cudnn(q: Array, k: Array, v: Array, causal: bool, mask: Array | None = None) -> Array:
     """cuDNN's kernel; it raises NotImplementedError for types and widths that it does not have.
 
     Its gradient, as JAX calls it, takes even numbers of tokens alone, and CLIP's texts have 77: odd numbers are padded
@@ -75,14 +75,21 @@ def cudnn(q: Array, k: Array, v: Array, causal: bool) -> Array:
     def even(x):
         return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)))
 
-    lengths = jnp.full(q.shape[:1], keys, jnp.int32) if keys % 2 else None
+    lengths = jnp.full(q.shape[:1], keys, jnp.int32) if keys % 2 and mask is None else None
+    seen = None if mask is None else jnp.pad(mask, ((0, 0), (0, keys % 2)))[:, None, None]
     out = jax.nn.dot_product_attention(
-        even(q), even(k), even(v), is_causal=causal, key_value_seq_lengths=lengths, implementation='cudnn'
+        even(q),
+        even(k),
+        even(v),
+        mask=seen,
+        is_causal=causal,
+        key_value_seq_lengths=lengths,
+        implementation='cudnn',
     )
     return out[:, :length]
 
 
-def tpu(q: Array, k: Array, v: Array, causal: bool) -> Array:
+def tpu(q: Array, k: Array, v: Array, causal: bool, mask: Array | None = None) -> Array:
     """The Pallas kernel, on tokens padded to whole blocks and widths above 128 to multiples of 128."""
     from jax.experimental.pallas.ops.tpu import flash_attention  # lazily: it takes a second to import
 
@@ -97,10 +104,13 @@ def tpu(q: Array, k: Array, v: Array, causal: bool) -> Array:
         return jnp.swapaxes(jnp.pad(x, pad), 1, 2)
 
     segments = None
-    if padded_keys > keys:  # only tokens of one segment see each other: padding is in one of its own
+    if (
+        padded_keys > keys or mask is not None
+    ):  # only tokens of one segment see each other: the rest is in its own
+        seen = jnp.ones((batch, keys), bool) if mask is None else mask
         segments = flash_attention.SegmentIds(
             q=jnp.zeros((batch, padded_length), jnp.int32),
-            kv=jnp.broadcast_to((jnp.arange(padded_keys) >= keys).astype(jnp.int32), (batch, padded_keys)),
+            kv=1 - jnp.pad(seen, ((0, 0), (0, padded_keys - keys))).astype(jnp.int32),
         )
     out = flash_attention.flash_attention(
         prepare(q, padded_length),
@@ -126,7 +136,12 @@ def tpu(q: Array, k: Array, v: Array, causal: bool) -> Array:
     return jnp.swapaxes(out, 1, 2)[:, :length, :, :width]
 
 
-def on_mesh(kernel: Kernel, q: Array) -> Kernel | None:
+def _bound(kernel: Kernel, causal: bool) -> Kernel:
+    """A kernel of arrays alone."""
+    return lambda q, k, v, *mask: kernel(q, k, v, causal, *mask)
+
+
+def on_mesh(kernel: Kernel, q: Array, masked: bool = False) -> Kernel | None:
     """The kernel where this is traced: cut along the mesh that jit partitions for, or None where q does not divide."""
     mesh = jax.sharding.get_abstract_mesh()
     free = {axis: size for axis, size in mesh.shape.items() if axis not in mesh.manual_axes}
@@ -136,7 +151,8 @@ def on_mesh(kernel: Kernel, q: Array) -> Kernel | None:
     if q.shape[0] % math.prod(free[axis] for axis in examples) or q.shape[2] % free.get(HEADS_AXIS, 1):
         return None
     spec = PartitionSpec(examples, None, HEADS_AXIS if HEADS_AXIS in free else None, None)
-    return jax.shard_map(kernel, in_specs=(spec,) * 3, out_specs=spec, axis_names=set(free), check_vma=False)
+    specs = (spec,) * 3 + (PartitionSpec(examples, None),) * masked
+    return jax.shard_map(kernel, in_specs=specs, out_specs=spec, axis_names=set(free), check_vma=False)
 
 
 def _tpu_block(tokens: int) -> tuple[int, int]:

@@ -14,7 +14,8 @@ class TransformerBlock(nn.Module):
     """Self-attention, cross-attention and a gated feed-forward, each normed first and added to x [B, L, D].
 
     With cross_attention_only the first attention reads the context too (the x4 upscaler).
-    perturbed [B]: whose self-attention is the identity, as in Attention.
+    perturbed [B]: whose self-attention is the identity, as in Attention. mask [B, M]: the tokens of the context that
+    are seen.
     """
 
     num_heads: int
@@ -24,7 +25,9 @@ class TransformerBlock(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, context: Array, perturbed: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, context: Array, perturbed: Array | None = None, mask: Array | None = None
+    ) -> Array:
         features = x.shape[-1]
 
         def attention(name):
@@ -41,10 +44,10 @@ class TransformerBlock(nn.Module):
             return layers.layer_norm(dtype=self.dtype, name=name)
 
         if self.cross_attention_only:
-            x = x + attention('attn1')(norm('norm1')(x), context)
+            x = x + attention('attn1')(norm('norm1')(x), context, mask=mask)
         else:
             x = x + attention('attn1')(norm('norm1')(x), perturbed=perturbed)
-        x = x + attention('attn2')(norm('norm2')(x), context)
+        x = x + attention('attn2')(norm('norm2')(x), context, mask=mask)
         hidden = layers.dense(8 * features, axes=('embed', 'mlp'), dtype=self.dtype, name='ff_in')(
             norm('norm3')(x)
         )
@@ -69,7 +72,9 @@ class SpatialTransformer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, context: Array, perturbed: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, context: Array, perturbed: Array | None = None, mask: Array | None = None
+    ) -> Array:
         b, h, w, c = x.shape
         tokens = layers.group_norm(epsilon=1e-6, num_groups=self.num_groups, dtype=self.dtype, name='norm')(
             x
@@ -85,7 +90,7 @@ class SpatialTransformer(nn.Module):
                 self.backend,
                 self.dtype,
                 name=f'block_{i}',
-            )(tokens, context, perturbed)
+            )(tokens, context, perturbed, mask)
         out = layers.dense(
             c, axes=('embed', 'embed'), kernel_init=layers.ZEROS, dtype=self.dtype, name='proj_out'
         )(tokens)

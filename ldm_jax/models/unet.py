@@ -116,6 +116,11 @@ class Model(nn.Module):
             self.guidance_width,
         )
 
+    @property
+    def masks_context(self) -> bool:
+        """Cond.context_mask is taken, by every attention over the context."""
+        return self.context_width is not None
+
     def heads(self, features: int) -> int:
         """How many heads attention over this many channels has."""
         return self.num_heads or features // self.head_width
@@ -207,7 +212,7 @@ class Model(nn.Module):
             return block(heads, epsilon=1e-5, zero_init=True, **shared)(h, perturbed)
         stack = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
         stack = stack(heads, features // heads, depth, cross_attention_only=cross_only, **shared)
-        return stack(h, cond.context.astype(self.dtype), perturbed)
+        return stack(h, cond.context.astype(self.dtype), perturbed, cond.context_mask)
 
     def _time(self, t: Array, cond: Cond) -> Array:
         """The embedding [B, 4 channels] of time, and of vector or label, that residual blocks read."""

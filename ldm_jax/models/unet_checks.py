@@ -51,6 +51,7 @@ def check_inputs(model: Any, x: Array, cond: Cond) -> None:
         'label': 'B',
         'guidance': 'B',
         'perturbed': 'B',
+        'context_mask': 'BL',
     }
     for part, axes in shapes.items():
         given = getattr(cond, part)

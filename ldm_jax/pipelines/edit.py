@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax import knobs
+from ldm_jax.diffusion.changing import fixed, with_parts
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference import pipeline as pipelines
 from ldm_jax.inference.guidance import per_image
@@ -18,7 +19,7 @@ from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import each_image, starting_noise
-from ldm_jax.text import prompt
+from ldm_jax.text.prompts import dialects
 
 IMAGE_SCALE = 1.5
 # Knobs of guidance that go with the two scales.
@@ -58,7 +59,7 @@ def edit(
     if guidance.scale is not None:
         # guidance.image_and_text wants neither, the image alone, and both.
         neither, both = conds
-        conds = neither, dataclasses.replace(neither, concat=both.concat), both
+        conds = neither, with_parts(neither, concat=fixed(both).concat), both
         image_scale = (
             per_image(IMAGE_SCALE, len(prompts)) if guidance.image_scale is None else guidance.image_scale
         )
@@ -69,6 +70,7 @@ def edit(
 def check(prompts: Sequence[str], sampling: Sampling) -> None:
     """Raises ValueError for what does not go with two scales."""
     given = [name for name in knobs.changed(sampling.guidance) if name not in TWO_SCALES]
-    given += ['AND'] if len(prompt.columns(prompts)) > 1 else []
+    parts = dialects.named(sampling.prompting.syntax).parts
+    given += ['AND'] if any(len(parts(prompt)) > 1 for prompt in prompts) else []
     if given:
         raise ValueError(f'{given} does not go with the two scales of edit: leave it out.')

@@ -23,6 +23,7 @@ from ldm_jax.pipelines import resize_latents, text_to_image
 from ldm_jax.pipelines.image_to_image import image_to_image
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import last_levels, noised, normal_noise, starting_noise
+from ldm_jax.pipelines.timing import Course
 
 STRENGTH = 0.7
 LATENT = 'latent_'  # before a method of interpolation
@@ -86,6 +87,7 @@ def hires(
     final_size = _final(pipeline, size, scale, final_size)
     levels = last_levels(second.plan(pipeline.parts.schedule)[1], strength)
     seeds = pipelines.seeds_from(seed, len(prompts))
+    course = Course(sampling, len(levels.sigma) - 1)
     of_sizes = dict(sizes=sizes, negative_sizes=negative_sizes)
 
     if not name.startswith(LATENT):
@@ -102,6 +104,7 @@ def hires(
             seed=seeds,
             sampling=second,
             **of_sizes,
+            course=course,
         )
     _, first = pipeline.plan(sampling)
     x = starting_noise(pipeline, sampling, first, seeds, size)
@@ -112,7 +115,9 @@ def hires(
     latents = _each(latents, side, functools.partial(resize_latents.interpolated, method=method))
     # Each seed's first noise again, in the new shape, as the web UI has it.
     x = noised(latents, normal_noise(pipeline, second, seeds, final_size), levels)
-    conds, guidance = prompt_conds(pipeline, second, prompts, negative_prompts, final_size, **of_sizes)
+    conds, guidance = prompt_conds(
+        pipeline, second, prompts, negative_prompts, final_size, **of_sizes, course=course
+    )
     return pipeline.decode(pipeline.sample(second, x, levels, conds, seeds, guidance=guidance))
 
 

@@ -16,6 +16,7 @@ from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import each_image, last_levels, noised, normal_noise, posterior
+from ldm_jax.pipelines.timing import Course
 
 
 def image_to_image(
@@ -29,6 +30,7 @@ def image_to_image(
     sampling: Sampling = SAMPLING,
     sizes: Sizes | None = None,
     negative_sizes: Sizes | None = None,
+    course: Course = Course(),  # noqa: B008 (frozen)
 ) -> np.ndarray:
     """Images [B, H, W, 3] in [-1, 1], one for each prompt.
 
@@ -36,6 +38,8 @@ def image_to_image(
         images: [H, W, 3] or [B, H, W, 3] in [-1, 1] to begin with, at the size that is wanted.
         strength: share of the steps that are taken, from the end: 1 keeps next to nothing.
         prompts, negative_prompts, seed, sizes, negative_sizes: as in text_to_image.
+        course: which part of which run this is, for prompts that change on the way. Steps of prompts are counted from
+            the first that is taken, as in the web UI.
 
     Raises ValueError for a strength outside (0, 1] or that leaves no step, and as text_to_image.
     """
@@ -47,5 +51,7 @@ def image_to_image(
     seeds = pipelines.seeds_from(seed, len(prompts))
     latents = posterior(pipeline, images, seeds, sampling)
     x = noised(latents, normal_noise(pipeline, sampling, seeds, size, draw=1), levels)
-    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
+    conds, guidance = prompt_conds(
+        pipeline, sampling, prompts, negative_prompts, size, sizes, negative_sizes, course=course
+    )
     return pipeline.decode(pipeline.sample(sampling, x, levels, conds, seeds, guidance=guidance))

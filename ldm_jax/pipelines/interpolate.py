@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from ldm_jax.diffusion.changing import aligned
 from ldm_jax.diffusion.variation import varied
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference.pipeline import Pipeline
@@ -52,7 +53,10 @@ def interpolate(
     _, levels = pipeline.plan(sampling)
     noise = pipeline.noise(seeds, size, sampling.noise_source)
     x = at_start(sampling, levels, _turned(noise, before, within))
-    conds, guidance = prompt_conds(pipeline, sampling, prompts, negative_prompt, size, sizes, negative_sizes)
+    conds, guidance = prompt_conds(
+        pipeline, sampling, prompts, negative_prompt, size, sizes, negative_sizes, alike=True
+    )
+    conds = tuple(map(aligned, conds))
     conds, weights = jax.tree.map(lambda a: _mixed(a, before, within), (conds, guidance.weights))
     guidance = dataclasses.replace(pipeline.guidance(sampling, len(before)), weights=weights)
     own = [seeds[i] for i in before]
@@ -94,6 +98,8 @@ def _turned(noise: np.ndarray, before: Sequence[int], within: Sequence[float]) -
 def _mixed(array: np.ndarray, before: Sequence[int], within: Sequence[float]) -> np.ndarray:
     """An array [K, ...] of the stops, in straight lines, to that of the images [B, ...]."""
     array = np.asarray(array)
+    if array.dtype.kind in 'bi':  # masks and indices, which all stops share
+        return array[before]
     share = np.asarray(within, array.dtype).reshape(-1, *[1] * (array.ndim - 1))
     low, high = array[before], array[np.asarray(before) + 1]
     return np.where(share == 1, high, low + share * (high - low))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ldm_jax.diffusion.changing import reverse
 from ldm_jax.diffusion.sampling import ascending
 from ldm_jax.inference import model_kinds
 from ldm_jax.inference.pipeline import Pipeline
@@ -45,8 +46,9 @@ def invert(
     images = each_image(images, len(prompts))
     size = pipeline.size(images.shape[1:3])
     _, levels = pipeline.plan(sampling)
-    plain = dataclasses.replace(sampling, guidance=Guidance(None))
+    plain = dataclasses.replace(sampling, sampler='ddim', eta=None, guidance=Guidance(None))
     conds, guidance = prompt_conds(pipeline, plain, prompts, '', size)
+    conds = tuple(reverse(cond, len(levels.sigma) - 1, iterations) for cond in conds)
     latents = pipeline.encode(images)
     sampler, seeds = ddim_inverse.Sampler(iterations), [0] * len(prompts)
     return pipeline.sample(

@@ -18,6 +18,7 @@ from ldm_jax.inference.settings import SAMPLING, Sampling
 from ldm_jax.inference.sizes import Sizes
 from ldm_jax.pipelines.prompts import prompt_conds
 from ldm_jax.pipelines.start import starting_noise
+from ldm_jax.pipelines.timing import Course
 from ldm_jax.types import NoiseLevel, Schedule
 
 
@@ -52,8 +53,8 @@ def refine(
     _, levels = pipeline.plan(sampling)
     first = handover(pipeline.parts.schedule, levels, share)
     given = [
-        prompt_conds(each, sampling, prompts, negative_prompts, size, sizes, negative_sizes)
-        for each in (pipeline, refiner)
+        prompt_conds(each, sampling, prompts, negative_prompts, size, sizes, negative_sizes, course=course)
+        for each, course in ((pipeline, Course()), (refiner, Course(done=first)))
     ]
     x = starting_noise(pipeline, sampling, levels, seeds, size)
     x = pipeline.sample(sampling, x, levels, given[0][0], seeds, guidance=given[0][1], stop=first)

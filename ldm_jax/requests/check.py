@@ -10,7 +10,7 @@ from ldm_jax.pipelines.hires import upscaler_named
 from ldm_jax.pipelines.interpolate import stops
 from ldm_jax.pipelines.masks import content_named
 from ldm_jax.requests.request import Request
-from ldm_jax.text import prompt
+from ldm_jax.text.prompts import dialects, styles
 
 LEAST = 8  # no first stage of Stable Diffusion takes sides that are not multiples of this; the model knows the rest
 
@@ -20,6 +20,7 @@ def check(request: Request) -> None:
     knobs.check(request)
     sizes(request)
     _check_guidance(request)
+    _check_prompts(request)
     if request.size is not None:
         check_size(request.size, LEAST)
     if request.mask_content is not None:
@@ -44,9 +45,24 @@ def check(request: Request) -> None:
         )
 
 
+def _check_prompts(request: Request) -> None:
+    """Raises ValueError for prompts that their language cannot read."""
+    dialect = dialects.named(request.sampling.prompting.syntax)
+    parts = [part.text for text in request.prompts or () for part in dialect.parts(text)]
+    for part in (*parts, dialect.negative(request.negative_prompt)):
+        for _, text in dialect.entries(part, dialects.Steps(2)):
+            dialect.fragments(text)
+
+
 def _check_guidance(request: Request) -> None:
     guidance = request.sampling.guidance
-    parts = len(prompt.columns(request.prompts or ()))
+    parts = max(
+        (
+            len(dialects.named(request.sampling.prompting.syntax).parts(text))
+            for text in request.prompts or ()
+        ),
+        default=1,
+    )
     if (request.weak_model is None) != (guidance.autoguidance_scale is None):
         raise ValueError('Autoguidance is away from a weak_model by an autoguidance_scale: give both.')
     if request.weak_model is None:
@@ -77,6 +93,16 @@ def _sizes(original_size, crop_top_left, target_size) -> Sizes | None:
     # From width and height to height and width.
     original, crop, target = (pair and pair[::-1] for pair in (original_size, crop_top_left, target_size))
     return Sizes(original, crop or (0, 0), target)
+
+
+def read_styles(path: str) -> dict[str, styles.Style]:
+    """The styles of a file. Raises FileNotFoundError, or ValueError for a file that is no table of styles."""
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f'No file of styles at {path!r}: give --styles_file.')
+    try:
+        return styles.parse(text_files.read(path))
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
 
 
 def read_prompts(path: str) -> tuple[str, ...]:

@@ -23,7 +23,16 @@ from ldm_jax.inference import preview as previews
 from ldm_jax.inference.opening import open_described
 from ldm_jax.inference.watching import Step, watched
 from ldm_jax.progress import Meter
-from ldm_jax.requests import check, flags, gallery, png_settings, resolve, silent_prompts, tasks
+from ldm_jax.requests import (
+    check,
+    flags,
+    gallery,
+    learned_words,
+    png_settings,
+    resolve,
+    silent_prompts,
+    tasks,
+)
 from ldm_jax.requests.options import ModelOptions, Output
 from ldm_jax.requests.plan import Plan
 from ldm_jax.requests.request import MAX_PIXELS, Request
@@ -123,7 +132,9 @@ def _written(
     guidance = plan.sampling.guidance.scale
     used = list(zip(plan.adapters, plan.model.adapters, strict=True))
     texts = [
-        png_settings.write(request, i, plan.asked_size, options, guidance, images.shape[1:3], used)
+        png_settings.write(
+            request, i, plan.asked_size, options, guidance, images.shape[1:3], used, _hashes(plan, i)
+        )
         for i in range(len(images))
     ]
     names = [f'{seed}-{row}' for seed, row in zip(plan.seeds, plan.prompts, strict=True)]
@@ -151,6 +162,14 @@ def _written(
         print(f'{count} in {seconds:.1f} s, loading and compilation included')
         print(*paths, sep='\n')
     return paths
+
+
+def _hashes(plan: Plan, i: int) -> str:
+    """The hashes of learned words in the prompts of an image."""
+    if plan.request.labels is not None:
+        return ''
+    prompting = plan.sampling.prompting
+    return learned_words.hashes(plan.model, prompting, plan.prompts[i], plan.request.negative_prompt)
 
 
 def _titles(request: Request) -> list[str]:

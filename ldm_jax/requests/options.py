@@ -16,6 +16,9 @@ class ModelOptions:
         None, str, 'a model whose text encoder and tokenizer are taken instead', png='Text encoder'
     )
     vae: str | None = knob(None, str, 'a model whose first stage is taken instead', png='First stage')
+    embeddings: tuple[str, ...] | None = knob(
+        None, str, 'files of learned words (textual inversion), or folders of them; prompts name them', many='+'
+    )  # fmt: skip
     lora: tuple[str, ...] | None = knob(
         None, str, "LoRAs and their kin, with strengths: style:0.8 other.safetensors:1:0.5 (texts', then the U-Net's)",
         many='+',

@@ -42,6 +42,7 @@ def write(
     guidance_scale: float | None = None,
     made: tuple[int, int] | None = None,
     used: Sequence[tuple[adapters.Named, Adapter]] = (),
+    word_hashes: str | None = None,
 ) -> str:
     """The text of the index-th image.
 
@@ -51,6 +52,7 @@ def write(
         guidance_scale: that it was made with.
         made: (H, W) of the image, where that is another size.
         used: adapters, which become tags behind the prompt.
+        word_hashes: of the learned words in its prompts, '' for none; by default the request's.
     """
     request = dataclasses.replace(request, sampling=request.sampling.completed())
     values = {}
@@ -68,6 +70,8 @@ def write(
     tagged = ''.join(f' {each.tag}' for each, _ in used)
     values |= {'Prompt': f'{row}{tagged}'} if request.labels is None else {'Prompt': '', 'Class': row}
     values |= adapters.settings(used)
+    if word_hashes is not None:
+        values['TI hashes'] = word_hashes or None
     values |= {'Seed': request.seeds[index], 'CFG scale': guidance_scale}
     if request.interpolate is not None:
         prompts, seeds = request.ways[index // request.per_row]

@@ -29,6 +29,10 @@ class Request:
         name='prompt', many='+', png='Prompt',
     )  # fmt: skip
     negative_prompt: str = knob('', str, 'what not to show', png='Negative prompt')
+    styles: tuple[str, ...] | None = knob(
+        None, str, 'of --styles_file: texts around the prompt and the negative prompt', many='+'
+    )  # fmt: skip
+    styles_file: str = knob('styles.csv', str, "the web UI's table: name,prompt,negative_prompt")
     num_images: int = knob(1, int, 'for each prompt; 4 by default, 1 with --from_png', least=1)
     seed: int = knob(
         0, int, 'of the first image of a prompt, the next ones having the next numbers; -1 draws one',
@@ -151,6 +155,10 @@ class Request:
     share: float | None = knob(
         None, float, 'of --interpolate: only the image at this share of the way, 0 to 1',
         png='Interpolation share', within='[0, 1]',
+    )  # fmt: skip
+    word_hashes: str | None = knob(
+        None, str, "learned words that an image was made with, 'name: hash, ...'; missing ones are named",
+        png='TI hashes',
     )  # fmt: skip
     clip_skip: int = knob(1, int, "2 takes the text encoder's last layer but one", png='Clip skip', least=1)
 

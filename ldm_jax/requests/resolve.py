@@ -10,11 +10,12 @@ from ldm_jax import knobs
 from ldm_jax.inference.opening import Described, describe
 from ldm_jax.inference.settings import OWN
 from ldm_jax.pipelines.edit import check as check_edit
-from ldm_jax.requests import adapters, check, inputs, silent_prompts, tasks
+from ldm_jax.requests import adapters, check, inputs, learned_words, silent_prompts, tasks
 from ldm_jax.requests.inputs import Inputs
 from ldm_jax.requests.options import ModelOptions
 from ldm_jax.requests.plan import Plan
 from ldm_jax.requests.request import Request
+from ldm_jax.text.prompts import styles
 
 PROMPTED = ('text', 'inpaint', 'edit', 'depth')  # kinds of models that make little without a prompt
 STARTING = ('image_to_image', 'inpaint', 'depth_to_image', 'edit', 'inpaint_without_text')
@@ -34,6 +35,7 @@ def resolve(request: Request, options: ModelOptions = ModelOptions()) -> Plan:  
     Raises FileNotFoundError for a file or a model that does not exist, and ValueError for mistakes in the request,
     in an image that it names, or between it and the model; the message says what to do.
     """
+    request = styled(request)
     check.check(request)
     given = inputs.read(request)
     request = dataclasses.replace(request, seed=secrets.randbelow(2**32)) if request.seed == -1 else request
@@ -58,9 +60,22 @@ def resolve(request: Request, options: ModelOptions = ModelOptions()) -> Plan:  
     _check_model(request, model, task, sampling)
     if model.kind in PROMPTED:
         silent_prompts.warn_of_marks(request)
+        learned_words.warn_of_missing(request.word_hashes, model.words)
     size = _size(request, model, given, task, roomy=bool(options.window or options.tile))
     named = [each for _, each in wanted]
     return Plan(request, given, task, model, refiner, sampling, size, check.sizes(request), named)
+
+
+def styled(request: Request) -> Request:
+    """A request with its styles in its prompts. Raises FileNotFoundError, or ValueError for an unknown style."""
+    if not request.styles:
+        return request
+    chosen = styles.chosen(check.read_styles(request.styles_file), request.styles)
+    prompts = tuple(
+        styles.applied(text, [style.prompt for style in chosen]) for text in request.prompts or ('',)
+    )
+    negative = styles.applied(request.negative_prompt, [style.negative for style in chosen])
+    return dataclasses.replace(request, prompts=prompts, negative_prompt=negative, styles=None)
 
 
 def _sampling(request, model: Described):

@@ -9,7 +9,8 @@ import numpy as np
 
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.requests.request import Request
-from ldm_jax.text import prompt, unread
+from ldm_jax.text import unread
+from ldm_jax.text.prompts import composition
 
 SHOWN = 10  # that a warning quotes
 
@@ -21,18 +22,33 @@ def warn_of_marks(request: Request) -> None:
         warnings.warn(
             'The prompt is empty: the images show whatever the model makes of no text.', stacklevel=2
         )
-    found = [mark for text in (*prompts, request.negative_prompt) for mark in unread.marks(text)]
+    syntax = request.sampling.prompting.syntax
+    found = [mark for text in (*prompts, request.negative_prompt) for mark in unread.marks(text, syntax)]
     if found:
-        warnings.warn(
-            f'Read as plain text, without the meaning of other programs: {_quoted(found)}.', stacklevel=2
-        )
+        warnings.warn(f'Read as plain text by --prompt_syntax {syntax}: {_quoted(found)}.', stacklevel=2)
+    if syntax == 'a1111':
+        _warn_of_weights(prompts)
+
+
+def _warn_of_weights(prompts: Sequence[str]) -> None:
+    """Warns of prompts of one part that end in what is its weight, as 'a clock at 12:30' does."""
+    for text in prompts:
+        (part, *others) = composition.parts(text)
+        if not others and part.weight != 1:
+            warnings.warn(
+                f'The prompt {part.text!r:.80} ends in its weight, {part.weight:g}, as in the web UI: put a comma '
+                'behind it if that is text.',
+                stacklevel=3,
+            )
 
 
 def warn_of_words(request: Request, pipeline: Pipeline) -> None:
     """Warns of words whose vectors are zero in every text encoder of the model."""
-    texts = [part for text in request.prompts or () for part, _ in prompt.split(text)] + [
-        request.negative_prompt
-    ]
+    if not pipeline.tokenizers:
+        return
+    reader = pipeline.reader(request.sampling.prompting)
+    parts = [part.text for text in request.prompts or () for part in reader.dialect.parts(text)]
+    texts = [text for part in (*parts, request.negative_prompt) for text in reader.texts(part)]
     found = None
     for name, tokenizer in zip(('text_encoder', 'text_encoder_2'), pipeline.tokenizers, strict=False):
         table = pipeline.params.get(name, {}).get('token_embedding', {}).get('embedding')

@@ -7,6 +7,7 @@ them; values that change nothing, and settings that say nothing about pixels, ar
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 Settings = dict[str, str]
@@ -38,8 +39,9 @@ NEUTRAL: dict[str, tuple[str | float, ...]] = {
     'NGMS': (0,),
     'Noise Schedule': ('Default',),
     'Noise multiplier': (1,),
-    'Pad conds': ('True', 'False'),  # of texts beyond 75 tokens, which are padded here too
-    'Pad conds v0': ('True', 'False'),
+    'Old prompt editing timelines': ('False',),
+    'Pad conds': ('False',),
+    'Pad conds v0': ('False',),
     'Refiner switch by sampling steps': ('False',),
     'SGM noise multiplier': ('False',),
     'Schedule max sigma': (0,),
@@ -57,6 +59,7 @@ NEUTRAL: dict[str, tuple[str | float, ...]] = {
     'VAE Encoder': ('Full',),
     'Variation seed strength': (0,),
 }
+VERSION = re.compile(r'v?(\d+)\.(\d+)')
 SAME = {'Hires CFG Scale': 'CFG scale', 'Hires sampler': 'Sampler', 'Hires schedule type': 'Schedule type'}
 MASKED = ('Inpaint area', 'Mask mode', 'Masked content')
 
@@ -69,6 +72,7 @@ def translated(settings: Mapping[str, str], ours: bool) -> Settings:
 
     Raises ValueError for a size that is none.
     """
+    version = settings.get('Version', '')
     found = {
         name: value
         for name, value in settings.items()
@@ -77,6 +81,7 @@ def translated(settings: Mapping[str, str], ours: bool) -> Settings:
     _set_first_pass(found)
     _set_second_pass(found)
     if not ours:
+        _set_versions(found, version)
         found.setdefault('RNG', 'GPU')
         if 'Hires upscale' in found or 'Hires resize' in found:
             found.setdefault('Hires steps', found.get('Steps', ''))
@@ -106,6 +111,18 @@ def size(name: str, text: str) -> tuple[int, int]:
     if not (mark and width.strip().isdecimal() and height.strip().isdecimal()):
         raise ValueError(f'{name} of an image is {text!r}, which is no WIDTHxHEIGHT.')
     return int(width), int(height)
+
+
+def _set_versions(found: Settings, version: str) -> None:
+    """What versions before 1.6 did, which later ones do for their images, and how prompts are padded."""
+    numbers = VERSION.match(version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < (1, 6):
+        if '[' in found.get('Prompt', ''):
+            found.setdefault('Old prompt editing timelines', 'True')
+        if found.get('Sampler') in ('DDIM', 'PLMS'):
+            found.setdefault('Pad conds v0', 'True')
+    if found.pop('Pad conds v0', None) == 'True':
+        found['Pad conds'] = 'v0'
 
 
 def _set_first_pass(found: Settings) -> None:

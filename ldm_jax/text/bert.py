@@ -65,6 +65,11 @@ class Tokenizer:
             pad_id=vocabulary.pad_id,
         )
 
+    def frame(self) -> padding.Frame:
+        """What is around a text's ids in a row. Raises FileNotFoundError, ValueError as a call."""
+        vocabulary = _vocabulary(self.vocab)
+        return padding.Frame((vocabulary.start_id,), (vocabulary.end_id,), vocabulary.pad_id)
+
     def encode(self, text: str) -> list[int]:
         """The ids of the whole text, however long, without start, end and padding.
 

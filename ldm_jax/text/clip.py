@@ -77,6 +77,10 @@ class Tokenizer:
             pad_id=self.pad_id,
         )
 
+    def frame(self) -> padding.Frame:
+        """What is around a text's ids in a row."""
+        return padding.Frame((START_ID,), (END_ID,), self.pad_id)
+
     def encode(self, text: str) -> list[int]:
         """The ids of the whole text, however long, without start, end and padding.
 

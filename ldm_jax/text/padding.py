@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Frame(NamedTuple):
+    """What is around a text's ids in a row: those that start and end it, and the one that fills it."""
+
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    pad: int
+
 
 SHOWN = 200  # characters of a cut text that the warning shows
 

@@ -59,6 +59,16 @@ class Tokenizer:
         rows = engine(texts, padding='max_length', truncation=True, max_length=self.context_length)
         return np.asarray(rows['input_ids'], np.int32)
 
+    def frame(self) -> padding.Frame:
+        """What is around a text's ids in a row. Raises FileNotFoundError, ValueError as a call."""
+        engine = _engine(self.path)
+        around = engine('a')['input_ids']
+        ids = engine.encode('a', add_special_tokens=False)
+        first = next(i for i in range(len(around)) if around[i : i + len(ids)] == ids)
+        return padding.Frame(
+            tuple(around[:first]), tuple(around[first + len(ids) :]), int(engine.pad_token_id)
+        )
+
     def encode(self, text: str) -> list[int]:
         """The ids of the whole text, however long, without special tokens and padding."""
         padding.check_text(text)

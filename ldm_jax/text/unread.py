@@ -8,31 +8,32 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 NUMBER = r'[-+]?(?:\d+\.?\d*|\.\d+)'
-MARKS = re.compile(
-    rf"""
-      <\w+:[^<>]*>                      # <lora:name:0.8>, <hypernet:name:1>
-    | \((?:[^()\\]|\\.)*:\s*{NUMBER}\s*\)  # (word:1.3)
-    | \((?:[^()\\]|\\.)*\){NUMBER}         # (word)1.3
-    | \(\((?:[^()\\]|\\.)*\)\)             # ((word))
-    | \[(?:[^\[\]\\]|\\.)*\]               # [word], [cat:dog:0.5], [cat|dog]
-    | \{{[^{{}}]*\|[^{{}}]*\}}             # {{cat|dog}}
-    | \bBREAK\b
-    | \\[()\[\]]                           # an escaped bracket
-    """,
-    re.VERBOSE,
-)
+INSIDE = r'(?:[^()\\]|\\.)*'
+MARKS = {
+    'tag': r'<\w+:[^<>]*>',  # <lora:name:0.8>, <hypernet:name:1>
+    'weight': rf'\({INSIDE}:\s*{NUMBER}\s*\)|\(\({INSIDE}\)\)|\\[()]',  # (word:1.3), ((word)), an escaped bracket
+    'compel': rf'\({INSIDE}\)(?:{NUMBER}|[+-]+|\.\w+\()|\w(?:\+\+|--)(?!\w)',  # (word)1.3, word++
+    'square': r'\[(?:[^\[\]\\]|\\.)*\]|\\[\[\]]',  # [word], [cat:dog:0.5], [cat|dog]
+    'choice': r'\{[^{}]*\|[^{}]*\}',  # {cat|dog}
+    'break': r'\bBREAK\b',
+    'and': r'\bAND\b',
+}
+# What the languages of text.prompts.dialects understand.
+KNOWN = {'a1111': {'tag', 'weight', 'square', 'break', 'and'}, 'comfyui': {'weight'}, 'plain': set()}
 WORDS = re.compile(r'\w+|[^\w\s]+')
 # Nobody misses what these add.
 LITTLE = {'a', 'an', 'and', 'at', 'by', 'for', 'in', 'of', 'on', 'or', 'the', 'to', 'with', ',', '.'}
 
 
-def marks(prompt: str) -> tuple[str, ...]:
-    """The marks in a prompt that have a meaning in other programs and none here, each once, in order.
+def marks(prompt: str, syntax: str = 'plain') -> tuple[str, ...]:
+    """The marks in a prompt that have a meaning in some program and none in a syntax, each once, in order.
 
-    They are weights, '(word:1.3)', '((word))' and '[word]'; changes while sampling, '[cat:dog:0.5]' and '[cat|dog]';
-    BREAK; networks, '<lora:name:0.8>'; and escaped brackets. AND has a meaning here (prompt.py).
+    They are weights, '(word:1.3)', '((word))', '[word]' and '(word)1.3'; changes while sampling, '[cat:dog:0.5]' and
+    '[cat|dog]'; BREAK and AND; networks, '<lora:name:0.8>'; choices, '{cat|dog}'; and escaped brackets.
     """
-    return tuple(dict.fromkeys(found.group() for found in MARKS.finditer(prompt)))
+    unknown = [pattern for name, pattern in MARKS.items() if name not in KNOWN[syntax]]
+    found = re.finditer('|'.join(unknown), prompt)
+    return tuple(dict.fromkeys(match.group() for match in found))
 
 
 def unknown_words(

@@ -1,17 +1,17 @@
 """configs/finetune.py and configs/from_scratch.py: from a folder of images and captions to a model."""
 
-import json
-
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import configs
+import ldm_jax
 from ldm_jax import build
 from ldm_jax.checkpoints import loading
 from ldm_jax.data import pipeline
-from ldm_jax.training import from_config
-from tests.tools.test_train_and_sample import ROOT, tool
+from ldm_jax.training import from_config, overrides, start
+from ldm_jax.training.preemption import Preemption
 
 RNG = np.random.default_rng(0)
 
@@ -74,18 +74,21 @@ def test_a_model_is_trained_on_with_its_own_settings_and_frozen_parts():
 
 
 @pytest.mark.slow
-def test_from_a_folder_to_images_by_command(tmp_path):
-    """From scratch, then trained on: the README's lines with small networks and few steps."""
+def test_from_a_folder_to_images(tmp_path, monkeypatch):
+    """From scratch, then trained on, then sampled: the pages' commands with small networks and few steps."""
+    monkeypatch.chdir(tmp_path)
     folder(tmp_path / 'mine')
 
-    def train(config, workdir, **fields):
+    def train(name, workdir, **fields):
         run = dict(num_steps=2, batch_size=2, save_every=2, image_every=100)
         fields = {f'run.{key}': value for key, value in run.items()} | {'data.path': 'mine'} | fields
-        given = [f'--config.{key}={value}' for key, value in fields.items()]
-        tool('train.py', '--config', ROOT / 'configs' / config, '--workdir', workdir, *given, cwd=tmp_path)
+        given = [(key, str(value)) for key, value in fields.items()]
+        config = overrides.apply(configs.plain(configs.load(name)), given)
+        with Preemption() as signals:
+            start.train(config, tmp_path / workdir, signals)
 
     vae = {'models.first_stage.channels': 8, 'models.first_stage.channel_mult': '(1,1,1,1)'}
-    train('from_scratch.py:first_stage', 'runs/scratch/first_stage', **vae)
+    train('from_scratch:first_stage', 'runs/scratch/first_stage', **vae)
     small = {
         'models.unet.channels': 24,
         'models.unet.channel_mult': '(1,)',
@@ -96,12 +99,15 @@ def test_from_a_folder_to_images_by_command(tmp_path):
         'models.text_encoder.num_layers': 1,
         'stage.samples.count': 0,
     }
-    train('from_scratch.py', 'runs/scratch/model', **small)
+    train('from_scratch', 'runs/scratch/model', **small)
     on = {'warm_start': 'runs/scratch/model/model', 'stage.samples.count': 0}
-    train('finetune.py', 'runs/mine', **on)
-    settings = json.loads((tmp_path / 'runs/mine/model/settings.json').read_text())
-    assert settings['models'].keys() == {'unet', 'first_stage', 'text_encoder'}
-    line = ['--model', 'runs/mine/model', '--prompt', 'a thing', '--num_images', 1, '--num_steps', 2]
-    tool('sample.py', *line, '--out', 'out', cwd=tmp_path)
-    with Image.open(next((tmp_path / 'out').glob('*.png'))) as image:
-        assert image.size == (512, 512)  # 64, enlarged
+    train('finetune', 'runs/mine', **on)
+    pipeline = ldm_jax.open('runs/mine/model')
+    images = ldm_jax.text_to_image(pipeline, 'a thing', sampling=ldm_jax.Sampling(num_steps=2))
+    assert images.shape == (1, 64, 64, 3)
+    assert np.isfinite(images).all()
+    for name in ('first_stage', 'text_encoder'):  # as they were, but that numbers are of 16 bits
+        ours, theirs = (
+            loading.load(model, [name]).params for model in ('runs/mine/model', 'runs/scratch/model/model')
+        )
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)

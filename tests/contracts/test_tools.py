@@ -143,6 +143,11 @@ WRONG = {
         (('--repeats', '0'), 'at least 1', 2),
     ],
     'bench_convert': [(('--runs', 'x'), "'x'", 2)],
+    'sweep': [
+        ((), 'required: sweep', 2),
+        (('{tmp}/none.py', '--out', '{tmp}/out'), '{tmp}/none.py', 2),
+        (('{text}', '--out', '{tmp}/out', '--shard', '0/2'), '{text}', 2),
+    ],
     'bench_sampler': [(('--runs', 'x'), "'x'", 2), (('--model', 'sd51'), "'sd15'", 2)],
     'bench_train': [(('--step', '2'), 'did you mean --steps?', 2)],
     'kill_train': [(('--kills', 'x'), "'x'", 2)],

@@ -90,6 +90,27 @@ def test_plain_ways_and_their_gradients_are_exact(plain, case):
     assert_close(ours, oracle(*inputs, causal), 1e-12)
 
 
+def test_masked_keys_are_as_if_they_were_not_there(plain):
+    q, k, v, g = operands(2, 20, 53, 2, 5)
+    mask = np.ones((2, 53), bool)
+    mask[0, 30:], mask[1, 10:20] = False, False
+    with oracles.float64():
+        ours = jax.jit(lambda *x: with_gradients(lambda q, k, v, causal: plain(q, k, v, causal, mask), *x))(
+            q, k, v, g
+        )
+    for i, seen in enumerate(mask):
+        expected = oracle(*(x[i : i + 1] for x in (q,)), k[i : i + 1, seen], v[i : i + 1, seen], g[i : i + 1])
+        found = [ours[0][i], ours[1][i], ours[2][i, seen], ours[3][i, seen]]
+        assert_close(found, [each[0] for each in expected], 1e-12)
+        assert not np.any([ours[2][i, ~seen], ours[3][i, ~seen]])
+
+
+def test_a_mask_of_another_shape_is_refused():
+    q, k, v, _ = operands(1, 4, 6, 2, 4)
+    with pytest.raises(ValueError, match=r'A mask is bool \[B, M\] = \[1, 6\]; got int32 \[1, 6\]'):
+        attention.dot_product(q, k, v, mask=jnp.ones((1, 6), jnp.int32))
+
+
 def test_plain_ways_are_differentiated_forwards_and_twice(plain):
     *qkv, g = operands(1, 9, 11, 2, 4)
     tangents = [random(*x.shape, seed=9) for x in qkv]

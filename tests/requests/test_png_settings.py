@@ -60,8 +60,11 @@ def test_an_image_of_the_web_ui_that_names_no_generator_is_of_a_card():
 
 
 # Fields that PNG text has no place for: the images that a request names, which lie in files of their own; how many
-# images there are, of which each has its text; and how files are read.
+# images there are, of which each has its text; how files are read; and styles, which are in the prompts.
 UNWRITTEN = {'init_image', 'mask', 'depth', 'mix', 'label_map', 'layout', 'num_images', 'max_pixels'}
+UNWRITTEN |= {'styles', 'styles_file'}
+# Options that are left to be chosen: the model is named, adapters and learned words are by tags and hashes.
+CHOSEN = {'model', 'batch_size', 'lora', 'adapters', 'embeddings'}
 AS_SIZE = {'width', 'height'}  # 'Size' holds both
 WITH = {  # fields without which others are refused
     'eta': dict(sampler='DDIM'),
@@ -148,8 +151,7 @@ def test_all_fields_together_are_read_back(recwarn):
 @pytest.mark.parametrize('name', knobs.settings(ModelOptions))
 def test_every_option_that_changes_pixels_is_written_and_read_back(name, recwarn):
     setting = knobs.settings(ModelOptions)[name]
-    # The model is named, and left to be chosen; adapters are tags of the prompt.
-    if name in ('model', 'batch_size', 'lora', 'adapters'):
+    if name in CHOSEN:
         assert setting.knob.png is None
         return
     value = 'xy' if name == 'seamless' else example(setting)

@@ -123,7 +123,7 @@ PLAIN = {
         {
             'Prompt': 'a red apple', 'Negative prompt': '', 'Seed': '0', 'Steps': '20', 'CFG scale': '8',
             'Size': '512x768', 'Sampler': 'dpmpp_2m', 'Schedule type': 'karras', 'Model': 'v1-5.safetensors',
-            'RNG': 'CPU', 'Start': 'total',
+            'RNG': 'CPU', 'Start': 'total', 'Prompt syntax': 'comfyui',
         },
     ),
     'easy diffusion': (

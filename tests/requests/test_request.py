@@ -58,7 +58,7 @@ def everything(request):
         (dict(variation_seed=3, variation_strength=1.5), r'variation_strength must be in \[0, 1\]; got 1.5'),
         (dict(noise_source='cuda'), "No noise source 'cuda'; have"),
         (dict(num_images=0), 'num_images must be at least 1; got 0'),
-        (dict(prompt=('a', 'b AND ')), "A part of the prompt 'b AND ' is empty"),
+        (dict(prompt=('a', 'b (c:1.2.3)')), "weight '1.2.3' in the prompt"),
         (dict(prompt=('a AND b',), weak_model='x', autoguidance_scale=2.0), 'several prompts at once'),
         (dict(weak_model='x'), 'by an autoguidance_scale: give both'),
         (dict(autoguidance_scale=2.0), 'by an autoguidance_scale: give both'),

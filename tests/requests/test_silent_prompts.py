@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
+from ldm_jax import knobs
 from ldm_jax.checkpoints.loading import Loaded
 from ldm_jax.inference.opening import open_pipeline
 from ldm_jax.requests import silent_prompts
@@ -33,7 +34,7 @@ def warned(function, *args):
 
 
 def test_words_that_the_text_encoder_does_not_know_are_named(pipeline):
-    for request in (Request(('a red zebra :1.5 AND a cat',)), Request(('a',), 'zebra')):
+    for request in (Request(('a red (zebra:1.1) :1.5 AND a cat',)), Request(('a',), '[zebra::3]')):
         (message,) = warned(silent_prompts.warn_of_words, request, pipeline)
         assert message.endswith("does not know them: 'zebra'.")
     assert not warned(silent_prompts.warn_of_words, Request(('a cat :1.5 AND a dog',), 'blurry'), pipeline)
@@ -47,16 +48,18 @@ def test_the_shipped_model_names_what_it_never_saw():
 
 
 @pytest.mark.parametrize(
-    ('prompt', 'negative', 'words'),
+    ('syntax', 'prompt', 'negative', 'words'),
     [
-        ('', '', ['The prompt is empty']),
-        ('a (red:1.3) cat BREAK b', '', ["'(red:1.3)', 'BREAK'"]),
-        ('a', '<lora:x:1>', ["'<lora:x:1>'"]),
-        (' ', '[a:b:0.5]', ['The prompt is empty', "'[a:b:0.5]'"]),
-        ('a cat (sitting) AND a dog :0.5', 'blurry, 1:2', []),
+        ('a1111', '', '', ['The prompt is empty']),
+        ('plain', 'a (red:1.3) cat BREAK b', '', ["plain: '(red:1.3)', 'BREAK'"]),
+        ('comfyui', 'a (red:1.3) cat', '<lora:x:1>', ["comfyui: '<lora:x:1>'"]),
+        ('comfyui', ' ', '[a:b:0.5]', ['The prompt is empty', "comfyui: '[a:b:0.5]'"]),
+        ('a1111', 'a (red:1.3) [cat:dog:2] BREAK b AND c :0.5', '[blurry], 1:2', []),
+        ('a1111', 'a clock at 12:30', '', ["'a clock at 12' ends in its weight, 30"]),
     ],
 )
-def test_marks_of_other_programs_are_named(prompt, negative, words):
-    found = warned(silent_prompts.warn_of_marks, Request((prompt,), negative))
+def test_marks_that_a_syntax_does_not_know_are_named(syntax, prompt, negative, words):
+    request = knobs.make(Request, dict(prompt=(prompt,), negative_prompt=negative, prompt_syntax=syntax))
+    found = warned(silent_prompts.warn_of_marks, request)
     assert len(found) == len(words)
     assert all(word in message for word, message in zip(words, found, strict=True))

@@ -19,7 +19,8 @@ HONOURED = {
     'Hires steps': '3', 'Hires upscale': '2', 'Hires upscaler': 'Latent', 'Image CFG scale': '1.5',
     'Inpaint area': 'Only masked', 'Mask blur': '4', 'Mask mode': 'Inpaint not masked',
     'Masked area padding': '16', 'Masked content': 'latent noise', 'RNG': 'CPU', 'Refiner': 'sdxl_refiner',
-    'Refiner switch at': '0.7', 'SGM noise multiplier': 'True',
+    'Refiner switch at': '0.7', 'SGM noise multiplier': 'True', 'Emphasis': 'No norm', 'Pad conds': 'True',
+    'Pad conds v0': 'True', 'Old prompt editing timelines': 'True', 'TI hashes': '"a: b"',
 }  # fmt: skip
 KNOBS = {  # setting -> the sampler and grid that it is for, its value, where it lies in the request, and as what
     'Beta schedule alpha': ('Euler', 'Beta', '0.5', 'grid', dict(alpha=0.5)),
@@ -41,16 +42,16 @@ WARNED = {
     'Conditional mask weight': '0.5', 'ControlNet 0': '"Module: canny, Model: x"', 'Decode CFG scale': '1',
     'Decode negative prompt': 'x', 'Decode prompt': 'x', 'Decode steps': '50', 'Diffusion in Low Bits': 'fp8',
     'Distilled CFG Scale': '3.5', 'Downcast alphas_cumprod': 'True',
-    'ENSD': '31337', 'Emphasis': 'No norm', 'Extra noise': '0.1', 'FP8 weight': 'Enable',
+    'ENSD': '31337', 'Extra noise': '0.1', 'FP8 weight': 'Enable',
     'Face restoration': 'CodeFormer', 'Hires CFG Scale': '9', 'Hires checkpoint': 'x', 'Hires module 1': 'x',
     'Hires negative prompt': 'x', 'Hires prompt': 'x', 'Hires refiner': 'x', 'Hires sampler': 'DDIM',
     'Hires schedule type': 'Karras', 'Hypernet': 'x', 'Hypernet strength': '0.5', 'Mask rounding': 'False',
     'Module 1': 'ae', 'NGMS': '1.5', 'NGMS all steps': 'True', 'Noise Schedule': 'Zero Terminal SNR',
-    'Noise multiplier': '0.9', 'Old prompt editing timelines': 'True', 'Original Size': '64x64', 'Randomness': '0.5',
+    'Noise multiplier': '0.9', 'Original Size': '64x64', 'Randomness': '0.5',
     'Refiner switch by sampling steps': 'True', 'SD upscale overlap': '64', 'SD upscale upscaler': 'Lanczos',
     'Script': 'X/Y/Z plot',
     'Seed resize from': '64x64', 'Sigma Adjustment': 'True', 'Skip Early CFG': '0.2', 'Soft inpainting enabled': 'True',
-    'Styles': 'x', 'TI hashes': '"a: b"', 'TI': 'easynegative', 'Token merging ratio': '0.5',
+    'Styles': 'x', 'TI': 'easynegative', 'Token merging ratio': '0.5',
     'Token merging ratio hr': '0.5',
     'UniPC skip type': 'logSNR',
     'VAE': 'vae-ft-mse.safetensors', 'VAE Decoder': 'TAESD', 'VAE Encoder': 'TAESD', 'X Type': 'Steps',
@@ -61,7 +62,7 @@ WITHOUT_EFFECT = {
     'Hires resize': '0x0', 'Hires sampler': 'Use same sampler', 'Init image hash': 'abc',
     'Inpaint area': 'Whole picture',
     'Mask mode': 'Inpaint masked', 'Model hash': 'abc', 'Noise multiplier': '1',
-    'Pad conds': 'True', 'RNG': 'GPU', 'Tiling': 'False', 'User': 'x', 'VAE': 'Automatic',
+    'Pad conds': 'False', 'RNG': 'GPU', 'Tiling': 'False', 'User': 'x', 'VAE': 'Automatic',
     'VAE hash': 'abc', 'Variation seed': '9', 'Variation seed strength': '0', 'Version': 'v1.10.1',
 }  # fmt: skip
 
@@ -181,3 +182,15 @@ def test_sizes_that_are_none_are_named(name, text):
             if name == 'Size'
             else f'{BASE}, {name}: {text}'
         )
+
+
+def test_images_of_old_versions_have_their_rules():
+    base = BASE.replace('Euler a', 'DDIM')
+    fields, messages = read(f'a [b:c:1.0] {base}, Version: v1.5.2')
+    assert not messages
+    assert fields['old_prompt_editing']
+    assert fields['prompt_padding'] == 'last'
+    fields, _ = read(f'a [b:c:1.0] {base}, Version: v1.6.0')
+    assert not {'old_prompt_editing', 'prompt_padding'} & fields.keys()
+    fields, _ = read(f'{BASE}, Version: v1.5.2')
+    assert not {'old_prompt_editing', 'prompt_padding'} & fields.keys()

@@ -29,13 +29,25 @@ def test_marks_of_other_programs_are_found(prompt, found):
 
 
 @pytest.mark.parametrize(
+    ('syntax', 'found'),
+    [
+        ('plain', ('<lora:x:1>', '(a:1.3)', '(b)1.3', '[c:d:2]', '{e|f}', 'BREAK', 'AND', 'g++')),
+        ('comfyui', ('<lora:x:1>', '(b)1.3', '[c:d:2]', '{e|f}', 'BREAK', 'AND', 'g++')),
+        ('a1111', ('(b)1.3', '{e|f}', 'g++')),
+    ],
+)
+def test_marks_that_a_syntax_does_not_know(syntax, found):
+    prompt = '<lora:x:1> (a:1.3), (b)1.3 [c:d:2] {e|f} BREAK h AND g++'
+    assert unread.marks(prompt, syntax) == found
+
+
+@pytest.mark.parametrize(
     'prompt',
     [
         '',
         'a red apple, noto style',
         'a cat (felis catus) at 12:30',
         'a break in the clouds, BREAKFAST',
-        'a cat :1.2 AND a dog :0.8',
         '3 < 4 > 2',
         '<birb-style> bird',
         'a {thing}',

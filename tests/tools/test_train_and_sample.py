@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm_jax import build
+from ldm_jax.data import synthetic
 from ldm_jax.requests import infotext
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -135,6 +137,47 @@ def test_kinds_of_guidance_are_written_into_images_and_read_back(workdir):
         other = json.loads(tool('sample.py', *again, '--out', 'again', cwd=workdir).stdout)['images'][0]
         assert infotext.read(other['parameters']) == infotext.read(made['parameters'])
         assert_near(workdir / made['path'], workdir / other['path'])
+
+
+@pytest.mark.slow
+def test_the_trained_model_is_exported_sampled_and_scored(workdir):
+    """The end of the path: its public files give its pixels, which are nearer to data than noise is."""
+    (workdir / 'some.txt').write_text('a red circle\na blue cross\na green square\n')
+    models = {
+        'orbax': 'runs/tiny/latent_diffusion/model',
+        'diffusers': 'exported',
+        'compvis': 'exported.safetensors',
+    }
+    for form, path in models.items():
+        if form != 'orbax':
+            tool('convert.py', models['orbax'], path, '--to', form, cwd=workdir)
+        line = ['--model', path, '--prompts_file', 'some.txt', '--num_images', 8, '--num_steps', 4]
+        tool('sample.py', *line, '--out', form, cwd=workdir)
+
+    def pixels(path):
+        with Image.open(path) as image:
+            return np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.int16)
+
+    made = {
+        form: np.stack(
+            [pixels(path) for path in sorted((workdir / form).glob('*.png')) if 'sheet' not in path.name]
+        )
+        for form in models
+    }
+    assert len(made['orbax']) == 24
+    np.testing.assert_allclose(made['diffusers'], made['orbax'], atol=1)
+    np.testing.assert_allclose(made['compvis'], made['orbax'], atol=1)
+
+    metric = build.build('evaluation', dict(name='fd'))
+
+    def state(images):  # of the mean colours of quarters
+        rows = images.reshape(len(images), 2, 8, 2, 8, 3).mean((2, 4)).reshape(len(images), -1) / 255
+        return metric.update(metric.init(), rows, np.arange(len(rows)))
+
+    examples = synthetic.Source(image_size=16)
+    real = state(np.stack([examples[i]['image'] for i in range(len(examples))]))
+    noise = np.random.default_rng(0).integers(0, 256, made['orbax'].shape)
+    assert metric.result(state(made['orbax']), real)['fd'] < 0.5 * metric.result(state(noise), real)['fd']
 
 
 @pytest.mark.slow

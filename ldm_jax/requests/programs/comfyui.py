@@ -96,7 +96,7 @@ PROGRAM = Program(
     'ComfyUI',
     find,
     {name: name for name in NAMES},
-    COMFYUI_NOISE,
+    COMFYUI_NOISE | {'Prompt syntax': 'comfyui'},
     unpack=settings,
     adjust=without_full_strength,
 )

@@ -211,7 +211,7 @@ def test_its_files_give_diffusers_the_weights_that_they_give_here(model, tmp_pat
     again = apply.merged(loaded.params, [(other, blocks.strength(0.7))])
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
-    # diffusers does not read the magnitudes of kohya's form.
+    # Magnitudes diffusers reads in its own form alone, and of the U-Net alone.
     for path in [workdir / 'diffusers', *([workdir / 'style.safetensors'] if kind == 'lora' else [])]:
         pipe = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / 'diffusers', safety_checker=None)
         folder, name = (path.parent, path.name) if path.suffix else (path, None)
@@ -221,7 +221,7 @@ def test_its_files_give_diffusers_the_weights_that_they_give_here(model, tmp_pat
         pipe.save_pretrained(tmp_path / 'fused')
         theirs = loading.load(str(tmp_path / 'fused')).params
         mine = apply.merged(loaded.params, [(one, blocks.strength(1.0))])
-        for part in ('unet', 'text_encoder'):
+        for part in ('unet', 'text_encoder')[: 2 if kind == 'lora' else 1]:
             named = trees.named(theirs[part])
             for key, leaf in trees.named(mine[part]).items():
                 np.testing.assert_allclose(leaf, named[key], rtol=1e-5, atol=1e-6, err_msg=f'{path} {key}')
