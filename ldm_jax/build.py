@@ -96,7 +96,7 @@ def build(family: str, spec: Mapping[str, Any]) -> Any:
     return made(**settings)
 
 
-def component(family: str, name: str) -> type:
+def component(family: str, name: str) -> Any:
     """The class of a component. Raises ValueError for an unknown family or name; the message lists what there is."""
     if family not in CLASSES:
         raise ValueError(f'No family {family!r}; have {sorted(CLASSES)}.')

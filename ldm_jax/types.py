@@ -144,13 +144,19 @@ class Metric(Protocol):
     """A number of a set of images: rows of each image in, numbers out (evaluation/README.md).
 
     A row is what the metric keeps of an image, [D]: a network's features, or the score of a pair. Merging states in
-    any order, and adding rows in any order, changes a result by rounding of float64 at most.
+    any order, and adding rows in any order, changes a result by rounding of float64 at most. `against` says what is
+    needed beside the images: 'set', the state of reference images in `result`; 'pair' or 'text', the image's reference
+    or its text in `rows`; 'none', nothing.
     """
 
-    against: (
-        str  # 'set': `result` takes the state of reference images; 'pair': a row needs the image's reference
-    )
-    # or its text; 'none': the images alone
+    against: str
+
+    @property
+    def networks(
+        self,
+    ) -> tuple[str, ...]: ...  # the parts (evaluation/networks.py) that `rows` asks of a batch
+
+    def rows(self, batch: Any) -> np.ndarray: ...  # [B, D] of an evaluation.batch.Batch
 
     def init(self) -> PyTree: ...  # the state of no images
 

@@ -66,8 +66,8 @@ class Metric:
         random = np.random.RandomState(self.seed)
         found = []
         for _ in range(self.subsets):
-            pair = [rows[random.choice(len(rows), size, replace=False)] for rows in (x, y)]
-            found.append(mmd(*pair, self.degree, self.coef0))
+            x_part, y_part = [rows[random.choice(len(rows), size, replace=False)] for rows in (x, y)]
+            found.append(mmd(x_part, y_part, self.degree, self.coef0))
         return {'kid': float(np.mean(found)), 'kid_std': float(np.std(found))}
 
 

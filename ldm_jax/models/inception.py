@@ -9,7 +9,7 @@ inception-2015-12-05.tgz.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -199,7 +199,7 @@ class ConvNormRelu(nn.Module):
         shape = (*self.conv.kernel, x.shape[-1], features)
         axes = nn.with_logical_partitioning
         fresh = axes(nn.initializers.lecun_normal(), (None, None, 'conv_in', 'conv_out'))
-        kernel = self.param('kernel', fresh, shape).astype(x.dtype)
+        kernel: Any = self.param('kernel', fresh, shape)
         zeros, ones = (
             axes(init(), ('channels',)) for init in (nn.initializers.zeros_init, nn.initializers.ones_init)
         )
@@ -213,7 +213,7 @@ class ConvNormRelu(nn.Module):
             x = jax.lax.optimization_barrier(x)
         h = jax.lax.conv_general_dilated(
             x,
-            kernel,
+            kernel.astype(x.dtype),
             (self.conv.stride,) * 2,
             'VALID' if strided or self.unpadded else 'SAME',
             dimension_numbers=('NHWC', 'HWIO', 'NHWC'),

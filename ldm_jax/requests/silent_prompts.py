@@ -10,7 +10,7 @@ import numpy as np
 from ldm_jax.inference.pipeline import Pipeline
 from ldm_jax.requests.request import Request
 from ldm_jax.text import unread
-from ldm_jax.text.prompts import composition
+from ldm_jax.text.prompts import composition, tags
 
 SHOWN = 10  # that a warning quotes
 
@@ -28,6 +28,7 @@ def warn_of_marks(request: Request) -> None:
         warnings.warn(f'Read as plain text by --prompt_syntax {syntax}: {_quoted(found)}.', stacklevel=2)
     if syntax == 'a1111':
         _warn_of_weights(prompts)
+        _warn_of_tags(prompts)
 
 
 def _warn_of_weights(prompts: Sequence[str]) -> None:
@@ -40,6 +41,13 @@ def _warn_of_weights(prompts: Sequence[str]) -> None:
                 'behind it if that is text.',
                 stacklevel=3,
             )
+
+
+def _warn_of_tags(prompts: Sequence[str]) -> None:
+    """Warns of tags that nothing here loads, '<hypernet:name:1>' among them; those of adapters are cut before."""
+    found = [f'<{":".join((tag.kind, *tag.items))}>' for text in prompts for tag in tags.cut(text)[1]]
+    if found:
+        warnings.warn(f'Tags without an effect are left out: {_quoted(found)}.', stacklevel=3)
 
 
 def warn_of_words(request: Request, pipeline: Pipeline) -> None:

