@@ -103,9 +103,11 @@ def evaluate(
         for name, metric in metrics.items()
     }
     for name, values in numbers_of.items():
-        rows = getattr(states[GENERATED][name], 'rows', None)
-        if rows is not None and rows.shape[1] == 1 and len(rows) > 1:  # scores of images, whose mean it is
-            low, high = bootstrap.interval(rows[:, 0])
+        scores: Any = getattr(states[GENERATED][name], 'rows', None)
+        if (
+            scores is not None and scores.shape[1] == 1 and len(scores) > 1
+        ):  # scores of images, whose mean it is
+            low, high = bootstrap.interval(scores[:, 0])
             (key,) = list(values)
             values |= {f'{key}_low': low, f'{key}_high': high}
     used = {side: counts[side] - len(names) for side, names in skipped.items()}
