@@ -20,7 +20,7 @@ import ldm_jax
 from ldm_jax import atomic, build
 from ldm_jax.data.corrupt import Corrupt
 from ldm_jax.data.image_folder import Source
-from ldm_jax.evaluation import fid
+from ldm_jax.evaluation import bootstrap, fid
 from ldm_jax.evaluation.batch import Batch
 from ldm_jax.evaluation.networks import Networks
 from ldm_jax.progress import progress
@@ -102,6 +102,14 @@ def evaluate(
         name: metric.result(states[GENERATED][name], states.get(REFERENCE, {}).get(name))
         for name, metric in metrics.items()
     }
+    for name, values in numbers_of.items():
+        scores: Any = getattr(states[GENERATED][name], 'rows', None)
+        if (
+            scores is not None and scores.shape[1] == 1 and len(scores) > 1
+        ):  # scores of images, whose mean it is
+            low, high = bootstrap.interval(scores[:, 0])
+            (key,) = list(values)
+            values |= {f'{key}_low': low, f'{key}_high': high}
     used = {side: counts[side] - len(names) for side, names in skipped.items()}
     report = dict(
         numbers=numbers_of, counts=used, skipped=skipped, warnings=_warnings(metrics, used), **described

@@ -49,6 +49,9 @@ def test_a_command_measures_two_folders(tmp_path, sets):
     report = json.loads((tmp_path / 'evaluation' / 'result.json').read_text())
     assert report['numbers']['psnr']['psnr'] == pytest.approx(expected, rel=1e-6)
     assert report['counts']['images'] == 7
+    assert [report['numbers']['psnr'][key] for key in ('psnr_low', 'psnr_high')] == pytest.approx(
+        [expected] * 2
+    )
 
 
 def test_a_run_goes_on_where_it_stopped_and_other_runs_are_not_mixed_in(tmp_path, sets, monkeypatch):
