@@ -58,8 +58,11 @@ def train(
             averaged = distributed.gathered(best.ema_params)
             if distributed.first():
                 folder = workdir / 'best_model'
+                fresh = not folder.exists()
                 folder.mkdir(exist_ok=True)
                 if not from_config.adapter(config, stage, averaged, folder):
+                    if fresh:
+                        folder.rmdir()  # an adapter's alone is made beforehand; a model appears whole
                     export(averaged, examples, functools.partial(store.save_model, str(folder)))
 
         state = loop.train(
