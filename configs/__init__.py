@@ -66,8 +66,8 @@ def load(name: str):
 
 
 def plain(config) -> dict:
-    """A ConfigDict as plain data, such as JSON holds."""
-    return json.loads(config.to_json())
+    """A ConfigDict, or a dict, as plain data such as JSON holds."""
+    return json.loads(config.to_json() if hasattr(config, 'to_json') else json.dumps(config))
 
 
 def variants(name: str) -> tuple[str, ...]:

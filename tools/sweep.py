@@ -38,6 +38,7 @@ def parse():
 def main(args):
     import configs
     from ldm_jax.sweeps import command
+    from ldm_jax.training.preemption import EXIT_CODE, Preempted
 
     sweep = command.load(configs.plain(configs.load(args.sweep)), args.overrides)
     out = args.out or pathlib.Path('runs') / pathlib.Path(args.sweep).parent.name
@@ -53,7 +54,11 @@ def main(args):
         own = [sys.executable, str(pathlib.Path(__file__).absolute()), args.sweep, '--out', str(out)]
         own += [f'{command_line.CONFIG}.{name}={value}' for name, value in args.overrides]
         executors.run(args.executor, own, args.jobs, options, out)
-    return command.run(sweep, out, shard, line)
+    try:
+        return command.run(sweep, out, shard, line)
+    except Preempted:
+        print(f'stopped; run the same command again to go on from {out}', flush=True)
+        return EXIT_CODE
 
 
 if __name__ == '__main__':

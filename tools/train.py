@@ -58,6 +58,7 @@ def parse():
 
 def main(args):
     import configs
+    from ldm_jax.evaluation.in_training import evaluator
     from ldm_jax.training import dry_run, overrides, start
     from ldm_jax.training.parallel import distributed
     from ldm_jax.training.preemption import EXIT_CODE, Preempted, Preemption
@@ -70,7 +71,8 @@ def main(args):
         return
     with Preemption() as signals:
         try:
-            start.train(config, args.workdir, signals, tuple(filter(None, args.allow_change.split(','))))
+            allowed = tuple(filter(None, args.allow_change.split(',')))
+            start.train(config, args.workdir, signals, allowed, evaluator)
         except Preempted:
             print(f'stopped; run the same command again to go on from {args.workdir}', flush=True)
             distributed.leave(EXIT_CODE)

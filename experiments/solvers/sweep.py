@@ -1,11 +1,9 @@
-"""Error to the exact solution and distance to real images against 4 to 40 evaluations: 16 solvers on 4 grids.
+"""Error to the exact solution and distance to real images against 4 to 40 evaluations: 15 solvers on 4 grids.
 
     python tools/sweep.py experiments/solvers/sweep.py --out runs/solvers
 
 README.md has what came out, and what it took. The pack of emoji is what configs/emoji_ldm.py trains on.
 """
-
-from ml_collections import ConfigDict
 
 SOLVERS = (
     'euler',
@@ -23,7 +21,6 @@ SOLVERS = (
     dict(name='unipc', max_order=2),
     dict(name='unipc', max_order=3),
     'res_multistep',
-    'gradient_estimation',
 )
 GRIDS = ('karras', 'exponential', 'trailing', 'sgm_uniform')
 THINGS = (
@@ -42,29 +39,25 @@ STYLES = (
 PROMPTS = tuple(f'{thing}, {STYLES[i % len(STYLES)]} style' for i, thing in enumerate(THINGS))
 
 
-def get_config(arg: str = '') -> ConfigDict:
-    return ConfigDict(
-        dict(
-            title='solvers',
-            cells=dict(
-                name='sampling',
-                prompts=PROMPTS,
-                num_images=16,
-                metrics=dict(error=dict(), fd=dict()),
-                exact=dict(sampler='heun', grid='karras', num_steps=250),
-                reference=dict(
-                    data=dict(
-                        name='image_folder',
-                        path='data/emoji64.zip',
-                        image_size=32,
-                        text='{caption}, {style} style',
-                        select=dict(split=('train',), group=('food-drink', 'animals-nature')),
-                    ),
+def get_config(arg: str = '') -> dict:
+    return dict(
+        title='solvers',
+        cells=dict(
+            name='sampling',
+            prompts=PROMPTS,
+            num_images=16,
+            metrics=dict(error=dict(), fd=dict()),
+            exact=dict(sampler='heun', grid='karras', num_steps=250),
+            reference=dict(
+                data=dict(
+                    name='image_folder',
+                    path='data/emoji64.zip',
+                    image_size=32,
+                    text='{caption}, {style} style',
+                    select=dict(split=('train',), group=('food-drink', 'animals-nature')),
                 ),
             ),
-            settings=dict(model='emoji32', guidance_scale=None),
-            vary=dict(
-                sampler=SOLVERS, grid=GRIDS, evaluations=(4, 5, 6, 7, 8, 10, 15, 20, 40), seed=(0, 1, 2)
-            ),
-        )
+        ),
+        settings=dict(model='emoji32', guidance_scale=None),
+        vary=dict(sampler=SOLVERS, grid=GRIDS, evaluations=(4, 5, 7, 10, 20, 40), seed=(0, 1, 2)),
     )

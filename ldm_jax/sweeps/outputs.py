@@ -30,7 +30,7 @@ def write(sweep: Sweep, results: Results, command: str) -> list[Row]:
     atomic.write(folder / MARKDOWN, tables.as_markdown(sweep, rows))
     drawn = {}
     for cost in dict.fromkeys((report.cost, 'seconds')):
-        png = plots.pareto(sweep, rows, report, cost)
+        png = plots.pareto(sweep, rows, report, cost) if cost else None
         if png is not None:
             drawn[f'{report.quality} against {cost}'] = png
             atomic.write(folder / f'{report.quality}_{cost}.png', png)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ldm_jax.progress import Meter
 from ldm_jax.sweeps.definition import Cell, Sweep
 from ldm_jax.sweeps.results import Results
+from ldm_jax.training.preemption import Preempted
 
 
 def run(sweep: Sweep, results: Results, shard: tuple[int, int] = (0, 1)) -> None:
@@ -38,6 +39,8 @@ def _compute(sweep: Sweep, results: Results, cells: Sequence[Cell], meter: Meter
         for cell, result in zip(cells, made, strict=True):
             _keep(results, cell, result)
             meter.advance()
+    except Preempted:
+        raise
     except Exception as error:
         if len(cells) == 1:
             results.fail(cells[0], error)

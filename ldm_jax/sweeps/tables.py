@@ -9,13 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ldm_jax.build import unknown
+from ldm_jax.evaluation.direction import sign
 from ldm_jax.sweeps.definition import SEED, Sweep, short
 from ldm_jax.sweeps.statistics import Estimate, Row, tie
-
-# Numbers of which more is better; of all others less is.
-LARGER = {
-    'psnr', 'ssim', 'clip_score', 'inception_score', 'precision', 'recall', 'density', 'coverage', 'diversity',
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Report:
 
     def better(self, name: str) -> int:
         """1 where more is better, -1 where less is."""
-        return 1 if name in LARGER or name in self.larger else -1
+        return 1 if name in self.larger else sign(name)
 
 
 def report(sweep: Sweep, rows: Sequence[Row]) -> Report:
@@ -61,6 +57,8 @@ def report(sweep: Sweep, rows: Sequence[Row]) -> Report:
         x=made.x or (axes[-1] if axes else ''),
         y=made.y or (axes[0] if len(axes) > 1 else ''),
     )
+    if made.cost not in names and 'cost' not in given:
+        made = dataclasses.replace(made, cost='')
     for name in filter(None, (made.quality, given.get('cost'))):
         if name not in names:
             raise unknown('number of this sweep', name, names)

@@ -17,7 +17,7 @@ from ldm_jax.diffusion import loss, parameterization, weighting
 from ldm_jax.diffusion import timestep_sampling as times
 from ldm_jax.training import ema, lr_schedules, optimizer
 from ldm_jax.training.parallel.backend import Parallel
-from ldm_jax.training.run import Loader, Run
+from ldm_jax.training.run import Evaluate, Loader, Run
 from ldm_jax.training.stages.samples import Samples
 
 Fields = Mapping[str, Any]  # name -> annotation of its values
@@ -98,6 +98,8 @@ def fields(config: Mapping[str, Any], path: Sequence[str]) -> Fields | None:
             return fields_of(Parallel)
         case ('run', 'loader'):
             return fields_of(Loader)
+        case ('run', 'evaluate'):
+            return fields_of(Evaluate)
         case ('export',):
             return {'dtype': str}
         case (first, *rest) if first in SPECS and (not rest or 'name' in spec):

@@ -6,8 +6,8 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ from ldm_jax.training.parallel import backend as parallel
 from ldm_jax.training.parallel import distributed
 from ldm_jax.training.preemption import Preempted, Preemption, in_thread
 from ldm_jax.training.run import Run
+from ldm_jax.training.saving.best import Best
 from ldm_jax.training.saving.checkpoints import Checkpoints
 from ldm_jax.types import PyTree
 
@@ -37,6 +38,8 @@ def train(
     config: Mapping[str, Any] | None = None,
     changed: Mapping[str, Any] | None = None,
     preemption: Preemption | None = None,
+    evaluator: Evaluator | None = None,
+    finished: Callable[[PyTree], None] | None = None,
 ) -> PyTree:
     """Trains to run.num_steps, from the newest readable checkpoint of workdir if there is one.
 
@@ -50,6 +53,8 @@ def train(
         config: of the run, as plain data, for writers that show it.
         changed: dotted name -> (old, new) of settings with which the run goes on, for the metrics.
         preemption: in use as a context by the caller, who then handles Preempted.
+        evaluator: measures a state, for run.evaluate: (state) -> numbers by name.
+        finished: called with the best state when the run has ended, where run.keep_best names a number.
 
     Returns:
         The last state, each array once, on the devices of run.parallel.
@@ -61,17 +66,33 @@ def train(
         corrupt.TooManyCorrupt: beyond run.loader.max_corrupt.
         ValueError: the checkpoints are of other arrays or other data, or batch_size does not divide evenly.
     """
+    if run.evaluate is not None and evaluator is None:
+        raise ValueError(
+            'run.evaluate needs an evaluator, such as that of ldm_jax/evaluation/in_training.py.'
+        )
     root = pathlib.Path(workdir).absolute()
     root.mkdir(parents=True, exist_ok=True)
     spread = parallel.backend(run.parallel, run.batch_size, job.axes() if run.parallel.cuts else {})
     with Checkpoints(root / 'checkpoints', run.keep, run.keep_every) as checkpoints:
-        session = _Session(job, examples, root, run, spread, checkpoints, preemption or Preemption())
+        session = _Session(
+            job, examples, root, run, spread, checkpoints, preemption or Preemption(), evaluator
+        )
         try:
             session.begin(config or {}, changed or {})
             session.go_on()
+            if finished is not None and (best := session.best()) is not None:
+                finished(best)
         finally:
             session.close()
         return spread.whole(session.state)
+
+
+class Evaluator(Protocol):
+    """Measures a state while a run trains."""
+
+    def __call__(self, state: PyTree) -> Mapping[str, float]: ...
+
+    def sign(self, name: str) -> int: ...  # 1 where more of a number is better, -1 where less is
 
 
 class _Program(NamedTuple):
@@ -93,10 +114,14 @@ class _Session:
         spread: parallel.Backend,
         checkpoints: Checkpoints,
         preemption: Preemption,
+        evaluator: Evaluator | None,
     ):
         self._job, self._examples, self._root, self._run = job, examples, root, run
         self._spread, self._checkpoints, self._preemption = spread, checkpoints, preemption
-        self._key = prng.key(run.seed)
+        self._key, self._evaluator = prng.key(run.seed), evaluator
+        self._best = None
+        if run.keep_best is not None:
+            self._best = Best(root, run.keep_best, evaluator.sign(run.keep_best))
         self._profiler = profiler.Profiler(root, run.profile)
         self._writer: writers.Writer = writers.Nothing()
         self._loader: BatchLoader | None = None
@@ -161,6 +186,20 @@ class _Session:
             self._loader.close()
         self._profiler.close()
         self._writer.close()
+        if self._best is not None:
+            self._best.close()
+
+    def best(self) -> PyTree | None:
+        """The best state, whole; None where none is kept."""
+        if self._best is None:
+            return None
+        changing = self._best.restore(
+            self._spread.like(lambda key: self._job.split(self._job.init(key))[0], self._key)
+        )
+        if changing is None:
+            return None
+        fixed = self._spread.init(self._job.fixed, jax.random.fold_in(self._key, 0))
+        return self._spread.whole(self._job.merge(self._spread.placed(changing), fixed))
 
     def _train(self) -> None:
         run, loader = self._run, self._loader
@@ -218,7 +257,7 @@ class _Session:
         the steps since the last regular line, as if it had never ended.
         """
         values = self._metrics.values()
-        record = self._metrics.close() | clock.close()
+        record = self._metrics.close() | clock.close() | self._evaluated()
         if regular:
             self._logged = self.step
         else:
@@ -227,6 +266,18 @@ class _Session:
         numbers = {name: value for name, value in record.items() if not isinstance(value, list)}
         text = ' '.join(f'{name} {value:.6g}' for name, value in numbers.items())
         self._say(f'step {self.step} {text}')
+
+    def _evaluated(self) -> dict[str, float]:
+        """The numbers of run.evaluate, where they are due at this step; the best state so far is kept."""
+        settings = self._run.evaluate
+        due = settings is not None and (self.step % settings.every == 0 or self.step == self._run.num_steps)
+        if not due:
+            return {}
+        state = self._spread.whole(self.state)
+        measured = self._preemption.wait(in_thread(lambda: self._evaluator(state)))
+        if self._best is not None and self._best.offer(self.step, self._job.split(state)[0], measured):
+            self._say(f'best {self._run.keep_best} so far, {self._best.value:.6g}: kept')
+        return dict(measured)
 
     def _say(self, text: str) -> None:
         if distributed.first():

@@ -31,6 +31,31 @@ class Loader:
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """What is measured while a run trains, with the average ema.MAIN: `run.evaluate`.
+
+    every: steps between measurements, a multiple of run.log_every, whose lines hold the numbers; the last step too.
+    metrics: names of ldm_jax/evaluation, or specs with their settings.
+    num_images: that are made each time, always of the same examples and noise.
+    batch_size: images at a time.
+    """
+
+    every: int
+    metrics: Sequence[Any] = ()
+    num_images: int = 256
+    batch_size: int = 64
+
+    def __post_init__(self):
+        for field in ('every', 'num_images', 'batch_size'):
+            if getattr(self, field) < 1:
+                raise ValueError(f'run.evaluate.{field} must be at least 1; got {getattr(self, field)}.')
+        if not self.metrics:
+            raise ValueError(
+                "run.evaluate.metrics names none: give some, such as ('psnr',) for a first stage."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """Counts are of steps.
 
@@ -43,6 +68,8 @@ class Run:
     profile is the steps to trace, (first, last).
     writers is where metrics go beside the files: 'tensorboard', 'wandb', or with settings as
     dict(name='wandb', project='x').
+    evaluate holds the fields of Evaluate; keep_best is a number that it measures, as it is called in the log, by which
+    the best state is kept in workdir/best and exported to workdir/best_model.
     parallel holds the fields of parallel.Parallel, loader those of Loader.
 
     Raises ValueError for values out of range.
@@ -63,6 +90,8 @@ class Run:
     nonfinite: str = 'skip'
     profile: Sequence[int] = ()
     writers: Sequence[str | Mapping[str, Any]] = ()
+    evaluate: Evaluate | None = None
+    keep_best: str | None = None
     parallel: Parallel = dataclasses.field(default_factory=Parallel)
     loader: Loader = dataclasses.field(default_factory=Loader)
 
@@ -90,6 +119,13 @@ class Run:
         profiler.check(self.profile)
         for spec in self.writers:
             writers.named(spec)
-        for field, kind in (('parallel', Parallel), ('loader', Loader)):
+        for field, kind in (('parallel', Parallel), ('loader', Loader), ('evaluate', Evaluate)):
             if isinstance(getattr(self, field), Mapping):  # as a config has it
                 object.__setattr__(self, field, kind(**getattr(self, field)))
+        if self.evaluate is not None and self.evaluate.every % self.log_every:
+            raise ValueError(
+                f'run.evaluate.every must be a multiple of run.log_every, whose lines hold the numbers; got '
+                f'{self.evaluate.every} and {self.log_every}.'
+            )
+        if self.keep_best is not None and self.evaluate is None:
+            raise ValueError('run.keep_best is a number that run.evaluate measures: give that too.')

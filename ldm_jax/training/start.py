@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import logging
 
 from ldm_jax.build import build
@@ -24,7 +25,11 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def train(
-    config: Mapping[str, Any], workdir: pathlib.Path, preemption: Preemption, allowed: Sequence[str] = ()
+    config: Mapping[str, Any],
+    workdir: pathlib.Path,
+    preemption: Preemption,
+    allowed: Sequence[str] = (),
+    evaluator: Callable[..., loop.Evaluator] | None = None,
 ) -> None:
     """Trains a stage in a workdir, on from what is there, and exports its model to workdir/model.
 
@@ -32,6 +37,8 @@ def train(
         config: as plain data, its fields known (overrides.check).
         preemption: in use as a context by the caller, who handles Preempted.
         allowed: settings that may differ from those the run was begun with, see resume_check.
+        evaluator: (stage, examples, run.evaluate) -> what measures states; that of evaluation/in_training.py, which
+            is of a higher room. Without one run.evaluate is refused.
 
     Raises ValueError, OSError or ModuleNotFoundError for what the user can mend, as early as it shows: a run that
     could not start leaves no config behind.
@@ -43,8 +50,29 @@ def train(
         stage, settings = from_config.stage(config, loading.load, source)
         job = from_config.work(config, stage, run)
         examples = stage.prepare(source)
+        measure = _evaluator(run, evaluator, stage, examples)
         resume_check.record(workdir, config)
-        state = loop.train(job, examples, workdir, run, config=config, changed=changed, preemption=preemption)
+        export = functools.partial(from_config.export, config, stage, settings)
+
+        def keep_best(best: Any) -> None:
+            averaged = distributed.gathered(best.ema_params)
+            if distributed.first():
+                folder = workdir / 'best_model'
+                folder.mkdir(exist_ok=True)
+                if not from_config.adapter(config, stage, averaged, folder):
+                    export(averaged, examples, functools.partial(store.save_model, str(folder)))
+
+        state = loop.train(
+            job,
+            examples,
+            workdir,
+            run,
+            config=config,
+            changed=changed,
+            preemption=preemption,
+            evaluator=measure,
+            finished=keep_best,
+        )
         averaged = distributed.gathered(state.ema_params)
         if not distributed.first():
             return
@@ -52,10 +80,22 @@ def train(
         if trained := from_config.adapter(config, stage, averaged, workdir):
             print(f'adapter written to {trained}')
             return
-        target = workdir / 'model'
-        save = functools.partial(store.save_model, str(target))
-        from_config.export(config, stage, settings, averaged, examples, save)
-        print(f'model written to {target}')
+        model = workdir / 'model'
+        export(averaged, examples, functools.partial(store.save_model, str(model)))
+        print(f'model written to {model}')
+
+
+def _evaluator(
+    run: Run, make: Callable[..., loop.Evaluator] | None, stage: Any, examples: Any
+) -> loop.Evaluator | None:
+    """What measures the run's states. Raises ValueError where nobody can."""
+    if run.evaluate is None:
+        return None
+    if make is None or jax.process_count() > 1:
+        raise ValueError(
+            'run.evaluate measures in one process, started by tools/train.py or a sweep: leave it out.'
+        )
+    return make(stage, examples, run.evaluate)
 
 
 def check(config: Mapping[str, Any]) -> Run:

@@ -13,11 +13,8 @@ from tests import tiny_models
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILE = """
-from ml_collections import ConfigDict
-
-
 def get_config(arg=''):
-    return ConfigDict({config!r})
+    return {config!r}
 """
 
 

@@ -75,9 +75,19 @@ def images(state, batch, key):
 JOB = Job(init, step, images)
 
 
-def run(workdir, num_steps=20, source=SOURCE, preemption=None, job=JOB, **settings):
+def run(
+    workdir, num_steps=20, source=SOURCE, preemption=None, job=JOB, evaluator=None, finished=None, **settings
+):
     settings = dict(batch_size=8, log_every=3, save_every=4) | settings
-    return loop.train(job, source, str(workdir), loop.Run(num_steps, **settings), preemption=preemption)
+    return loop.train(
+        job,
+        source,
+        str(workdir),
+        loop.Run(num_steps, **settings),
+        preemption=preemption,
+        evaluator=evaluator,
+        finished=finished,
+    )
 
 
 def plain(state):

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -20,7 +18,6 @@ import numpy as np
 
 from ldm_jax import build, knobs
 from ldm_jax.build import unknown
-from ldm_jax.checkpoints import loading
 from ldm_jax.conditioning.combine import joined
 from ldm_jax.images import to_float, to_uint8
 from ldm_jax.inference import model_kinds
@@ -32,6 +29,7 @@ from ldm_jax.pipelines.start import starting_noise
 from ldm_jax.sweeps import evaluations
 from ldm_jax.sweeps.definition import SEED, Cell, key
 from ldm_jax.sweeps.features import FEATURES
+from ldm_jax.sweeps.identity import checksum
 from ldm_jax.sweeps.results import Result, Results
 from ldm_jax.types import Cond
 
@@ -117,7 +115,7 @@ class Kind:
 
     def identity(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """What stands behind the models' names: the checksums of their arrays."""
-        return {name: _checksum(settings[name]) for name in ('model', 'weak_model') if settings.get(name)}
+        return {name: checksum(settings[name]) for name in ('model', 'weak_model') if settings.get(name)}
 
     def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         """Cells that go through one call: those that differ in settings of each image alone."""
@@ -267,9 +265,3 @@ def _read(results: Results, key: str) -> dict[str, np.ndarray]:
 @functools.lru_cache(4)
 def _opened(model: str, weak_model: str | None, batch_size: int) -> Pipeline:
     return open_pipeline(model, weak_model=weak_model, batch_size=batch_size)
-
-
-@functools.lru_cache(64)
-def _checksum(model: str) -> str:
-    folder = pathlib.Path(loading.resolve(model))
-    return hashlib.sha256((folder / 'checksums.json').read_bytes()).hexdigest()[:20]

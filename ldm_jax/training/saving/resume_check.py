@@ -15,7 +15,7 @@ from ldm_jax.build import unknown
 CONFIG = 'config.json'
 # What may change when a run goes on: it trains the same. On other devices that is to rounding.
 FREE = ('run.save_every', 'run.image_every', 'run.keep', 'run.keep_every', 'run.profile', 'run.writers')
-FREE += ('run.parallel', 'run.loader', 'stage.samples', 'export')
+FREE += ('run.parallel', 'run.loader', 'stage.samples', 'export', 'run.evaluate', 'run.keep_best')
 # What may change when it is asked for: the state that was saved goes on to train, in another way.
 OPTIMIZER = ('lr', 'lr_batch_size', 'warmup_steps', 'curve', 'weight_decay', 'b1', 'b2', 'eps', 'clip_norm')
 CHANGEABLE = tuple(
