@@ -32,6 +32,7 @@ TOP: Fields = {name: dict for name in GROUPS} | {
     'latent_size': int,
     'image_size': int,
     'context_length': int,
+    'sampling': ANY,
     'parameterization': ANY,
     'loss': ANY,
 }
