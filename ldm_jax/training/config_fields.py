@@ -65,7 +65,7 @@ def fields(config: Mapping[str, Any], path: Sequence[str]) -> Fields | None:
     match tuple(path):
         case ():
             return TOP
-        case ('models' | 'pretrained',) | ('run', 'ema') | ('stage', 'conditioning'):
+        case ('models' | 'pretrained',) | ('run', 'ema') | ('stage', 'conditioning') | ('sampling', *_):
             return None
         case ('models', _):
             return component('models', spec)
