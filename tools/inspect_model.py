@@ -34,6 +34,11 @@ def main(args):
     list_configs(args) if args.list else show(args)
 
 
+def own(config):
+    """The networks of a config without those that it takes from the model that it trains on, which need no name."""
+    return {part: spec for part, spec in config.models.items() if 'name' in spec}
+
+
 def list_configs(args):
     """One config after the other, each printed as soon as it is counted."""
     import configs
@@ -41,7 +46,8 @@ def list_configs(args):
 
     counted = {}
     for name in configs.names():
-        models = build.parts(configs.load(name))
+        config = configs.load(name)
+        models = build.parts(dict(models=own(config)))
         for model in set(models.values()) - counted.keys():
             counted[model] = trees.count(trees.shapes(model))
         params = {part: counted[model] for part, model in models.items()}
@@ -50,6 +56,7 @@ def list_configs(args):
             print(json.dumps({'name': name, 'summary': summary, 'params': params}), flush=True)
         else:
             parts = ', '.join(f'{part} {number:,}' for part, number in params.items())
+            parts = parts or f'trains what it starts from, {config.warm_start}'
             print(f'{name:24}{total:>15,}  {summary}\n{"":41}{parts}', flush=True)
 
 
@@ -59,7 +66,13 @@ def show(args):
     from ldm_jax import build, costs
 
     config, report = configs.load(args.model), {}
-    for part, model in build.parts(config).items():
+    models = own(config)
+    if not models:
+        raise ValueError(
+            f'{args.model} has no networks of its own: it trains those of {config.warm_start!r}, and --dry_run of '
+            'tools/train.py shows them.'
+        )
+    for part, model in build.parts(dict(models=models)).items():
         cost = costs.cost(model, inputs(args, config, part, model))
         report[part] = costs.report(cost, args.depth)
         if not args.json:

@@ -39,7 +39,7 @@ class Batch:
             if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
                 raise ValueError(
                     f'Images are uint8 [B, H, W, 3]; got {images.dtype} {images.shape}. '
-                    'evaluation.quantise makes uint8 of floats.'
+                    'images.to_uint8 makes them of floats in [-1, 1].'
                 )
 
     def features(self, protocol: str, output: str | None = None) -> np.ndarray:

@@ -137,5 +137,5 @@ def test_every_model_named_unet_by_a_config_keeps_it():
 
     for config_name in configs.names():
         config = configs.load(config_name)
-        if 'unet' in config.get('models', {}):
+        if 'name' in config.get('models', {}).get('unet', {}):  # else it is that of the model trained on
             denoising.check_fields(build.build('models', config.models.unet))

@@ -116,6 +116,7 @@ WRONG = {
         ((), '--model', 2),
         (('--model', 'sd51'), "'sd15'", 2),
         (('--model', 'tiny:x'), 'latent_diffusion', 2),
+        (('--model', 'finetune'), "it trains those of 'emoji32'", 2),
         (('--model', 'sd15', '--size', '100'), 'multiple of 8', 2),
         (('--model', 'sd15', '--batch', '0'), 'at least 1', 2),
     ],

@@ -1,6 +1,7 @@
 """Embeddings of a CLIP vision tower: of a public one, or of a small one trained with this package.
 
-FD of them is CLIP-FID where the tower is ViT-B/32. It is never called FID.
+FD of them is never called FID. Even where the tower is ViT-B/32 it is not clean-fid's CLIP-FID, whose resize is PIL's
+bicubic; this one's is Lanczos'.
 Ref: Kynkaanniemi et al. 2023, arXiv:2203.06026.
 """
 
