@@ -1,14 +1,17 @@
-"""Diffusion transformers of ImageNet at 256 x 256 on a pod slice, from noise: DiT by default, or SiT, as published.
+"""Diffusion transformers of ImageNet at 256 x 256 on a pod slice, from noise: DiT by default, or SiT.
 
-    python tools/encode_dataset.py --model stabilityai/sd-vae-ft-ema --config ... --out data/imagenet256
+    python tools/encode_dataset.py --model stabilityai/sd-vae-ft-ema --config my_images.py --views 2 \\
+        --out data/imagenet256
     python tools/train.py --config configs/train_dit.py:sit_b2 --workdir gs://bucket/sit_b2
     python tools/aot.py --config configs/train_dit.py --topology v5e-64
 
-256 images an update for 400,000 updates (80 epochs), AdamW at a constant 1e-4 without weight decay, a tenth of the
-classes left out, an average of decay 0.9999. DiT predicts the noise of 1,000 steps by the mean squared error alone: its
-variance, which the original learns beside it, is left to the sampler. SiT predicts the velocity of the straight line to
-noise at uniform times. Published FID of 50,000 images without guidance: DiT-B/2 43.5, DiT-XL/2 19.5; SiT-B/2 33.0,
-SiT-XL/2 17.2 (250 stochastic steps).
+Sizes and protocol are the published ones: 256 images an update for 400,000 updates (80 epochs), AdamW at a constant
+1e-4 without weight decay, a tenth of the classes left out, an average of decay 0.9999; mirrored images come of two
+views of data that are flipped. DiT predicts the noise of 1,000 steps by the mean squared error alone: the original
+learns the variance beside it. SiT predicts the velocity at uniform real times, given and signed as in Stable
+Diffusion 3: the share of noise in thousandths, eps - x0; the original's network is given the share of the image, and
+predicts x0 - eps. Published FID of 50,000 images without guidance: DiT-B/2 43.5, DiT-XL/2 19.5; SiT-B/2 33.0, SiT-
+XL/2 17.2 (250 stochastic steps).
 Ref: Peebles & Xie 2022, arXiv:2212.09748, section 4; Ma et al. 2024, arXiv:2401.08740, table 2.
 """
 
@@ -34,7 +37,9 @@ def get_config(arg: str = 'dit_xl2') -> ConfigDict:
             stage=dict(
                 name='latent_diffusion',
                 latent_size=32,
-                objective=dict(parameterization='flow' if flow else 'eps', loss='l2'),
+                objective=dict(parameterization='flow', loss='l2', times=dict(name='uniform', whole=False))
+                if flow
+                else dict(parameterization='eps', loss='l2'),
                 conditioning=dict(class_label=dict(drop_rate=0.1)),
             ),
             models=dict(
@@ -51,7 +56,9 @@ def get_config(arg: str = 'dit_xl2') -> ConfigDict:
             schedule=dict(name='flow') if flow else dict(name='linear'),
             scaling_factor=0.18215,
             data=dict(name='latents', path='data/imagenet256'),
-            optimizer=dict(name='adamw', lr=1e-4, weight_decay=0.0, warmup_steps=0, curve='constant'),
+            optimizer=dict(
+                name='adamw', lr=1e-4, weight_decay=0.0, clip_norm=None, warmup_steps=0, curve='constant'
+            ),
             run=common.pod_run(num_steps=400_000, batch_size=256),
         )
     )
