@@ -31,12 +31,15 @@ def chosen(family, which=attention, rank=2):
 
 
 def now(family, factors, alpha):
-    """As diffusers writes it today; alpha stands in the header alone."""
+    """As diffusers writes it today, by the names of the installed transformers; alpha stands in the header alone."""
     found, config = {}, {}
+    towers = tiny.torch_models(family)['text_encoder'].named_modules()
+    whole = any(name == 'text_model' for name, _ in towers)
     for (part, name), (up, down) in factors.items():
-        name = name if part != 'text_encoder' else name.removeprefix('text_model.')
+        name = name if part != 'text_encoder' or whole else name.removeprefix('text_model.')
         found |= {f'{part}.{name}.lora_A.weight': down, f'{part}.{name}.lora_B.weight': up}
         config |= {f'{part}.r': 2, f'{part}.lora_alpha': alpha}
+        config |= {f'{part}.rank_pattern': {}, f'{part}.alpha_pattern': {}}
         config.setdefault(f'{part}.target_modules', []).append(name)
     return found, {'lora_adapter_metadata': json.dumps(config)}
 
