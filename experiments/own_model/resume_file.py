@@ -59,7 +59,8 @@ def unpack(file, workdir):
                 f'{workdir} is at step {have[-1]}, and {file} at {step}: take another --workdir.'
             )
         workdir.mkdir(parents=True, exist_ok=True)
-        archive.extractall(workdir, filter='data')
+        # Python before 3.11.4 has no filter, and warns of none.
+        archive.extractall(workdir, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))
     return step
 
 

@@ -52,7 +52,10 @@ def test_mistakes_end_in_one_clear_line(tmp_path):
         (('emoji32', 'out.ckpt', '--to', 'compvis'), ['.safetensors']),
     ]:
         out = run(*args, cwd=tmp_path)
-        assert out.returncode == (1 if args[0] == 'notes.txt' else 2)
+        # A file of no kind is failed work, as is a hub that no connection leads to; where HF_HUB_OFFLINE asks for
+        # none, the model is simply not there.
+        code = {'notes.txt': (1,), 'someone/something': (1, 2)}.get(args[0], (2,))
+        assert out.returncode in code, (args, out.stderr)
         assert out.stderr.splitlines()[-1].startswith('error: ')
         assert all(word in out.stderr.splitlines()[-1] for word in words), out.stderr
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']

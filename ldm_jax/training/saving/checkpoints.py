@@ -16,6 +16,7 @@ import functools
 import json
 import pathlib
 import shutil
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,12 +76,18 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         try:
             with orbax_trees.naming_full_disk(self.folder):
                 self._manager.close()
         finally:
             self._remove_unfinished()
+            if error[0] is not None and issubclass(error[0], OSError):
+                # Orbax raises at the first array that fails and does not wait for the others, which make their
+                # folder anew: remove it for a second, after which only the next start would.
+                for _ in range(10):
+                    time.sleep(0.1)
+                    self._remove_unfinished()
 
     def _remove_unfinished(self) -> None:
         if jax.process_index() == 0:
