@@ -57,7 +57,7 @@ ROWS = {
         changed(SIZES, (), dict(latents_mean=[-1.5, 2, 0.1, 3], latents_std=[8.0, 6, 5, 4]), **EDM)
     ),
 }  # fmt: skip
-FAST = ('lcm-diffusers', 'ssd_1b-compvis')
+FAST = ('lcm-diffusers',)
 
 
 def each():

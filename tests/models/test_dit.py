@@ -65,7 +65,7 @@ def theirs(model, size):
     return network.double().eval()
 
 
-@pytest.fixture(scope='module', params=[1, 2])
+@pytest.fixture(scope='module', params=[pytest.param(1, marks=pytest.mark.slow), 2])
 def pair(request):
     model = dit.Model(patch=request.param, **TINY)
     network = theirs(model, 8)

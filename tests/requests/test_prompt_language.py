@@ -64,14 +64,9 @@ def pixels(report):
 
 @pytest.mark.parametrize(
     ('family', 'syntax'),
-    [('sd1', 'a1111')]
-    + [
-        pytest.param(family, syntax, marks=pytest.mark.slow)
-        for family in ('sd1', 'sd2', 'sdxl', 'bert')
-        for syntax in PROMPTS
-        if (family, syntax) != ('sd1', 'a1111')
-    ],
+    [(family, syntax) for family in ('sd1', 'sd2', 'sdxl', 'bert') for syntax in PROMPTS],
 )
+@pytest.mark.slow
 def test_a_prompt_becomes_a_png_and_its_text_the_same_pixels(family, syntax, model, words, tmp_path, sample):
     given = {} if family == 'bert' else dict(embeddings=words / 'xl' if family == 'sdxl' else words)
     call = FEW | dict(model=model(family), out=tmp_path, negative_prompt='blurry (x:1.2)', **given)

@@ -82,7 +82,7 @@ class Checkpoints:
                 self._manager.close()
         finally:
             self._remove_unfinished()
-            if error[0] is not None and issubclass(error[0], OSError):
+            if any(isinstance(part, OSError) for part in error):
                 # Orbax raises at the first array that fails and does not wait for the others, which make their
                 # folder anew: remove it for a second, after which only the next start would.
                 for _ in range(10):
