@@ -2,7 +2,6 @@
 
 import io
 import json
-import pathlib
 import zipfile
 
 import numpy as np
@@ -15,9 +14,8 @@ from ldm_jax.adapters import apply, blocks, files, folder
 from ldm_jax.checkpoints.layouts import adapter_names
 from tests.adapters import tiny
 from tests.adapters.test_diffusers import chosen, kohya, write
+from tests.shared_data import shared
 from tests.tiers import fast
-
-REAL = pathlib.Path('/work/shared/data/weights')
 
 
 def published(name):
@@ -244,7 +242,6 @@ def test_blocks_are_the_original_ones_and_lists_have_known_lengths():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason='needs the shared adapters of /work/shared/data/weights')
 @pytest.mark.parametrize(
     ('name', 'layers', 'words'),
     fast(
@@ -258,7 +255,8 @@ def test_blocks_are_the_original_ones_and_lists_have_known_lengths():
     ),
 )
 def test_real_files_are_read_whole_and_refused_for_other_models(name, layers, words):
-    adapter = files.read(REAL / name, published('sd15'))
+    path = shared(f'weights/{name}')
+    adapter = files.read(path, published('sd15'))
     assert len(adapter.changes) == layers
     assert list(adapter.words) == words
     assert not adapter.ignored
@@ -270,4 +268,4 @@ def test_real_files_are_read_whole_and_refused_for_other_models(name, layers, wo
         apply.check(adapter, layer, change, leaves)
     for family in ('sd2_base', 'sdxl'):
         with pytest.raises(ValueError, match='is an adapter for Stable Diffusion 1; this model is of S'):
-            files.read(REAL / name, published(family))
+            files.read(path, published(family))

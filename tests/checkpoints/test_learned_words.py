@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import pathlib
 import zlib
 
 import numpy as np
@@ -13,10 +12,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from ldm_jax.checkpoints import learned_words
 from ldm_jax.checkpoints.files.reader import BadFile
+from tests.shared_data import shared
 
 VECTORS = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
 WIDE = np.random.default_rng(1).standard_normal((2, 12)).astype(np.float32)
-REAL = pathlib.Path('/work/shared/data/weights/textual_inversion_birb_style.bin')
 
 
 def web_ui(folder):
@@ -144,8 +143,7 @@ def test_what_an_image_hides_has_bounds():
     assert io.BytesIO(bomb).getbuffer().nbytes < 1 << 20
 
 
-@pytest.mark.skipif(not REAL.exists(), reason='the learned word is data beside the project')
 def test_a_published_word():
-    found = learned_words.load([REAL], dict(text_encoder=768))
+    found = learned_words.load([shared('weights/textual_inversion_birb_style.bin')], dict(text_encoder=768))
     assert {'<birb-style>', 'textual_inversion_birb_style'} == found.keys()
     assert found['<birb-style>'].hash.startswith('f2e23a8f2d36')

@@ -15,17 +15,10 @@ from ldm_jax.cache import CACHE
 from ldm_jax.checkpoints import loading, store
 from ldm_jax.checkpoints.convert import convert
 from tests import oracles
+from tests.shared_data import shared
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / 'shared' / 'data'  # beside the repository, and not part of it
 HALVES = ('encoder', 'decoder')
-
-
-def shared(name):
-    path = SHARED / name
-    if not path.is_file():
-        pytest.skip(f'The shared data folder beside the repository lacks {name}.')
-    return path
 
 
 @pytest.fixture

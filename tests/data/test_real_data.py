@@ -1,20 +1,12 @@
 """The shared images, when they are there, through the loader."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ldm_jax.data import buckets, crops, image_folder, pipeline
-
-SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data'  # beside the repository, and not part of it
-
-
-def shared(name):
-    if not (SHARED / name).exists():
-        pytest.skip(f'The shared data folder beside the repository lacks {name}.')
-    return str(SHARED / name)
+from tests.shared_data import shared
 
 
 def first(source, count, batch_size=32):
@@ -38,7 +30,7 @@ def first(source, count, batch_size=32):
     ],
 )
 def test_packs_give_images_with_captions(name, count, settings):
-    source = image_folder.Source(shared(name), **settings)
+    source = image_folder.Source(str(shared(name)), **settings)
     assert len(source) == count
     for batch in first(source, 4):
         assert batch['image'].shape == (32, settings['image_size'], settings['image_size'], 3)
@@ -50,7 +42,7 @@ def test_packs_give_images_with_captions(name, count, settings):
 
 
 def test_photographs_of_two_shapes_are_bucketed_and_cropped():
-    source = image_folder.Source(shared('kodak'), text='{stem}')
+    source = image_folder.Source(str(shared('kodak')), text='{stem}')
     bucketed = buckets.Source(source, image_size=96, multiple=16)
     assert {bucketed.shape(i) for i in range(24)} == {(80, 112), (112, 80)}
     assert sorted(map(len, bucketed.buckets)) == [6, 18]

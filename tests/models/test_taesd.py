@@ -4,7 +4,6 @@ Parity of the variant with norms and parameter counts are in tests/checkpoints/t
 """
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +14,12 @@ from ldm_jax import trees
 from ldm_jax.checkpoints.layouts import taesd as layouts
 from ldm_jax.models import taesd
 from tests import oracles
+from tests.shared_data import shared
 from tests.tiers import fast
 
 torch = pytest.importorskip('torch')
 diffusers = pytest.importorskip('diffusers')
 
-SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data'  # beside the repository, and not part of it
 SMALL = taesd.Model(channels=16, num_blocks=(1, 1), mid_norm=True)
 X = np.random.default_rng(1).uniform(-1, 1, (1, 8, 8, 3)).astype(np.float32)
 
@@ -77,11 +76,8 @@ def test_parity_with_diffusers(wrap):
 
 
 def test_published_weights_give_the_published_numbers():
-    files = [SHARED / 'weights' / f'taef2_{half}.pth' for half in ('encoder', 'decoder')]
-    numbers = SHARED / 'reference' / 'taef2_kodak23_crop128.npz'
-    absent = [str(path.relative_to(SHARED)) for path in [*files, numbers] if not path.exists()]
-    if absent:
-        pytest.skip(f'The shared data folder beside the repository lacks {absent}.')
+    files = [shared(f'weights/taef2_{half}.pth') for half in ('encoder', 'decoder')]
+    numbers = shared('reference/taef2_kodak23_crop128.npz')
     state = {
         f'{half}.{key}': value.numpy()
         for half, path in zip(('encoder', 'decoder'), files, strict=True)

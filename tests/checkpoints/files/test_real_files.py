@@ -1,13 +1,11 @@
 """The shared public weights, when they are there, against the libraries that wrote them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from ldm_jax.checkpoints.files import reader
+from tests.shared_data import shared
 
-SHARED = Path(__file__).resolve().parents[4] / 'shared' / 'data'  # beside the repository, and not part of it
 FILES = {
     'ddpm_mnist_starter.pth': 29,
     'lora_cloneofsimo_analog_rank4.safetensors': 384,
@@ -21,10 +19,7 @@ FILES = {
 
 
 def weights(name):
-    path = SHARED / 'weights' / name
-    if not path.is_file():
-        pytest.skip(f'The shared data folder beside the repository lacks weights/{name}.')
-    return path
+    return shared(f'weights/{name}')
 
 
 @pytest.mark.parametrize('name', FILES)
